@@ -1,0 +1,252 @@
+"""The vocabulary of gradwatch: what is measured, what is said about it, and nothing that does either.
+
+Every type here is a frozen value of the standard library alone, so that rules can be tested with made-up
+records and sinks with made-up alerts.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol
+
+__all__ = [
+    "Alert",
+    "Cause",
+    "ClipCall",
+    "GroupNorms",
+    "Health",
+    "NormTable",
+    "RunInfo",
+    "Severity",
+    "Sink",
+    "State",
+    "StepRecord",
+]
+
+SCHEMA_VERSION = 1
+
+Severity = Literal["warning", "critical"]
+State = Literal["firing", "explained", "resolved"]
+
+
+class GroupNorms(NamedTuple):
+    """The L2 norms of one module's or one parameter's gradient.
+
+    NaN where the gradient holds a NaN, and where there is no gradient at all: a missing gradient is named in
+    ``StepRecord.missing`` and is never 0.0.
+    """
+
+    norm_before: float
+    norm_after: float
+
+
+class NormTable(Mapping[str, GroupNorms]):
+    """Norms by name, held as two arrays of 8 bytes a norm; a ``GroupNorms`` is made when it is asked for.
+
+    A record of a model with thousands of parameters stays small this way, and costs nothing to make.
+
+    Args:
+        places: name -> index into both arrays, shared between the records of one optimizer.
+        before: norms before clipping.
+        after: norms that the optimizer consumed.
+    """
+
+    __slots__ = ("_after", "_before", "_places")
+
+    def __init__(self, places: Mapping[str, int], before: array[float], after: array[float]) -> None:
+        self._places = places
+        self._before = before
+        self._after = after
+
+    def __getitem__(self, name: str) -> GroupNorms:
+        place = self._places[name]
+        return GroupNorms(self._before[place], self._after[place])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __repr__(self) -> str:
+        return f"NormTable({dict(self)!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class ClipCall:
+    """One call of a clipping function, as it was seen.
+
+    Attributes:
+        function: name of the torch function, such as ``"clip_grad_norm_"``.
+        limit: ``max_norm`` or ``clip_value`` as it was passed; infinity stays infinity here.
+        norm_type: the p of the p-norm; None for clipping by value.
+        norm_returned: the norm that torch computed, None where the function computes none.
+        scope_before: exact L2 norm, before the call, of the tracked gradients that the call was given.
+        scope_after: exact L2 norm of the same gradients when the optimizer consumed them.
+    """
+
+    function: str
+    limit: float
+    norm_type: float | None = None
+    norm_returned: float | None = None
+    scope_before: float | None = None
+    scope_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """What one step of one optimizer did, also a step that was skipped.
+
+    Norms are exact L2 norms in float64. NaN means that a gradient held NaN or that no gradient was there.
+
+    Attributes:
+        optimizer: name of the optimizer.
+        step: steps of this optimizer since tracking began, from 1.
+        time: Unix time in seconds.
+        norm_before: global norm before any clipping: unscaled and accumulated.
+        norm_after: global norm of what the optimizer consumed; NaN where nothing was consumed.
+        clip_ratio: ``norm_after / norm_before``; 1.0 where both are 0.
+        max_norm: the tightest finite limit of a norm-clipping call in this step; None where there was none.
+        clipped: a limit was in force and the norm was above it.
+        clips: the clipping calls seen, in order.
+        modules: norms by module name.
+        parameters: norms by parameter name.
+        backward_passes: backward passes since this optimizer's last step that wrote one of its gradients.
+        skipped: the optimizer did not apply the update.
+        loss_scale: the GradScaler's factor, None where none was used.
+        missing: names of parameters whose ``.grad`` is None.
+        nonfinite: names of parameters whose gradient holds NaN or Inf.
+    """
+
+    optimizer: str
+    step: int
+    time: float
+    norm_before: float
+    norm_after: float
+    clip_ratio: float
+    max_norm: float | None = None
+    clipped: bool = False
+    clips: tuple[ClipCall, ...] = ()
+    modules: Mapping[str, GroupNorms] = field(default_factory=dict)
+    parameters: Mapping[str, GroupNorms] = field(default_factory=dict)
+    backward_passes: int = 1
+    skipped: bool = False
+    loss_scale: float | None = None
+    missing: tuple[str, ...] = ()
+    nonfinite: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why a verdict came about.
+
+    Attributes:
+        kind: one of the cause kinds of the documentation, such as ``"saturated-tanh"``.
+        where: module path or operation.
+        evidence: the numbers that prove it, by name.
+        remedy: one sentence: what to do.
+    """
+
+    kind: str
+    where: str
+    evidence: Mapping[str, float | int | str]
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """An event in the life of one episode: it fires once, may be explained, and is resolved once.
+
+    Attributes:
+        rule: id of the rule, such as ``"zero"``.
+        severity: ``"warning"`` or ``"critical"``.
+        state: ``"firing"``, ``"explained"`` or ``"resolved"``.
+        optimizer: name of the optimizer.
+        module: name of the module, None where the verdict is on the optimizer as a whole.
+        step: step of the optimizer.
+        value: the number that was judged; NaN where the verdict is on no number.
+        threshold: what it was held against, in the same unit.
+        message: the verdict in words.
+        cause: why, where it is known.
+    """
+
+    rule: str
+    severity: Severity
+    state: State
+    optimizer: str
+    module: str | None
+    step: int
+    value: float
+    threshold: float
+    message: str
+    cause: Cause | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """What a sink is told once, before the first record.
+
+    Attributes:
+        run: name of the run, unique enough to tell two runs on one machine apart.
+        rank: rank of this process, 0 where there is one process.
+        time: Unix time in seconds at which tracking began.
+        python: version of Python.
+        torch: version of torch.
+        gradwatch: version of gradwatch.
+        optimizers: names of the optimizers, in order.
+        modules: names of the modules reported under each optimizer.
+        schema: version of the record's schema.
+    """
+
+    run: str
+    rank: int
+    time: float
+    python: str
+    torch: str
+    gradwatch: str
+    optimizers: tuple[str, ...]
+    modules: Mapping[str, tuple[str, ...]]
+    schema: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How gradwatch itself is doing.
+
+    Attributes:
+        overhead_seconds: time spent inside gradwatch on the training thread, in seconds.
+        dropped_records: records that no sink saw because the queue to the sinks was full.
+        sink_errors: failures by sink name.
+        internal_errors: errors inside gradwatch that were kept from the training loop.
+    """
+
+    overhead_seconds: float = 0.0
+    dropped_records: int = 0
+    sink_errors: Mapping[str, int] = field(default_factory=dict)
+    internal_errors: int = 0
+
+
+class Sink(Protocol):
+    """Where records and alerts go. Called from one thread of gradwatch's own, never from the training loop.
+
+    A sink may also have ``open(run: RunInfo, health: Callable[[], Health])``, called once in the training
+    thread before the first ``write``; an error raised there reaches the caller of ``track``.
+    """
+
+    def write(self, records: Sequence[StepRecord], alerts: Sequence[Alert]) -> None:
+        """Take what has come since the last call, oldest first."""
+
+    def close(self) -> None:
+        """Write what is left and let go of every resource."""
+
+
+def clip_ratio(norm_before: float, norm_after: float) -> float:
+    """``norm_after / norm_before``: 1.0 where both are 0, NaN where either is not a number or both are Inf."""
+    if norm_before == 0.0:
+        return 1.0 if norm_after == 0.0 else math.inf if norm_after > 0.0 else math.nan
+    if math.isinf(norm_before) and math.isinf(norm_after):
+        return math.nan
+    return norm_after / norm_before
