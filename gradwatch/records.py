@@ -119,6 +119,7 @@ class StepRecord:
         loss_scale: the GradScaler's factor, None where none was used.
         missing: names of parameters whose ``.grad`` is None.
         nonfinite: names of parameters whose gradient holds NaN or Inf.
+        missing_modules: names of modules none of whose parameters has a gradient.
     """
 
     optimizer: str
@@ -137,6 +138,7 @@ class StepRecord:
     loss_scale: float | None = None
     missing: tuple[str, ...] = ()
     nonfinite: tuple[str, ...] = ()
+    missing_modules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

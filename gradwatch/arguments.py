@@ -1,0 +1,122 @@
+"""What ``track`` was given, checked: every refusal is one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from gradwatch.errors import ArgumentError
+
+__all__ = ["check_call", "checked_modules", "named_optimizers"]
+
+LONE_OPTIMIZER = "optimizer"
+
+
+def named_optimizers(given: object) -> dict[str, Optimizer]:
+    """The optimizers by name; wrappers that hold the real one in ``.optimizer`` are opened.
+
+    Raises:
+        ArgumentError: there is none, one is no optimizer, or one is given twice.
+    """
+    entries = _entries(given, "optimizers") if isinstance(given, Mapping) else {LONE_OPTIMIZER: given}
+    if not entries:
+        raise ArgumentError("track got no optimizer, but needs at least one: pass the optimizer of your loop.")
+    optimizers = {name: _optimizer(name, entry) for name, entry in entries.items()}
+    names: dict[int, str] = {}
+    for name, optimizer in optimizers.items():
+        first = names.setdefault(id(optimizer), name)
+        if first != name:
+            raise ArgumentError(f"The same optimizer is given as {first!r} and as {name!r}: name it once.")
+    return optimizers
+
+
+def _optimizer(name: str, given: Any) -> Optimizer:
+    # Accelerate wraps the optimizer; torch's hooks belong on the real one.
+    inner = given if isinstance(given, Optimizer) and not _is_wrapper(given) else getattr(given, "optimizer", given)
+    if not isinstance(inner, Optimizer):
+        raise ArgumentError(
+            f"The optimizer {name!r} is of type {type(given).__name__}, but a torch.optim.Optimizer was expected: "
+            "pass the object whose step() your loop calls."
+        )
+    return inner
+
+
+def _is_wrapper(optimizer: Optimizer) -> bool:
+    return isinstance(getattr(optimizer, "optimizer", None), Optimizer)
+
+
+def checked_modules(
+    given: object, optimizers: Mapping[str, Optimizer]
+) -> nn.Module | dict[str, nn.Module] | None:
+    """The modules to report on.
+
+    Raises:
+        ArgumentError: one is no module, none of its parameters is optimized, or a name is used twice.
+    """
+    if given is None:
+        return None
+    held = {id(p) for o in optimizers.values() for group in o.param_groups for p in group["params"]}
+    if isinstance(given, nn.Module):
+        _check_optimized("the module", given.parameters(), held)
+        return given
+    if not isinstance(given, Mapping):
+        raise ArgumentError(
+            f"The modules are of type {type(given).__name__}, but a torch.nn.Module or a mapping from names to "
+            'modules was expected: pass model or {"name": module}.'
+        )
+    modules: dict[str, nn.Module] = {}
+    for name, module in _entries(given, "modules").items():
+        if not isinstance(module, nn.Module):
+            raise ArgumentError(
+                f"The module {name!r} is of type {type(module).__name__}, but a torch.nn.Module was expected."
+            )
+        if name in optimizers:
+            raise ArgumentError(
+                f"The name {name!r} is used twice, for an optimizer and for a module: rename one, since both "
+                "stand side by side in every report."
+            )
+        _check_optimized(f"the module {name!r}", module.parameters(), held)
+        modules[name] = module
+    return modules
+
+
+def _check_optimized(what: str, parameters: Iterable[Tensor], held: set[int]) -> None:
+    if not any(id(parameter) in held for parameter in parameters):
+        raise ArgumentError(
+            f"No tracked optimizer holds a parameter of {what}: give its optimizer to track as well, or leave "
+            "the module out."
+        )
+
+
+def _entries(given: Mapping[Any, Any], what: str) -> dict[str, Any]:
+    entries: dict[str, Any] = {}
+    for name, entry in given.items():
+        if not isinstance(name, str) or not name:
+            raise ArgumentError(f"A name among the {what} is {name!r}, but a non-empty string was expected.")
+        if name in entries:
+            raise ArgumentError(f"The name {name!r} is used twice among the {what}: give each a name of its own.")
+        entries[name] = entry
+    return entries
+
+
+def check_call(
+    *, every: object, history: object, sinks: Iterable[object], on_alert: Callable[..., object] | None
+) -> None:
+    """Check the plain arguments of ``track``.
+
+    Raises:
+        ArgumentError: one cannot be meant as it stands.
+    """
+    for name, value, least in (("every", every, 1), ("history", history, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ArgumentError(f"{name} is {value!r}, but a whole number of at least {least} was expected.")
+    for sink in sinks:
+        if not (callable(getattr(sink, "write", None)) and callable(getattr(sink, "close", None))):
+            raise ArgumentError(
+                f"The sink {sink!r} has no write(records, alerts) and close(): pass an instance of a sink."
+            )
+    if on_alert is not None and not callable(on_alert):
+        raise ArgumentError(f"on_alert is {on_alert!r}, but a function that takes an Alert was expected.")

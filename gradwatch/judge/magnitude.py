@@ -1,0 +1,104 @@
+"""Rules on how large a gradient is: not finite, or far above what it was."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from gradwatch.judge.baseline import Baseline
+from gradwatch.judge.rule import Finding
+from gradwatch.records import Severity, StepRecord
+
+__all__ = ["Explosion", "NonFinite"]
+
+
+class NonFinite:
+    """A gradient holds NaN or Inf.
+
+    Args:
+        clears_after: finite steps in a row before the episode is over.
+        named: parameters that the message names; the record names them all.
+    """
+
+    id = "nonfinite"
+    severity: Severity = "critical"
+    fires_after = 1
+
+    def __init__(self, *, clears_after: int = 10, named: int = 3) -> None:
+        self.clears_after = clears_after
+        self._named = named
+
+    def look(self, record: StepRecord) -> Iterator[Finding]:
+        """One finding where any parameter's gradient is not finite."""
+        bad = record.nonfinite
+        if not bad:
+            return
+        names = ", ".join(bad[: self._named]) + (f" and {len(bad) - self._named} more" if len(bad) > self._named else "")
+        if record.skipped:
+            message = f"NaN or Inf in the gradient of {names}; the step was skipped and changed nothing"
+            severity: Severity = "warning"
+        else:
+            message = f"NaN or Inf in the gradient of {names}; the optimizer has consumed it"
+            severity = "critical"
+        yield Finding(None, float(len(bad)), 0.0, message, severity)
+
+
+class Explosion:
+    """The norm before clipping stands far above its own baseline, or above an absolute limit.
+
+    The baseline is the median of the optimizer's norms so far; it takes no value in while the rule fires, so
+    that an explosion does not become the new normal. Where norms vary widely by themselves, five standard
+    deviations of their logarithm, estimated from the MAD, must be exceeded too.
+
+    Args:
+        factor: times the baseline, in ``fires_after`` steps running.
+        sudden_factor: times the baseline, in a single step.
+        limit: an absolute norm that is too much at any time.
+        warm_up: norms seen before the baseline counts.
+        fires_after: steps running above ``factor`` before the alert.
+        clears_after: steps running below it before the episode is over.
+    """
+
+    id = "explosion"
+    severity: Severity = "critical"
+    _SIGMAS = 5.0
+
+    def __init__(
+        self,
+        *,
+        factor: float = 10.0,
+        sudden_factor: float = 100.0,
+        limit: float = 1e8,
+        warm_up: int = 20,
+        fires_after: int = 3,
+        clears_after: int = 20,
+    ) -> None:
+        self.fires_after = fires_after
+        self.clears_after = clears_after
+        self._factor = factor
+        self._sudden_factor = sudden_factor
+        self._limit = limit
+        self._warm_up = warm_up
+        self._baselines: dict[str, Baseline] = {}
+
+    def look(self, record: StepRecord) -> Iterator[Finding]:
+        """One finding where the norm before clipping is too large."""
+        norm = record.norm_before
+        if not math.isfinite(norm):
+            return
+        baseline = self._baselines.setdefault(record.optimizer, Baseline())
+        if norm > self._limit:
+            message = f"norm before clipping {norm:.3g}, above the limit of {self._limit:.3g}"
+            yield Finding(None, norm, self._limit, message, at_once=True)
+            return
+        if len(baseline) >= self._warm_up and norm > self._factor * baseline.median():
+            usual = baseline.median()
+            if norm > usual * baseline.spread() ** self._SIGMAS:
+                yield self._finding(norm, usual)
+                return
+        baseline.add(norm)
+
+    def _finding(self, norm: float, usual: float) -> Finding:
+        message = f"norm before clipping {norm:.3g}, {norm / usual:.3g} times the usual {usual:.3g}"
+        sudden = norm > self._sudden_factor * usual
+        return Finding(None, norm, self._factor * usual, message, at_once=sudden)

@@ -1,0 +1,53 @@
+"""What a rule is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from gradwatch.records import Cause, Severity, StepRecord
+
+__all__ = ["Finding", "Rule"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something wrong in one record.
+
+    Attributes:
+        module: the module it is about, None for the optimizer as a whole.
+        value: the number that was judged; NaN where there is none.
+        threshold: what it was held against.
+        message: the verdict in words, without the names of the optimizer and of the rule.
+        severity: where it differs from the rule's own.
+        cause: why, where the record itself shows it.
+        at_once: fire without waiting for the rule's ``fires_after``.
+    """
+
+    module: str | None
+    value: float
+    threshold: float
+    message: str
+    severity: Severity | None = None
+    cause: Cause | None = None
+    at_once: bool = False
+
+
+class Rule(Protocol):
+    """Looks at each record once, in order. A rule of one's own is a class with these and one method.
+
+    Attributes:
+        id: name of the rule in alerts.
+        severity: ``"warning"`` or ``"critical"``.
+        fires_after: findings in a row before an alert fires.
+        clears_after: records in a row without a finding before it is resolved.
+    """
+
+    id: str
+    severity: Severity
+    fires_after: int
+    clears_after: int
+
+    def look(self, record: StepRecord) -> Iterable[Finding]:
+        """What is wrong in this record; nothing where all is well."""

@@ -1,0 +1,114 @@
+"""Whose norm it is: parameters in slots, and what each optimizer holds of them.
+
+A parameter has one slot in a tracker, however many optimizers and modules share it, so that its gradient is
+measured once. A ``Holding`` is one optimizer's selection of slots, with the names they are reported under.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+__all__ = ["Holding", "ModuleNames", "Slots"]
+
+
+class ModuleNames:
+    """The report's lines: which parameters each named module owns, and what every parameter is called.
+
+    Args:
+        modules: a lone module reports on its direct children and on ``"(root)"``; a mapping on its entries.
+    """
+
+    ROOT = "(root)"
+
+    def __init__(self, modules: nn.Module | Mapping[str, nn.Module] | None) -> None:
+        self.owned: dict[str, list[Tensor]] = {}
+        self.parameter_names: dict[int, str] = {}
+        if isinstance(modules, nn.Module):
+            self._name(modules.named_parameters())
+            self.owned = {name: list(child.parameters()) for name, child in modules.named_children()}
+            self.owned[self.ROOT] = list(modules.parameters(recurse=False))
+        else:
+            for entry, module in (modules or {}).items():
+                self._name((f"{entry}.{name}", p) for name, p in module.named_parameters())
+                self.owned[entry] = list(module.parameters())
+
+    def _name(self, named: Iterable[tuple[str, Tensor]]) -> None:
+        # The first name wins where modules share a parameter.
+        for name, parameter in named:
+            self.parameter_names.setdefault(id(parameter), name)
+
+
+class Slots:
+    """One number for each parameter of a tracker; it grows when an optimizer is given more parameters."""
+
+    def __init__(self) -> None:
+        self.parameters: list[Tensor] = []
+        self._of: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self.parameters)
+
+    def add(self, parameter: Tensor) -> int:
+        """The slot of a parameter, a new one if it has none."""
+        slot = self._of.setdefault(id(parameter), len(self.parameters))
+        if slot == len(self.parameters):
+            self.parameters.append(parameter)
+        return slot
+
+    def of(self, parameters: Iterable[Tensor]) -> tuple[int, ...]:
+        """The slots of those parameters that have one, each once, in order."""
+        found = dict.fromkeys(map(self._of.get, map(id, parameters)))
+        found.pop(None, None)
+        return tuple(slot for slot in found if slot is not None)
+
+
+class Holding:
+    """The parameters that one optimizer holds, and the lines of its report.
+
+    Attributes:
+        slots: slot of each distinct parameter, in the optimizer's order; a row of the record has this order.
+        names: their names.
+        places: name -> index into the row.
+        modules: module name -> indices into the row.
+    """
+
+    def __init__(self, optimizer: Optimizer, slots: Slots, names: ModuleNames) -> None:
+        self.signature = parameter_ids(optimizer)
+        self.slots: tuple[int, ...] = ()
+        labels: dict[int, str] = {}
+        for g, group in enumerate(optimizer.param_groups):
+            for i, parameter in enumerate(group["params"]):
+                slot = slots.add(parameter)
+                labels.setdefault(slot, names.parameter_names.get(id(parameter), f"group{g}.param{i}"))
+        self.slots = tuple(labels)
+        self.slot_array = np.array(self.slots, dtype=np.intp)
+        self.names = tuple(labels.values())
+        self.places = {name: place for place, name in enumerate(self.names)}
+        self.place_of_slot = {slot: place for place, slot in enumerate(self.slots)}
+        self.modules = _module_places(names.owned, slots, self.place_of_slot)
+
+    def places_of(self, slots: Iterable[int]) -> npt.NDArray[np.intp]:
+        """The row indices of those slots that this optimizer holds."""
+        found = [self.place_of_slot[slot] for slot in slots if slot in self.place_of_slot]
+        return np.array(found, dtype=np.intp)
+
+
+def parameter_ids(optimizer: Optimizer) -> list[int]:
+    """What the optimizer holds now, cheap to compare with what it held at the last step."""
+    return [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _module_places(
+    owned: Mapping[str, Sequence[Tensor]], slots: Slots, place_of_slot: Mapping[int, int]
+) -> dict[str, npt.NDArray[np.intp]]:
+    modules = {}
+    for name, parameters in owned.items():
+        places = [place_of_slot[slot] for slot in slots.of(parameters) if slot in place_of_slot]
+        if places:
+            modules[name] = np.array(places, dtype=np.intp)
+    return modules

@@ -1,0 +1,163 @@
+"""Every call of torch's clipping functions, however they were imported.
+
+Each public function of ``torch.nn.utils.clip_grad`` is one wrapper object whose closure holds the function
+that does the work. All aliases share that object, also ``from torch.nn.utils import clip_grad_norm_`` done
+long before: exchanging what the closure holds is seen by every caller and is undone exactly.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from types import CellType, GeneratorType
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad
+
+__all__ = ["ClipEvent", "ClipListener", "listen", "stop_listening"]
+
+log = logging.getLogger("gradwatch")
+
+
+class ClipEvent(NamedTuple):
+    """One clipping call: what it was asked for."""
+
+    function: str
+    limit: float
+    norm_type: float | None
+    parameters: tuple[Tensor, ...]
+
+
+class ClipListener(Protocol):
+    """Told of each clipping call in the process; neither method may raise."""
+
+    def clipping(self, event: ClipEvent) -> None:
+        """The call is about to change the gradients."""
+
+    def clipped(self, event: ClipEvent, norm_returned: Tensor | None) -> None:
+        """The call is done."""
+
+
+class _Signature(NamedTuple):
+    """Where a function takes its limit and the p of its norm, by position and by name."""
+
+    public_name: str
+    limit: tuple[int, str]
+    norm_type: tuple[int, str] | None
+
+
+# By the name under which the module holds the wrapper.
+_FUNCTIONS = {
+    "clip_grad_norm_": _Signature("clip_grad_norm_", (1, "max_norm"), (2, "norm_type")),
+    "clip_grad_value_": _Signature("clip_grad_value_", (1, "clip_value"), None),
+    "_clip_grads_with_norm_": _Signature("clip_grads_with_norm_", (1, "max_norm"), None),
+}
+
+_lock = threading.Lock()
+_listeners: list[ClipListener] = []
+_undo: list[Callable[[], None]] = []
+_inside = threading.local()
+
+
+def listen(listener: ClipListener) -> None:
+    """Tell a listener of every clipping call from now on."""
+    with _lock:
+        if not _listeners:
+            _undo.extend(_install(name, signature) for name, signature in _FUNCTIONS.items())
+        _listeners.append(listener)
+
+
+def stop_listening(listener: ClipListener) -> None:
+    """Tell it no more; with the last one torch is restored exactly as it was."""
+    with _lock:
+        if listener in _listeners:
+            _listeners.remove(listener)
+        while _undo and not _listeners:
+            _undo.pop()()
+
+
+def _install(name: str, signature: _Signature) -> Callable[[], None]:
+    wrapper = getattr(clip_grad, name, None)
+    cell = _cell_of(wrapper)
+    if wrapper is None or cell is None:
+        log.warning("gradwatch does not see torch's %s: torch %s builds it otherwise.", name, torch.__version__)
+        return lambda: None
+    original = cell.cell_contents
+    cell.cell_contents = _shim(original, signature)
+
+    def restore() -> None:
+        cell.cell_contents = original
+
+    return restore
+
+
+def _cell_of(wrapper: Any) -> CellType | None:
+    """The closure cell named ``func``, where the wrapper is built as expected."""
+    code = getattr(wrapper, "__code__", None)
+    if code is None or "func" not in code.co_freevars:
+        return None
+    cell: CellType = wrapper.__closure__[code.co_freevars.index("func")]
+    return cell if callable(cell.cell_contents) else None
+
+
+def _shim(original: Callable[..., Any], signature: _Signature) -> Callable[..., Any]:
+    def seen(*args: Any, **kwargs: Any) -> Any:
+        # clip_grad_norm_ calls clip_grads_with_norm_ itself: only the outer call is the user's.
+        if getattr(_inside, "call", False):
+            return original(*args, **kwargs)
+        call = _read_call(args, kwargs, signature)
+        if call is None:
+            return original(*args, **kwargs)
+        args, kwargs, event = call
+        listeners = tuple(_listeners)
+        _inside.call = True
+        try:
+            for listener in listeners:
+                listener.clipping(event)
+            returned = original(*args, **kwargs)
+        finally:
+            _inside.call = False
+        for listener in listeners:
+            listener.clipped(event, returned if isinstance(returned, Tensor) else None)
+        return returned
+
+    return seen
+
+
+def _read_call(
+    args: tuple[Any, ...], kwargs: dict[str, Any], signature: _Signature
+) -> tuple[tuple[Any, ...], dict[str, Any], ClipEvent] | None:
+    """The event of a call, and its arguments made whole again; None where it is not one that torch takes."""
+    given = _argument(args, kwargs, (0, "parameters"), None)
+    limit = _argument(args, kwargs, signature.limit, None)
+    norm_type = _argument(args, kwargs, signature.norm_type, 2.0) if signature.norm_type else None
+    try:
+        limit = float(limit)
+        norm_type = None if norm_type is None else float(norm_type)
+    except (TypeError, ValueError):
+        return None
+    if not isinstance(given, (Tensor, Iterable)):
+        return None
+    parameters, again = _replayable(given)
+    event = ClipEvent(signature.public_name, limit, norm_type, parameters)
+    if args:
+        return (again, *args[1:]), kwargs, event
+    return args, {**kwargs, "parameters": again}, event
+
+
+def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], where: tuple[int, str], default: Any) -> Any:
+    position, name = where
+    return args[position] if position < len(args) else kwargs.get(name, default)
+
+
+def _replayable(given: Tensor | Iterable[Tensor]) -> tuple[tuple[Tensor, ...], Tensor | Iterable[Tensor]]:
+    """The tensors, and what to hand on: a generator would be spent by looking, so torch gets a fresh one."""
+    if isinstance(given, Tensor):
+        return (given,), given
+    tensors = tuple(given)
+    if isinstance(given, GeneratorType):
+        return tensors, (tensor for tensor in tensors)
+    return tensors, iter(tensors) if isinstance(given, Iterator) else given
