@@ -28,6 +28,7 @@ from gradwatch.measure.slots import ModuleNames, Slots
 from gradwatch.records import Alert, Health, RunInfo, Sink, StepRecord
 from gradwatch.rules import default_rules
 from gradwatch.sinks.fanout import Fanout
+from gradwatch.sinks.words import in_words
 from gradwatch.taps.backwards import BackwardTap
 from gradwatch.taps.clips import ClipEvent, listen, stop_listening
 from gradwatch.taps.guard import Guard
@@ -257,12 +258,6 @@ class Watch:
             log.log(level if alert.state == "firing" else logging.INFO, "%s", in_words(alert))
         if self._on_alert is not None:
             self._on_alert(alert)
-
-
-def in_words(alert: Alert) -> str:
-    """An alert as one line for a person."""
-    where = alert.optimizer if alert.module is None else f"{alert.optimizer}/{alert.module}"
-    return f"{alert.severity} {alert.rule} {alert.state} at {where}, step {alert.step}: {alert.message}"
 
 
 class _ClipListener:

@@ -1,5 +1,9 @@
-"""Where records and alerts go: one file a sink. None knows torch; each imports its package when it is made."""
+"""Where records and alerts go: one file a sink. None knows torch; each imports its package when it opens."""
 
+from gradwatch.sinks.console import Console
+from gradwatch.sinks.jsonl import Jsonl
 from gradwatch.sinks.memory import Memory
+from gradwatch.sinks.prometheus import Prometheus
+from gradwatch.sinks.tensorboard import TensorBoard
 
-__all__ = ["Memory"]
+__all__ = ["Console", "Jsonl", "Memory", "Prometheus", "TensorBoard"]

@@ -1,0 +1,132 @@
+"""Scalars and texts for TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from os import PathLike, fspath
+from typing import Any, Protocol
+
+from gradwatch.errors import MissingExtraError
+from gradwatch.records import Alert, Health, RunInfo, StepRecord
+from gradwatch.sinks.words import in_words
+
+__all__ = ["TensorBoard"]
+
+
+class _Writer(Protocol):
+    """What torch's SummaryWriter and its likes have."""
+
+    def add_scalar(self, tag: str, scalar_value: float, global_step: int, walltime: float) -> object: ...
+
+    def add_text(self, tag: str, text_string: str, global_step: int) -> object: ...
+
+
+class TensorBoard:
+    """Writes, against the steps of the optimizer,
+
+    - ``debug/{optimizer}_grad_norm_BEFORE_clip``, ``..._AFTER_clip``, ``debug/{optimizer}_grad_clip_ratio``,
+    - ``debug/{module}_grad_norm_BEFORE_clip`` and ``..._AFTER_clip``,
+    - ``alerts/{optimizer}_critical`` and ``alerts/{optimizer}_warning``: how many fire, 0 while none does,
+    - each alert in words under ``alerts/{optimizer}`` of the text tab.
+
+    Args:
+        log_dir_or_writer: a folder, or a writer with ``add_scalar`` and ``add_text``, which stays open.
+    """
+
+    def __init__(self, log_dir_or_writer: str | PathLike[str] | _Writer) -> None:
+        self._folder: str | None = None
+        self._writer: _Writer | None = None
+        self._owned: _EventFile | None = None
+        if isinstance(log_dir_or_writer, (str, PathLike)):
+            self._folder = fspath(log_dir_or_writer)
+        else:
+            self._writer = log_dir_or_writer
+        self._firing: set[tuple[str, str, str, str | None]] = set()
+
+    def open(self, run: RunInfo, health: Callable[[], Health]) -> None:
+        """Open the event file.
+
+        Raises:
+            MissingExtraError: tensorboard is not installed.
+        """
+        if self._folder is not None:
+            self._owned = _EventFile(self._folder)
+
+    def write(self, records: Sequence[StepRecord], alerts: Sequence[Alert]) -> None:
+        """Write the scalars of each record and the words of each alert."""
+        # Records and alerts of one batch belong together by step: an alert counts from its own step on.
+        waiting = list(alerts)
+        for record in records:
+            while waiting and (waiting[0].optimizer != record.optimizer or waiting[0].step <= record.step):
+                self._take(waiting.pop(0))
+            self._write_scalars(record, {**dict(_scalars(record)), **self._counts(record.optimizer)})
+        for alert in waiting:
+            self._take(alert)
+
+    def close(self) -> None:
+        """Close the event file; a writer that was given stays open."""
+        if self._owned is not None:
+            self._owned.close()
+            self._owned = None
+
+    def _take(self, alert: Alert) -> None:
+        key = (alert.optimizer, alert.severity, alert.rule, alert.module)
+        if alert.state == "firing":
+            self._firing.add(key)
+        elif alert.state == "resolved":
+            self._firing.discard(key)
+        tag, text = f"alerts/{alert.optimizer}", in_words(alert)
+        if self._owned is not None:
+            self._owned.add_text(tag, text, alert.step)
+        elif self._writer is not None:
+            self._writer.add_text(tag, text, alert.step)
+
+    def _counts(self, optimizer: str) -> dict[str, float]:
+        return {
+            f"alerts/{optimizer}_{severity}": float(
+                sum(key[0] == optimizer and key[1] == severity for key in self._firing)
+            )
+            for severity in ("critical", "warning")
+        }
+
+    def _write_scalars(self, record: StepRecord, scalars: dict[str, float]) -> None:
+        if self._owned is not None:
+            self._owned.add_scalars(scalars, record.step, record.time)
+        elif self._writer is not None:
+            for tag, value in scalars.items():
+                self._writer.add_scalar(tag, value, record.step, record.time)
+
+
+def _scalars(record: StepRecord) -> Iterator[tuple[str, float]]:
+    yield f"debug/{record.optimizer}_grad_norm_BEFORE_clip", record.norm_before
+    yield f"debug/{record.optimizer}_grad_norm_AFTER_clip", record.norm_after
+    yield f"debug/{record.optimizer}_grad_clip_ratio", record.clip_ratio
+    for name, norms in record.modules.items():
+        yield f"debug/{name}_grad_norm_BEFORE_clip", norms.norm_before
+        yield f"debug/{name}_grad_norm_AFTER_clip", norms.norm_after
+
+
+class _EventFile:
+    """An event file of tensorboard's own making: all scalars of a step in one event, without torch."""
+
+    def __init__(self, folder: str) -> None:
+        try:
+            from tensorboard.compat.proto import event_pb2, summary_pb2
+            from tensorboard.plugins.text.summary_v2 import text_pb
+            from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        except ImportError as error:
+            raise MissingExtraError("The TensorBoard sink", "tensorboard", "tensorboard") from error
+        self._event: Any = event_pb2.Event
+        self._summary: Any = summary_pb2.Summary
+        self._text_pb: Any = text_pb
+        self._file: Any = EventFileWriter(folder, filename_suffix=".gradwatch")
+
+    def add_scalars(self, scalars: dict[str, float], step: int, time: float) -> None:
+        values = [self._summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
+        self._file.add_event(self._event(wall_time=time, step=step, summary=self._summary(value=values)))
+
+    def add_text(self, tag: str, text: str, step: int) -> None:
+        self._file.add_event(self._event(step=step, summary=self._text_pb(tag, text)))
+
+    def close(self) -> None:
+        self._file.close()
