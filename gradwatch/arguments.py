@@ -35,7 +35,9 @@ def named_optimizers(given: object) -> dict[str, Optimizer]:
 
 def _optimizer(name: str, given: Any) -> Optimizer:
     # Accelerate wraps the optimizer; torch's hooks belong on the real one.
-    inner = given if isinstance(given, Optimizer) and not _is_wrapper(given) else getattr(given, "optimizer", given)
+    inner = (
+        given if isinstance(given, Optimizer) and not _is_wrapper(given) else getattr(given, "optimizer", given)
+    )
     if not isinstance(inner, Optimizer):
         raise ArgumentError(
             f"The optimizer {name!r} is of type {type(given).__name__}, but a torch.optim.Optimizer was expected: "
@@ -48,9 +50,7 @@ def _is_wrapper(optimizer: Optimizer) -> bool:
     return isinstance(getattr(optimizer, "optimizer", None), Optimizer)
 
 
-def checked_modules(
-    given: object, optimizers: Mapping[str, Optimizer]
-) -> nn.Module | dict[str, nn.Module] | None:
+def checked_modules(given: object, optimizers: Mapping[str, Optimizer]) -> nn.Module | dict[str, nn.Module] | None:
     """The modules to report on.
 
     Raises:

@@ -33,7 +33,9 @@ class NonFinite:
         bad = record.nonfinite
         if not bad:
             return
-        names = ", ".join(bad[: self._named]) + (f" and {len(bad) - self._named} more" if len(bad) > self._named else "")
+        names = ", ".join(bad[: self._named]) + (
+            f" and {len(bad) - self._named} more" if len(bad) > self._named else ""
+        )
         if record.skipped:
             message = f"NaN or Inf in the gradient of {names}; the step was skipped and changed nothing"
             severity: Severity = "warning"

@@ -43,7 +43,9 @@ def _finding(module: str | None, what: str, norms: GroupNorms, missing: bool) ->
     if missing:
         message = f"{what} is missing: .grad is None for each of its parameters, so nothing is learned there"
     elif norms.norm_after == 0.0 and norms.norm_before > 0.0:
-        message = f"{what} was {norms.norm_before:.3g} after backward and exactly 0 at the step: it was erased between"
+        message = (
+            f"{what} was {norms.norm_before:.3g} after backward and exactly 0 at the step: it was erased between"
+        )
     elif norms.norm_after == 0.0:
         message = f"{what} is exactly 0, so nothing is learned there"
     else:

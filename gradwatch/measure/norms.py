@@ -101,12 +101,14 @@ def _scaled_norm(tensor: Tensor) -> Tensor:
     if tensor.numel() == 0:
         return torch.zeros((), dtype=torch.float64, device=tensor.device)
     if tensor.dtype != torch.float64:
-        return torch.linalg.vector_norm(tensor, dtype=torch.float64)
+        norm: Tensor = torch.linalg.vector_norm(tensor, dtype=torch.float64)
+        return norm
     largest = torch.linalg.vector_norm(tensor, ord=float("inf"))
     # A power of two, so that scaling is exact; in two halves, since 2^-e itself overflows for a subnormal.
     half = torch.exp2(torch.floor(torch.log2(largest) / 2))
     half = torch.where((half > 0) & torch.isfinite(half), half, torch.ones_like(half))
-    return torch.linalg.vector_norm(tensor / half / half) * half * half
+    scaled: Tensor = torch.linalg.vector_norm(tensor / half / half)
+    return scaled * half * half
 
 
 class Scratch:
@@ -142,9 +144,7 @@ class HostPlan:
         small = [i for i, shape in enumerate(shapes) if 0 < shape.numel() <= self.GATHERED]
         self._gathers = [_Gather(batch, shapes, scratch) for batch in _batches(small, shapes)]
         self._large = [
-            (i, _Chunks(shape.numel(), scratch))
-            for i, shape in enumerate(shapes)
-            if shape.numel() > self.GATHERED
+            (i, _Chunks(shape.numel(), scratch)) for i, shape in enumerate(shapes) if shape.numel() > self.GATHERED
         ]
 
     def norms(self, gradients: Sequence[Tensor]) -> FloatArray:
@@ -165,7 +165,7 @@ class HostPlan:
 
     def _redo_out_of_range(self, gradients: Sequence[Tensor], sums: FloatArray, norms: FloatArray) -> None:
         in_range = (sums > _SMALLEST_SAFE_SQUARE) & (sums < _LARGEST_SAFE_SQUARE)
-        for place in np.flatnonzero(self._wide & ~in_range):
+        for place in map(int, np.flatnonzero(self._wide & ~in_range)):
             # In CPU memory there is no device to wait for: the read is a load.
             norms[place] = float(_scaled_norm(_real_and_dense(gradients[place])))
 
@@ -192,10 +192,8 @@ class _Gather:
         sizes = [shapes[place].numel() for place in places]
         self._starts = np.cumsum([0, *sizes[:-1]])
         total = sum(sizes)
-        pieces = scratch.wide[:total].split(sizes)
-        self._views = [
-            piece.view(shapes[place].shape) for place, piece in zip(places, pieces, strict=True)
-        ]
+        pieces = torch.split(scratch.wide[:total], sizes)
+        self._views = [piece.view(shapes[place].shape) for place, piece in zip(places, pieces, strict=True)]
         self._used = scratch.array[:total]
 
     def add_squares(self, gradients: Sequence[Tensor], sums: FloatArray) -> None:
@@ -217,7 +215,7 @@ class _Chunks:
         self._partial = cast("FloatArray", partial.numpy())
 
     def square_sum(self, gradient: Tensor) -> float:
-        chunks = _in_memory_order(gradient).split(Scratch.SIZE)
+        chunks = torch.split(_in_memory_order(gradient), Scratch.SIZE)
         for chunk, view, cell in zip(chunks, self._views, self._cells, strict=True):
             view.copy_(chunk)
             torch.dot(view, view, out=cell)

@@ -91,6 +91,10 @@ class Holding:
         self.places = {name: place for place, name in enumerate(self.names)}
         self.place_of_slot = {slot: place for place, slot in enumerate(self.slots)}
         self.modules = _module_places(names.owned, slots, self.place_of_slot)
+        # All modules' places one after another, and where each module begins: for one reduction over all.
+        sizes = [len(places) for places in self.modules.values()]
+        self.module_index = np.concatenate([*self.modules.values(), np.zeros(0, dtype=np.intp)])
+        self.module_starts = np.cumsum([0, *sizes[:-1]])
 
     def places_of(self, slots: Iterable[int]) -> npt.NDArray[np.intp]:
         """The row indices of those slots that this optimizer holds."""

@@ -67,7 +67,7 @@ RULES = (
         "{alert_active} == 1",
         "0s",
         "warning",
-        "gradwatch says {{ $labels.severity }} {{ $labels.rule }} at {{ $labels.optimizer }} {{ $labels.module }}.",
+        "gradwatch: {{ $labels.severity }} {{ $labels.rule }} at {{ $labels.optimizer }} {{ $labels.module }}.",
     ),
 )
 

@@ -62,7 +62,9 @@ class Console:
             return
         if self._live is None:
             for alert in alerts:
-                self._console.print(in_words(alert), style=_style(alert), soft_wrap=True, markup=False, highlight=False)
+                self._console.print(
+                    in_words(alert), style=_style(alert), soft_wrap=True, markup=False, highlight=False
+                )
         period = self.REFRESH_SECONDS if self._live is not None else self.STATUS_SECONDS
         if time.monotonic() - self._shown_at >= period:
             self._show()

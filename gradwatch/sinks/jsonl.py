@@ -42,8 +42,8 @@ class Jsonl:
             self._file = self._path.open("a", encoding="utf-8")
         except OSError as error:
             raise SinkError(
-                f"The JSONL file {str(self._path)!r} cannot be written ({error.strerror}): give a path in a folder "
-                "that is yours."
+                f"The JSONL file {str(self._path)!r} cannot be written ({error.strerror}): give a path in "
+                "a folder that is yours."
             ) from error
         self._write_lines([("run", run)])
 

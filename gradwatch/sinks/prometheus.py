@@ -138,7 +138,7 @@ class Prometheus:
         yield _family("module_nonfinite_steps", counts)
 
 
-_States = list[tuple[tuple[str, ...], OptimizerState]]
+_States = Sequence[tuple[tuple[str, ...], OptimizerState]]
 
 
 def _family(name: str, samples: Sequence[tuple[tuple[str, ...], float]]) -> Metric:
@@ -191,7 +191,12 @@ def _alert_families(states: _States) -> Iterator[Metric]:
 
 
 # Shown at 0 before they first fire: a counter that is first seen at 1 has had no increase.
-_BUILT_IN = (("nonfinite", "critical"), ("explosion", "critical"), ("zero", "critical"), ("clip-broken", "critical"))
+_BUILT_IN = (
+    ("nonfinite", "critical"),
+    ("explosion", "critical"),
+    ("zero", "critical"),
+    ("clip-broken", "critical"),
+)
 
 
 def _fired(state: OptimizerState) -> Iterator[tuple[tuple[str, str], int]]:

@@ -22,7 +22,7 @@ class _Writer(Protocol):
 
 
 class TensorBoard:
-    """Writes, against the steps of the optimizer,
+    """Writes scalars against the steps of the optimizer, and alerts as texts.
 
     - ``debug/{optimizer}_grad_norm_BEFORE_clip``, ``..._AFTER_clip``, ``debug/{optimizer}_grad_clip_ratio``,
     - ``debug/{module}_grad_norm_BEFORE_clip`` and ``..._AFTER_clip``,

@@ -18,5 +18,7 @@ def headline(alert: Alert) -> str:
 
 def in_words(alert: Alert) -> str:
     """The alert as one line."""
-    cause = "" if alert.cause is None else f" Cause: {alert.cause.kind} at {alert.cause.where}. {alert.cause.remedy}"
+    cause = (
+        "" if alert.cause is None else f" Cause: {alert.cause.kind} at {alert.cause.where}. {alert.cause.remedy}"
+    )
     return f"{_MARKS[alert.state]} {headline(alert)}: {alert.message}.{cause}"

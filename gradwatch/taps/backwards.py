@@ -37,7 +37,7 @@ class BackwardTap:
         for slot, parameter in parameters:
             if slot not in self._handles and parameter.requires_grad:
                 hook = self._hook(slot)
-                self._handles[slot] = parameter.register_post_accumulate_grad_hook(hook)
+                self._handles[slot] = parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
         """Remove every hook."""

@@ -1,0 +1,1 @@
+"""Programs that use gradwatch the way a user would."""
