@@ -1,0 +1,144 @@
+import math
+import os
+import shutil
+import socket
+import subprocess
+import urllib.request
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from gradwatch.errors import ArgumentError, SinkError
+from gradwatch.monitoring.metrics import METRICS, full_name
+from gradwatch.records import GroupNorms, Health
+from gradwatch.sinks import Prometheus
+from gradwatch.sinks.exposition import WindowMax
+from tests.made_up import alert, record, run_info
+
+
+@pytest.fixture
+def port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@pytest.fixture
+def sink(port):
+    sink = Prometheus(port)
+    sink.open(run_info(), lambda: Health(1.5, 2, {"Jsonl": 3}))
+    yield sink
+    sink.close()
+
+
+def scrape(sink):
+    with urllib.request.urlopen(f"http://127.0.0.1:{sink._port}/metrics", timeout=10) as answer:
+        return answer.read().decode()
+
+
+def samples(text):
+    return {
+        (sample.name, *sorted((k, v) for k, v in sample.labels.items() if k not in ("run", "rank", "optimizer"))): (
+            sample.value
+        )
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_every_metric_of_the_table_is_shown_and_parses(sink):
+    sink.write([record()], [alert()])
+    names = {name for name, *_ in samples(scrape(sink))}
+    expected = {full_name(name) for name, metric in METRICS.items() if metric.kind != "histogram"}
+    assert expected <= names
+    assert "gradwatch_grad_norm_before_distribution_bucket" in names
+
+
+def test_counters_are_zero_before_the_first_step(sink):
+    shown = samples(scrape(sink))
+    for name in ("steps", "clipped_steps", "skipped_steps", "nonfinite_steps"):
+        assert shown[(full_name(name),)] == 0
+    assert shown["gradwatch_alerts_total", ("rule", "zero"), ("severity", "critical")] == 0
+    assert shown["gradwatch_module_nonfinite_steps_total", ("module", "mlp")] == 0
+
+
+def test_a_step_is_counted_and_its_norms_are_shown(sink):
+    sink.write([record(1, 5.0, 1.0, clipped=True), record(2, 0.5, 0.5)], [alert()])
+    shown = samples(scrape(sink))
+    assert shown[("gradwatch_steps_total",)] == 2
+    assert shown[("gradwatch_clipped_steps_total",)] == 1
+    assert shown[("gradwatch_grad_norm_before",)] == 0.5
+    assert shown["gradwatch_module_grad_norm_after", ("module", "mlp")] == 0.5
+    assert shown["gradwatch_alert_active", ("module", "mlp"), ("rule", "zero"), ("severity", "critical")] == 1
+    assert shown[("gradwatch_overhead_seconds_total",)] == 1.5
+    assert shown["gradwatch_sink_errors_total", ("sink", "Jsonl")] == 3
+    sink.write([], [alert("resolved", step=3)])
+    shown = samples(scrape(sink))
+    assert shown["gradwatch_alert_active", ("module", "mlp"), ("rule", "zero"), ("severity", "critical")] == 0
+
+
+def test_nan_does_not_poison_the_histogram(sink):
+    sink.write([record(1, math.nan, math.nan, nonfinite=("mlp.weight",)), record(2, 2.0, 1.0)], [])
+    shown = samples(scrape(sink))
+    assert shown[("gradwatch_grad_norm_before_distribution_sum",)] == 2.0
+    assert shown["gradwatch_grad_norm_before_distribution_bucket", ("le", "+Inf")] == 1
+    assert shown[("gradwatch_nonfinite_steps_total",)] == 1
+    assert shown["gradwatch_module_nonfinite_steps_total", ("module", "mlp")] == 1
+
+
+def test_names_of_users_are_escaped_and_capped(port):
+    names = ('a"b\\c\n', *(f"m{i}" for i in range(250)))
+    sink = Prometheus(port)
+    sink.open(run_info(names), Health)
+    try:
+        sink.write([record(modules={name: GroupNorms(1.0, 1.0) for name in names})], [])
+        shown = samples(scrape(sink))
+    finally:
+        sink.close()
+    assert shown["gradwatch_module_grad_norm_after", ("module", 'a"b\\c\n')] == 1.0
+    assert sum(name == "gradwatch_module_grad_norm_after" for name, *_ in shown) == 200
+    assert shown[("gradwatch_modules_dropped",)] == 51
+
+
+def test_a_port_in_use_is_one_sentence_and_closing_frees_it(sink, port):
+    with pytest.raises(SinkError, match=f"cannot listen on 127.0.0.1:{port}"):
+        Prometheus(port).open(run_info(), Health)
+    sink.close()
+    again = Prometheus(port)
+    again.open(run_info(), Health)
+    again.close()
+
+
+@pytest.mark.parametrize("bad", [0, -1, 65536, "19109", True])
+def test_a_bad_port_is_refused(bad):
+    with pytest.raises(ArgumentError, match="port"):
+        Prometheus(bad)
+
+
+def test_a_forked_child_lets_go_of_the_socket(sink):
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if sink._server.socket.fileno() == -1 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert "gradwatch_build_info" in scrape(sink)
+
+
+def test_promtool_finds_no_fault(sink):
+    promtool = os.environ.get("GRADWATCH_PROMTOOL") or shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed")
+    sink.write([record()], [alert()])
+    result = subprocess.run(
+        [promtool, "check", "metrics"], input=scrape(sink), text=True, capture_output=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_window_forgets_after_a_minute():
+    window = WindowMax()
+    assert math.isnan(window.at(0.0))
+    window.add(9.0, 5.0)
+    window.add(3.0, 20.0)
+    assert window.at(59.0) == 9.0
+    assert window.at(61.0) == 3.0
+    assert math.isnan(window.at(200.0))
