@@ -1,5 +1,6 @@
-"""TD3 with pixels: Fujimoto, van Hoof, Meger, "Addressing Function Approximation Error in Actor-Critic
-Methods", ICML 2018, with one CNN for each side and joint clipping of CNN and MLP.
+"""TD3 with pixels: one CNN for each side, and joint clipping of CNN and MLP.
+
+Source: Fujimoto, van Hoof, Meger, "Addressing Function Approximation Error in Actor-Critic Methods", ICML 2018.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ class TD3:
         q1, q2 = self.critic(features, batch.vector, batch.action)
         loss = mse_loss(q1, wanted) + mse_loss(q2, wanted)
         self.critic_optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         clip_grad_norm_(self._critic_side(), CRITIC_LIMIT)
         self.critic_optimizer.step()
         return loss.item()
@@ -125,7 +126,7 @@ class TD3:
         action = self.actor(features, batch.vector)
         loss = -self.critic.first(self._judged_features(image, features), batch.vector, action).mean()
         self.actor_optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         clip_grad_norm_(self._actor_side(), ACTOR_LIMIT)
         self.actor_optimizer.step()
         return loss.item()
@@ -196,4 +197,4 @@ class TD3:
 
 
 def _sum_of_norms(module: nn.Module) -> float:
-    return sum(p.grad.norm().item() for p in module.parameters() if p.grad is not None)
+    return float(sum(p.grad.norm().item() for p in module.parameters() if p.grad is not None))

@@ -37,10 +37,10 @@ PRESETS = {
     # Rate, last layer and reward scale are measured choices: see the README.
     "fixed": Preset(
         name="fixed",
-        learning_rate=1e-4,
+        learning_rate=1e-5,
         layer_norm=True,
         last_layer=1e-3,
-        reward_scale=0.01,
+        reward_scale=1.0,
         target_cnns=True,
         shared_features=False,
         wrong_metric=False,

@@ -57,7 +57,7 @@ class DrivingEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
         render_mode: str | None = None,
     ) -> None:
         self.render_mode = render_mode
-        self.observation_space = spaces.Dict(
+        self.observation_space: gymnasium.Space[Any] = spaces.Dict(
             {
                 "image": spaces.Box(0, 255, (FRAMES, SIDE, SIDE), np.uint8),
                 "vector": spaces.Box(-2.0, 2.0, (3 + 2 * WAYPOINTS,), np.float32),
@@ -84,9 +84,7 @@ class DrivingEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
         self._frames = np.repeat(self._picture()[None], FRAMES, axis=0)
         return self._observation(), {}
 
-    def step(
-        self, action: npt.NDArray[np.float32]
-    ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+    def step(self, action: npt.NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         moment = self._drive(float(np.clip(action[0], -1, 1)), float(np.clip(action[1], -1, 1)))
         self._steps += 1
         # A new array: observations that were handed out stay as they are.
@@ -103,7 +101,7 @@ class DrivingEnv(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
         }
         return self._observation(), float(sum(terms.values())), terminated, truncated, info
 
-    def render(self) -> npt.NDArray[np.uint8]:  # type: ignore[override]  # narrower than gymnasium's
+    def render(self) -> npt.NDArray[np.uint8]:
         """The newest frame as (84, 84, 3) uint8."""
         return np.repeat(self._frames[-1][:, :, None], 3, axis=2)
 

@@ -87,7 +87,7 @@ class Lane:
 
     def ahead(self, s: float, count: int, step: float) -> FloatArray:
         """(count, 2) points of the lane at ``step``, 2 ``step``, ... metres beyond ``s``."""
-        return self.poses(s + step * np.arange(1, count + 1))[:, :2]
+        return self.poses(s + step * np.arange(1, count + 1, dtype=np.float64))[:, :2]
 
 
 @dataclass(frozen=True)
