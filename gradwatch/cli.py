@@ -6,29 +6,61 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from gradwatch.version import __version__
 
 __all__ = ["main"]
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence; the usage is what ``--help`` is for."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; run `gradwatch --help` for what there is.\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``gradwatch``; the exit status."""
-    parser = argparse.ArgumentParser(prog="gradwatch", description="What gradwatch does outside a training loop.")
-    parser.add_argument("--version", action="version", version=f"gradwatch {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("rules", help="print the Prometheus alerting rules")
-    parser.parse_args(arguments)
-    return _print_rules()
-
-
-def _print_rules() -> int:
-    from gradwatch.monitoring.rules import alerting_rules
-
+    """Run ``gradwatch``; the exit status: 2 where the arguments or the output are wrong."""
     try:
-        sys.stdout.write(alerting_rules())
-        sys.stdout.flush()
+        return _run(arguments)
     except BrokenPipeError:
         # The reader has enough, as with `| head`: the rest goes nowhere, also what Python flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
+        return 0
+    except OSError as error:
+        _discard_output()
+        sys.stderr.write(f"gradwatch: the output cannot be written ({error.strerror}).\n")
+        return 2
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    options = _parser().parse_args(arguments)
+    # One command so far; argparse has refused any other.
+    _print_rules(keep_firing=not options.without_keep_firing)
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="gradwatch", description="What gradwatch does outside a training loop.")
+    parser.add_argument("--version", action="version", version=f"gradwatch {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    rules = commands.add_parser("rules", help="print the Prometheus alerting rules")
+    rules.add_argument(
+        "--without-keep-firing",
+        action="store_true",
+        help="leave out keep_firing_for, which vmalert and Prometheus before 2.42 refuse",
+    )
+    return parser
+
+
+def _print_rules(keep_firing: bool) -> None:
+    from gradwatch.monitoring.rules import alerting_rules
+
+    print(alerting_rules(keep_firing), end="", flush=True)
+
+
+def _discard_output() -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-__all__ = ["METRICS", "PREFIX", "Metric", "full_name"]
+__all__ = ["METRICS", "MOST_MODULES", "PREFIX", "RULE_SEVERITIES", "Metric", "full_name"]
 
 PREFIX = "gradwatch_"
 RUN = ("run", "rank")
 OPTIMIZER = (*RUN, "optimizer")
 MODULE = (*OPTIMIZER, "module")
+
+# Module names come from users and their number has no bound; series must have one.
+MOST_MODULES = 200
 
 Kind = Literal["gauge", "counter", "histogram"]
 
@@ -29,7 +32,12 @@ METRICS = {
         Metric("build_info", "gauge", ("version", "python", "torch"), "Versions of what runs; always 1."),
         Metric("run_info", "gauge", RUN, "The run that is tracked; always 1."),
         Metric("training_active", "gauge", RUN, "1 while the run is tracked."),
-        Metric("last_step_timestamp_seconds", "gauge", OPTIMIZER, "Unix time of the newest step."),
+        Metric(
+            "last_step_timestamp_seconds",
+            "gauge",
+            OPTIMIZER,
+            "Unix time of the newest step; of the run's begin where there is none yet.",
+        ),
         Metric("steps", "counter", OPTIMIZER, "Steps measured."),
         Metric("clipped_steps", "counter", OPTIMIZER, "Steps whose norm was above the limit of clipping."),
         Metric("skipped_steps", "counter", OPTIMIZER, "Steps that the optimizer did not apply."),
@@ -48,9 +56,24 @@ METRICS = {
         Metric("overhead_seconds", "counter", RUN, "Time spent inside gradwatch in the training threads."),
         Metric("dropped_records", "counter", RUN, "Records that no sink saw."),
         Metric("sink_errors", "counter", (*RUN, "sink"), "Failures of a sink."),
-        Metric("modules_dropped", "gauge", RUN, "Modules left out of the metrics, which hold at most 200."),
+        Metric("modules_dropped", "gauge", RUN, f"Modules left out of the metrics, beyond {MOST_MODULES}."),
     )
 }
+
+# The alerts that are shown at 0 before they first fire: a counter first seen at 1 has had no increase.
+RULE_SEVERITIES = (
+    ("nonfinite", "critical"),
+    ("nonfinite", "warning"),
+    ("explosion", "critical"),
+    ("growth", "warning"),
+    ("vanishing", "warning"),
+    ("zero", "critical"),
+    ("stale", "critical"),
+    ("leaked", "warning"),
+    ("clip-broken", "critical"),
+    ("clip-saturated", "warning"),
+    ("clip-overflow", "critical"),
+)
 
 
 def full_name(name: str) -> str:

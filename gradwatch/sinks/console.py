@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from gradwatch.records import Alert, GroupNorms, Health, RunInfo, StepRecord
+from gradwatch.records import Alert, Health, RunInfo, StepRecord
+from gradwatch.sinks.table import number, render, style_of
 from gradwatch.sinks.words import in_words
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
-    from rich.console import RenderableType
     from rich.live import Live
 
-__all__ = ["Console", "table"]
-
-_STYLES = {"critical": "bold red", "warning": "yellow"}
+__all__ = ["Console"]
 
 
 class Console:
-    """Shows a row for each optimizer and module: norm before, norm after, ratio, limit; beneath it the alerts.
+    """Shows a row for each optimizer and module: norm before, norm after, ratio, limit; beneath it what fires.
 
-    It writes to rich's own console, so that a progress bar of rich and the table share the screen. Where the
-    output is no terminal, alerts are printed at once and a status line every ten seconds.
+    Each alert is also printed as a line when it comes, so that it can be scrolled back to. It all goes through
+    rich's own console: a progress bar of rich and the table share the screen. Where the output is no terminal,
+    there are the alerts, a status line every ten seconds and a summary at the end.
     """
 
     # Told to the tracker: the alerts need not be logged as well.
@@ -33,11 +30,11 @@ class Console:
 
     REFRESH_SECONDS = 0.25
     STATUS_SECONDS = 10.0
-    ALERTS_SHOWN = 5
 
     def __init__(self) -> None:
         self._newest: dict[str, StepRecord] = {}
-        self._alerts: deque[Alert] = deque(maxlen=self.ALERTS_SHOWN)
+        self._active: dict[tuple[str, str, str | None], Alert] = {}
+        self._fired = 0
         self._console: RichConsole | None = None
         self._live: Live | None = None
         self._shown_at = 0.0
@@ -45,27 +42,19 @@ class Console:
     def open(self, run: RunInfo, health: Callable[[], Health]) -> None:
         """Begin to show."""
         from rich import get_console
-        from rich.live import Live
 
+        self._newest, self._active, self._fired = {}, {}, 0
         self._console = get_console()
+        self._live = _started_live(self._console)
         self._shown_at = time.monotonic()
-        if self._console.is_terminal:
-            # Refreshed from the sinks' own thread, as often as there is news; rich's thread is not needed.
-            self._live = Live(console=self._console, auto_refresh=False, transient=False)
-            self._live.start()
 
     def write(self, records: Sequence[StepRecord], alerts: Sequence[Alert]) -> None:
-        """Take the news in, and show it where the last showing is long enough ago."""
+        """Say each alert at once, and show the newest norms where the last showing is long enough ago."""
         self._newest.update({record.optimizer: record for record in records})
-        self._alerts.extend(alerts)
-        if self._console is None:
-            return
-        if self._live is None:
-            for alert in alerts:
-                self._console.print(
-                    in_words(alert), style=_style(alert), soft_wrap=True, markup=False, highlight=False
-                )
-        period = self.REFRESH_SECONDS if self._live is not None else self.STATUS_SECONDS
+        for alert in alerts:
+            self._take(alert)
+            self._print(in_words(alert), style_of(alert))
+        period = self.STATUS_SECONDS if self._live is None else self.REFRESH_SECONDS
         if time.monotonic() - self._shown_at >= period:
             self._show()
 
@@ -73,70 +62,61 @@ class Console:
         """Show the last state and let go of the terminal."""
         if self._console is None:
             return
-        self._show()
-        if self._live is not None:
-            self._live.stop()
-        self._console = self._live = None
+        try:
+            self._show()
+            self._print(_summary(self._fired, len(self._active)))
+        finally:
+            live, self._live, self._console = self._live, None, None
+            if live is not None:
+                live.stop()
+
+    def _take(self, alert: Alert) -> None:
+        key = (alert.optimizer, alert.rule, alert.module)
+        if alert.state == "resolved":
+            self._active.pop(key, None)
+        elif alert.state == "firing" or key in self._active:
+            # What is explained takes the place of what fired: it says the same, and why.
+            self._active[key] = alert
+        self._fired += alert.state == "firing"
 
     def _show(self) -> None:
         self._shown_at = time.monotonic()
         if self._live is not None:
-            self._live.update(table(self._newest, self._alerts), refresh=True)
-        elif self._console is not None:
+            self._live.update(render(self._newest.values(), list(self._active.values())), refresh=True)
+        else:
             for record in self._newest.values():
-                self._console.print(_status_line(record), soft_wrap=True, markup=False, highlight=False)
+                self._print(_status_line(record))
+
+    def _print(self, line: str, style: str | None = None) -> None:
+        if self._console is not None:
+            self._console.print(line, style=style, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
 
-def table(newest: dict[str, StepRecord], alerts: Sequence[Alert]) -> RenderableType:
-    """The table of the newest records, with the alerts beneath it."""
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
+def _started_live(console: RichConsole) -> Live | None:
+    """A live display; None where the output cannot show one, or is taken by another that allows none beside it."""
+    from rich.errors import LiveError
+    from rich.live import Live
 
-    grid = Table(title="gradient norms (L2)", title_justify="left", header_style="bold")
-    grid.add_column("optimizer / module")
-    for name in ("step", "before", "after", "after/before", "limit"):
-        grid.add_column(name, justify="right")
-    grid.add_column("")
-    for record in newest.values():
-        limit = "-" if record.max_norm is None else f"{record.max_norm:g}"
-        whole = GroupNorms(record.norm_before, record.norm_after)
-        note = "clipped" if record.clipped else ""
-        grid.add_row(Text(record.optimizer, style="bold"), str(record.step), *_cells(whole), limit, note)
-        for name, norms in record.modules.items():
-            grid.add_row(f"  {name}", "", *_cells(norms), "", _note(record, name, norms), style=_row_style(norms))
-    lines = [Text(in_words(alert), style=_style(alert)) for alert in alerts]
-    return Group(grid, *(lines or [Text("no alerts", style="green")]))
-
-
-def _cells(norms: GroupNorms) -> tuple[str, str, str]:
-    ratio = norms.norm_after / norms.norm_before if norms.norm_before else math.nan
-    return _number(norms.norm_before), _number(norms.norm_after), _number(ratio)
-
-
-def _number(value: float) -> str:
-    if value == 0.0:
-        return "0"
-    return f"{value:.4g}" if math.isfinite(value) else str(value)
-
-
-def _note(record: StepRecord, module: str, norms: GroupNorms) -> str:
-    if module in record.missing_modules:
-        return "no gradient"
-    return "ZERO" if norms.norm_after == 0.0 else ""
-
-
-def _row_style(norms: GroupNorms) -> str:
-    return "" if norms.norm_after > 0.0 else "bold red"
-
-
-def _style(alert: Alert) -> str:
-    return _STYLES[alert.severity] if alert.state == "firing" else "green" if alert.state == "resolved" else "cyan"
+    if not console.is_terminal or console.is_dumb_terminal:
+        return None
+    # Refreshed from the sinks' own thread, as often as there is news; rich's thread is not needed.
+    live = Live(console=console, auto_refresh=False)
+    try:
+        live.start()
+    except LiveError:
+        return None
+    return live
 
 
 def _status_line(record: StepRecord) -> str:
-    modules = ", ".join(f"{name} {_number(norms.norm_after)}" for name, norms in record.modules.items())
+    modules = ", ".join(f"{name} {number(norms.norm_after)}" for name, norms in record.modules.items())
     return (
-        f"{record.optimizer} step {record.step}: norm {_number(record.norm_before)} before, "
-        f"{_number(record.norm_after)} after clipping" + (f" ({modules})" if modules else "")
+        f"{record.optimizer} step {record.step}: norm {number(record.norm_before)} before, "
+        f"{number(record.norm_after)} after clipping" + (f" ({modules})" if modules else "")
     )
+
+
+def _summary(fired: int, active: int) -> str:
+    if not fired:
+        return "gradwatch: no alert fired."
+    return f"gradwatch: {fired} alert{'s' if fired > 1 else ''} fired, {active} not resolved at the end."

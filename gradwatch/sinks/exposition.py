@@ -7,16 +7,21 @@ series there are.
 from __future__ import annotations
 
 import math
+import sys
 from bisect import bisect_left
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 
-from gradwatch.records import Alert, GroupNorms, StepRecord
+from gradwatch.monitoring.metrics import MOST_MODULES, RULE_SEVERITIES
+from gradwatch.records import Alert, RunInfo, StepRecord
 
-__all__ = ["BOUNDS", "OptimizerState", "WindowMax"]
+__all__ = ["BOUNDS", "OTHER", "OptimizerState", "WindowMax", "new_states"]
 
 # Half decades from 1e-8 to 1e6.
 BOUNDS = tuple(float(f"{10 ** (half / 2):.3g}") for half in range(-16, 13))
+
+# The label of every module that has no series of its own.
+OTHER = "(other)"
 
 
 class WindowMax:
@@ -47,45 +52,77 @@ class WindowMax:
         return max(recent, default=math.nan)
 
 
-@dataclass
 class OptimizerState:
-    """Everything shown of one optimizer; counts begin at 0 so that a first event is an increase."""
+    """Everything shown of one optimizer; counts begin at 0 so that a first event is an increase.
 
-    steps: int = 0
-    clipped: int = 0
-    skipped: int = 0
-    nonfinite: int = 0
-    newest: StepRecord | None = None
-    window: WindowMax = field(default_factory=WindowMax)
-    buckets: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
-    finite_sum: float = 0.0
-    module_nonfinite: Counter[str] = field(default_factory=Counter)
-    fired: Counter[tuple[str, str]] = field(default_factory=Counter)
-    active: dict[tuple[str, str, str], bool] = field(default_factory=dict)
+    Args:
+        modules: those that have series of their own.
+        began: Unix time in seconds at which tracking began.
+    """
+
+    def __init__(self, modules: tuple[str, ...], began: float) -> None:
+        self.modules = modules
+        self.last_step_time = began
+        self.steps = self.clipped = self.skipped = self.nonfinite = 0
+        self.newest: StepRecord | None = None
+        self.window = WindowMax()
+        self.buckets = [0] * (len(BOUNDS) + 1)
+        self.finite_sum = 0.0
+        self.module_nonfinite: Counter[str] = Counter()
+        self.fired: Counter[tuple[str, str]] = Counter(dict.fromkeys(RULE_SEVERITIES, 0))
+        self._firing: dict[tuple[str, str, str], set[str | None]] = {(*key, ""): set() for key in RULE_SEVERITIES}
 
     def take(self, record: StepRecord) -> None:
         """Count a step."""
+        self.newest = record
+        self.last_step_time = record.time
         self.steps += 1
         self.clipped += record.clipped
         self.skipped += record.skipped
         self.nonfinite += bool(record.nonfinite)
-        self.newest = record
-        norm = record.norm_before
-        if math.isfinite(norm):
-            # NaN would stay in the sum for ever.
-            self.window.add(norm, record.time)
-            self.buckets[bisect_left(BOUNDS, norm)] += 1
-            self.finite_sum += norm
+        if math.isfinite(record.norm_before):
+            self._take_norm(record.norm_before, record.time)
         if record.nonfinite:
-            for name, norms in record.modules.items():
-                self.module_nonfinite[name] += _not_finite(norms) and name not in record.missing_modules
+            self.module_nonfinite.update(name for name in self.modules if _not_finite(record, name))
 
     def take_alert(self, alert: Alert) -> None:
-        """Count an alert, and note whether it fires."""
+        """Count an alert that fires, and note until when; its explanation changes nothing here."""
+        module = alert.module if alert.module is None or alert.module in self.modules else OTHER
+        firing = self._firing.setdefault((alert.rule, alert.severity, module or ""), set())
         if alert.state == "firing":
             self.fired[alert.rule, alert.severity] += 1
-        self.active[alert.rule, alert.severity, alert.module or ""] = alert.state != "resolved"
+            firing.add(alert.module)
+        elif alert.state == "resolved":
+            firing.discard(alert.module)
+
+    def active(self) -> Iterator[tuple[tuple[str, str, str], float]]:
+        """(rule, severity, module) and 1.0 while the alert fires, 0.0 before and after."""
+        for key, firing in self._firing.items():
+            yield key, float(bool(firing))
+
+    def _take_norm(self, norm: float, time: float) -> None:
+        # Finite norms only, and a finite sum: NaN or Inf would stay in it for ever.
+        self.window.add(norm, time)
+        self.buckets[bisect_left(BOUNDS, norm)] += 1
+        self.finite_sum = min(self.finite_sum + norm, sys.float_info.max)
 
 
-def _not_finite(norms: GroupNorms) -> bool:
-    return not (math.isfinite(norms.norm_before) and math.isfinite(norms.norm_after))
+def new_states(run: RunInfo) -> tuple[Mapping[str, OptimizerState], int]:
+    """A state for each optimizer, and the number of modules left without series of their own."""
+    room, left_out = MOST_MODULES, 0
+    states = {}
+    for optimizer in run.optimizers:
+        modules = run.modules.get(optimizer, ())
+        shown = tuple(modules[:room])
+        room -= len(shown)
+        left_out += len(modules) - len(shown)
+        states[optimizer] = OptimizerState(shown, run.time)
+    return states, left_out
+
+
+def _not_finite(record: StepRecord, module: str) -> bool:
+    if module not in record.modules or module in record.missing_modules:
+        return False
+    norms = record.modules[module]
+    # A step that was skipped consumed nothing: its norm after is NaN for every module, and says nothing.
+    return not math.isfinite(norms.norm_before) or not (record.skipped or math.isfinite(norms.norm_after))

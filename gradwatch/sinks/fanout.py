@@ -11,7 +11,7 @@ import os
 import queue
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from gradwatch.records import Alert, Health, RunInfo, Sink, StepRecord
 
@@ -27,39 +27,40 @@ class Fanout:
 
     Args:
         sinks: written to in this order.
-        capacity: steps that may wait; alerts wait whatever it is.
+        capacity: hand-overs that may wait; alerts wait whatever it is.
 
     Attributes:
         dropped_records: records that no sink saw.
-        sink_errors: failures by the sink's class name.
+        sink_errors: failures by sink: its class name, numbered where there are several of a class.
     """
 
     def __init__(self, sinks: Sequence[Sink], capacity: int = 10_000) -> None:
-        self._sinks = tuple(sinks)
+        self._sinks = _named(sinks)
         self._capacity = capacity
         self._queue: queue.SimpleQueue[_Batch | threading.Event | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._owner = 0
+        # Optimizers may be stepped from several threads.
+        self._counting = threading.Lock()
         self.dropped_records = 0
-        self.sink_errors: Counter[str] = Counter({type(sink).__name__: 0 for sink in self._sinks})
+        self.sink_errors: Counter[str] = Counter(dict.fromkeys(self._sinks, 0))
 
     def open(self, run: RunInfo, health: Callable[[], Health]) -> None:
-        """Open the sinks that want it, and start the thread.
+        """Open the sinks that want it, and start the thread; with no sinks there is none.
 
         Raises:
-            SinkError: a sink cannot be opened; those opened before are closed again.
+            SinkError: a sink cannot be opened; those opened before it are closed again.
             MissingExtraError: a package that a sink needs is not installed.
         """
-        opened: list[Sink] = []
+        opened: list[str] = []
         try:
-            for sink in self._sinks:
-                opened.append(sink)
+            for name, sink in self._sinks.items():
                 begin = getattr(sink, "open", None)
                 if begin is not None:
                     begin(run, health)
+                opened.append(name)
         except BaseException:
-            for sink in opened:
-                self._safely(sink, sink.close)
+            self._close_sinks(opened)
             raise
         if self._sinks:
             self._owner = os.getpid()
@@ -71,55 +72,73 @@ class Fanout:
         if not self._runs_here():
             return
         if self._queue.qsize() >= self._capacity:
-            self.dropped_records += len(records)
+            with self._counting:
+                self.dropped_records += len(records)
             records = ()
         if records or alerts:
             self._queue.put((records, alerts))
 
-    def flush(self, timeout_seconds: float = 30.0) -> None:
-        """Wait until all that was put before is written."""
-        if self._runs_here():
-            done = threading.Event()
-            self._queue.put(done)
-            done.wait(timeout_seconds)
+    def flush(self, timeout_seconds: float = 30.0) -> bool:
+        """Wait until all that was put before is written; False where that took longer than the timeout."""
+        if not self._runs_here():
+            return True
+        done = threading.Event()
+        self._queue.put(done)
+        return done.wait(timeout_seconds)
 
     def close(self) -> None:
         """Write out what waits, close every sink once, end the thread."""
         if self._runs_here() and self._thread is not None:
+            thread, self._thread = self._thread, None
             self._queue.put(None)
-            self._thread.join()
-            self._thread = None
+            thread.join()
 
     def _runs_here(self) -> bool:
         return self._thread is not None and os.getpid() == self._owner
 
     def _publish(self) -> None:
         while True:
-            batch = [self._queue.get()]
+            waiting = [self._queue.get()]
             while not self._queue.empty():
-                batch.append(self._queue.get())
-            self._write([entry for entry in batch if isinstance(entry, tuple)])
-            for entry in batch:
+                waiting.append(self._queue.get())
+            self._write([entry for entry in waiting if isinstance(entry, tuple)])
+            for entry in waiting:
                 if isinstance(entry, threading.Event):
                     entry.set()
-            if None in batch:
+            if None in waiting:
                 break
-        for sink in self._sinks:
-            self._safely(sink, sink.close)
+        self._close_sinks(self._sinks)
 
-    def _write(self, batch: list[_Batch]) -> None:
-        if not batch:
+    def _write(self, batches: list[_Batch]) -> None:
+        if not batches:
             return
-        records = [record for some, _ in batch for record in some]
-        alerts = [alert for _, some in batch for alert in some]
-        for sink in self._sinks:
-            self._safely(sink, lambda sink=sink: sink.write(records, alerts))  # type: ignore[misc]
+        # Tuples, so that a sink that changes what it is given changes it for no other.
+        records = tuple(record for some, _ in batches for record in some)
+        alerts = tuple(alert for _, some in batches for alert in some)
+        for name, sink in self._sinks.items():
+            try:
+                sink.write(records, alerts)
+            except Exception:
+                self._failed(name)
 
-    def _safely(self, sink: Sink, call: Callable[[], None]) -> None:
-        name = type(sink).__name__
-        try:
-            call()
-        except Exception:
-            self.sink_errors[name] += 1
-            if self.sink_errors[name] == 1:
-                log.exception("The sink %s failed; training goes on, this is logged once.", name)
+    def _close_sinks(self, names: Iterable[str]) -> None:
+        for name in names:
+            try:
+                self._sinks[name].close()
+            except Exception:
+                self._failed(name)
+
+    def _failed(self, name: str) -> None:
+        self.sink_errors[name] += 1
+        if self.sink_errors[name] == 1:
+            log.exception("The sink %s failed; training goes on, this is logged once.", name)
+
+
+def _named(sinks: Sequence[Sink]) -> dict[str, Sink]:
+    named: dict[str, Sink] = {}
+    seen: Counter[str] = Counter()
+    for sink in sinks:
+        kind = type(sink).__name__
+        seen[kind] += 1
+        named[kind if seen[kind] == 1 else f"{kind}-{seen[kind]}"] = sink
+    return named
