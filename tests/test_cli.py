@@ -7,31 +7,62 @@ from gradwatch.cli import main
 from gradwatch.version import __version__
 
 
+def gradwatch(*arguments, **options):
+    command = [sys.executable, "-m", "gradwatch", *arguments]
+    return subprocess.run(command, text=True, check=False, **{"capture_output": True, **options})
+
+
 def test_rules_prints_the_alerting_rules(capsys):
     assert main(["rules"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("groups:\n")
     assert "NonFiniteGradients" in out
+    assert "keep_firing_for" in out
+
+
+def test_rules_for_servers_that_know_no_keep_firing_for(capsys):
+    assert main(["rules", "--without-keep-firing"]) == 0
+    out = capsys.readouterr().out
+    assert "NonFiniteGradients" in out
+    assert "keep_firing_for" not in out
 
 
 def test_version(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--version"])
     assert stop.value.code == 0
-    assert __version__ in capsys.readouterr().out
+    assert capsys.readouterr().out == f"gradwatch {__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [[], ["no-such-command"], ["rules", "--no-such-option"]])
-def test_a_bad_call_is_exit_2_without_a_traceback(arguments):
-    result = subprocess.run(
-        [sys.executable, "-m", "gradwatch", *arguments], capture_output=True, text=True, check=False
-    )
+@pytest.mark.parametrize("arguments", [[], ["no-such-command"], ["rules", "--no-such-option"], ["rules", "more"]])
+def test_a_bad_call_is_one_sentence_and_exit_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    said = capsys.readouterr()
+    assert stop.value.code == 2
+    assert said.out == ""
+    assert said.err.startswith("gradwatch")
+    assert said.err.count("\n") == 1
+    assert said.err.endswith(".\n")
+
+
+def test_the_module_runs_as_a_program():
+    result = gradwatch("no-such-command")
     assert result.returncode == 2
+    assert "no-such-command" in result.stderr
     assert "Traceback" not in result.stderr
-    assert "gradwatch" in result.stderr
 
 
 def test_a_reader_that_has_enough_is_no_error():
-    command = f"{sys.executable} -m gradwatch rules | head -n 1"
+    command = f"{sys.executable} -m gradwatch rules | true; echo ${{PIPESTATUS[0]}}"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stdout, result.stderr) == (0, "groups:\n", "")
+    assert (result.stdout, result.stderr) == ("0\n", "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is of Linux")
+def test_an_output_that_takes_nothing_is_one_sentence():
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        result = gradwatch("rules", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    assert result.returncode == 2
+    assert result.stderr.startswith("gradwatch: the output cannot be written")
+    assert result.stderr.count("\n") == 1

@@ -66,7 +66,7 @@ def load_checkpoint(options: Options, agent: TD3) -> int:
     if step + options.learning_starts >= options.max_timesteps:
         raise OptionError(
             f"--resume got a checkpoint of step {step}, but --max-timesteps {options.max_timesteps} leaves no "
-            f"update after {options.learning_starts} steps that refill the replay buffer: choose more steps in all."
+            f"update after {options.learning_starts} steps that refill the buffer: choose more steps in all."
         )
     agent.load_state_dict(state["agent"])
     torch.set_rng_state(state["torch_random"])

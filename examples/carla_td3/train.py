@@ -31,12 +31,15 @@ EVALUATION_SEED = 1000
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; 2 where it cannot be meant, 0 where it ran, whatever the checklist says."""
+    """Run the command: 0 where it ran, whatever the checklist says; 2 where it cannot be meant; 130 if stopped."""
     try:
         checklist = run(parse(arguments))
     except (OptionError, gradwatch.errors.SinkError, gradwatch.errors.MissingExtraError) as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("Stopped by hand: what was logged up to here is in the run's folder.", file=sys.stderr)
+        return 130
     rich.get_console().print(checklist.table())
     return 0
 

@@ -112,13 +112,13 @@ def _scaled_norm(tensor: Tensor) -> Tensor:
 
 
 class Scratch:
-    """Reused float64 memory of 2 MiB in which host gradients are squared.
+    """Reused float64 memory of 4 MiB in which host gradients are squared.
 
     It fits in the cache of a core or beside it, so that widening a tensor chunk by chunk costs one read of
     the gradient and no write to main memory.
     """
 
-    SIZE = 1 << 18
+    SIZE = 1 << 19
 
     def __init__(self) -> None:
         self.wide = torch.empty(self.SIZE, dtype=torch.float64, device="cpu")

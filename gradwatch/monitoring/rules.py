@@ -50,8 +50,8 @@ RULES = (
         "0s",
         "critical",
         "Gradients of {{ $labels.optimizer }} in {{ $labels.run }} held NaN or Inf.",
-        "In the last five minutes more steps had NaN or Inf than were skipped: the optimizer has consumed some, and "
-        "its weights are likely lost. Stop the run and go back to a checkpoint.",
+        "In the last five minutes more steps had NaN or Inf than were skipped: the optimizer has consumed some, "
+        "and its weights are likely lost. Stop the run and go back to a checkpoint.",
     ),
     AlertingRule(
         "ExplodingGradients",

@@ -36,7 +36,7 @@ def render(records: Iterable[StepRecord], alerts: Sequence[Alert] = (), alerts_s
     """
     from rich.console import Group
 
-    return Group(_table(records), *_lines(alerts, alerts_shown))
+    return Group(_grid(records), *_lines(alerts, alerts_shown))
 
 
 def style_of(alert: Alert) -> str:
@@ -51,7 +51,7 @@ def number(value: float) -> str:
     return f"{value:.4g}" if math.isfinite(value) else str(value)
 
 
-def _table(records: Iterable[StepRecord]) -> Table:
+def _grid(records: Iterable[StepRecord]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
@@ -93,14 +93,14 @@ def _module_note(record: StepRecord, name: str, norms: GroupNorms) -> tuple[str,
         return "", "dim"
     if not math.isfinite(norms.norm_after):
         return "not finite", "bold red"
-    return ("zero", "bold red") if norms.norm_after == 0.0 else ("", "")
+    return ("ZERO", "bold red") if norms.norm_after == 0.0 else ("", "")
 
 
 def _lines(alerts: Sequence[Alert], most: int) -> Iterator[RenderableType]:
     from rich.text import Text
 
     if not alerts:
-        yield Text("no alert fires", style="green")
+        yield Text("no alerts", style="green")
     shown = alerts[-most:]
     if len(shown) < len(alerts):
         yield Text(f"and {len(alerts) - len(shown)} older")

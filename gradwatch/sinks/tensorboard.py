@@ -21,7 +21,7 @@ class _Writer(Protocol):
 
     def add_scalar(self, tag: str, scalar_value: float, global_step: int, walltime: float) -> object: ...
 
-    def add_text(self, tag: str, text_string: str, global_step: int, walltime: float) -> object: ...
+    def add_text(self, tag: str, text_string: str, global_step: int) -> object: ...
 
 
 class TensorBoard:
@@ -60,7 +60,7 @@ class TensorBoard:
         names = Counter([*run.optimizers, *(name for modules in run.modules.values() for name in modules)])
         self._ambiguous = frozenset(name for name, times in names.items() if times > 1)
         if self._folder is not None:
-            self._owned = self._writer = _EventFile(self._folder)
+            self._owned = _EventFile(self._folder)
 
     def write(self, records: Sequence[StepRecord], alerts: Sequence[Alert]) -> None:
         """Write the scalars of each record and the words of each alert."""
@@ -74,7 +74,7 @@ class TensorBoard:
     def close(self) -> None:
         """Close the event file; a writer that was given stays open."""
         if self._owned is not None:
-            owned, self._owned, self._writer = self._owned, None, None
+            owned, self._owned = self._owned, None
             owned.close()
 
     def _take(self, alert: Alert, wall_time: float) -> None:
@@ -83,8 +83,11 @@ class TensorBoard:
             self._firing.add(key)
         elif alert.state == "resolved":
             self._firing.discard(key)
-        if self._writer is not None:
-            self._writer.add_text(f"alerts/{alert.optimizer}", in_words(alert), alert.step, wall_time)
+        tag, text = f"alerts/{alert.optimizer}", in_words(alert)
+        if self._owned is not None:
+            self._owned.add_text(tag, text, alert.step, wall_time)
+        elif self._writer is not None:
+            self._writer.add_text(tag, text, alert.step)
 
     def _counts(self, optimizer: str) -> Iterator[tuple[str, float]]:
         for severity in ("critical", "warning"):
@@ -144,12 +147,8 @@ class _EventFile:
         values = [self._summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
         self._file.add_event(self._event(wall_time=wall_time, step=step, summary=self._summary(value=values)))
 
-    def add_scalar(self, tag: str, scalar_value: float, global_step: int, walltime: float) -> None:
-        self.add_scalars({tag: scalar_value}, global_step, walltime)
-
-    def add_text(self, tag: str, text_string: str, global_step: int, walltime: float) -> None:
-        summary = self._text_pb(tag, text_string)
-        self._file.add_event(self._event(wall_time=walltime, step=global_step, summary=summary))
+    def add_text(self, tag: str, text: str, step: int, wall_time: float) -> None:
+        self._file.add_event(self._event(wall_time=wall_time, step=step, summary=self._text_pb(tag, text)))
 
     def close(self) -> None:
         self._file.close()

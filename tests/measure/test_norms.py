@@ -101,12 +101,12 @@ def test_the_last_element_of_a_tensor_larger_than_the_scratch_counts() -> None:
 
 
 def test_batches_larger_than_the_scratch() -> None:
-    # 40 tensors of 16,000: 640,000 elements, so three batches.
-    tensors = [normal(16_000, seed=i) * (i + 1) for i in range(40)]
-    assert sum(t.numel() for t in tensors) > 2 * SIZE
-    assert planned(tensors) == pytest.approx(
-        [float(torch.linalg.vector_norm(t.double())) for t in tensors], rel=1e-12
-    )
+    # Three batches, of which the last is not full.
+    count = 5 * SIZE // (2 * 16_000)
+    tensors = [normal(16_000, seed=i) * (i + 1) for i in range(count)]
+    assert 2 * SIZE < sum(t.numel() for t in tensors) < 3 * SIZE
+    expected = [math.sqrt(float(t.double().numpy() @ t.double().numpy())) for t in tensors]
+    assert planned(tensors) == pytest.approx(expected, rel=1e-12)
 
 
 def test_order_survives_mixed_sizes_and_empty_tensors() -> None:
@@ -171,8 +171,8 @@ def test_float64_beyond_its_own_squares(size: int, magnitude: float) -> None:
     tensor = torch.full((size,), magnitude, dtype=torch.float64)
     expected = magnitude * math.sqrt(size)
     for norms in ways([tensor]):
-        assert norms[0] == pytest.approx(expected, rel=1e-12)
-    assert float(global_norm([tensor, tensor])) == pytest.approx(expected * math.sqrt(2), rel=1e-12)
+        assert norms[0] == pytest.approx(expected, rel=1e-11)
+    assert float(global_norm([tensor, tensor])) == pytest.approx(expected * math.sqrt(2), rel=1e-11)
 
 
 def test_float64_out_of_range_beside_others() -> None:

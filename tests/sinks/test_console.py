@@ -1,19 +1,23 @@
 import io
+import math
 
 import pytest
 import rich
 from rich.console import Console as RichConsole
+from rich.progress import Progress
 
-from gradwatch.records import GroupNorms, Health
+from gradwatch.records import Cause, GroupNorms, Health
 from gradwatch.sinks import Console
-from gradwatch.sinks.console import table
+from gradwatch.sinks.table import render
 from tests.made_up import alert, record, run_info
+
+NAN = GroupNorms(math.nan, math.nan)
 
 
 @pytest.fixture
 def screen(monkeypatch):
     def make(terminal):
-        console = RichConsole(file=io.StringIO(), width=120, force_terminal=terminal)
+        console = RichConsole(file=io.StringIO(), width=120, force_terminal=terminal, _environ={"TERM": "xterm"})
         monkeypatch.setattr(rich, "get_console", lambda: console)
         return console
 
@@ -28,11 +32,39 @@ def shown(console, records, alerts):
     return console.file.getvalue()
 
 
+def drawn(records, alerts=()):
+    console = RichConsole(file=io.StringIO(), width=120)
+    console.print(render(records, alerts))
+    return console.file.getvalue()
+
+
+def row(text, name):
+    (line,) = (line for line in text.splitlines() if f" {name} " in line)
+    return [cell.strip() for cell in line.strip("│").split("│")]
+
+
 def test_plain_lines_where_there_is_no_terminal(screen):
     text = shown(screen(False), [record(4, 5.0, 1.0)], [alert()])
-    assert "! CRITICAL zero at actor/mlp, step 1: the gradient of mlp is exactly 0." in text
-    assert "actor step 4: norm 5 before, 1 after clipping (mlp 1)" in text
-    assert "\x1b" not in text
+    assert text == (
+        "! CRITICAL zero at actor/mlp, step 1: the gradient of mlp is exactly 0.\n"
+        "actor step 4: norm 5 before, 1 after clipping (mlp 1)\n"
+        "gradwatch: 1 alert fired, 1 not resolved at the end.\n"
+    )
+
+
+def test_a_status_line_comes_every_ten_seconds_and_not_at_every_step(screen, monkeypatch):
+    seconds = 0.0
+    monkeypatch.setattr("gradwatch.sinks.console.time.monotonic", lambda: seconds)
+    console = screen(False)
+    sink = Console()
+    sink.open(run_info(), Health)
+    for step in range(1, 26):
+        seconds = float(step)
+        sink.write([record(step)], [])
+    lines = console.file.getvalue().splitlines()
+    assert [line.split(":")[0] for line in lines] == ["actor step 10", "actor step 20"]
+    sink.close()
+    assert console.file.getvalue().splitlines()[-1] == "gradwatch: no alert fired."
 
 
 def test_a_table_in_a_terminal(screen):
@@ -41,11 +73,77 @@ def test_a_table_in_a_terminal(screen):
         assert word in text
 
 
-def test_zero_and_missing_are_said_in_words_not_by_colour_alone():
-    console = RichConsole(file=io.StringIO(), width=120)
-    modules = {"dead": GroupNorms(0.0, 0.0), "gone": GroupNorms(float("nan"), float("nan"))}
-    console.print(table({"actor": record(modules=modules, missing_modules=("gone",))}, []))
+def test_the_table_is_drawn_four_times_a_second_at_most(screen, monkeypatch):
+    seconds = 0.0
+    monkeypatch.setattr("gradwatch.sinks.console.time.monotonic", lambda: seconds)
+    drawings = []
+    monkeypatch.setattr("gradwatch.sinks.console.render", lambda *_: drawings.append(seconds) or "")
+    screen(True)
+    sink = Console()
+    sink.open(run_info(), Health)
+    for step in range(1, 201):
+        seconds = step / 100
+        sink.write([record(step)], [])
+    assert len(drawings) == 8
+    sink.close()
+
+
+def test_it_shares_the_screen_with_a_progress_bar_opened_before_or_after_it(screen):
+    console = screen(True)
+    sink = Console()
+    with Progress(console=console, auto_refresh=False) as outer:
+        outer.add_task("outer-bar", total=1)
+        sink.open(run_info(), Health)
+        sink.write([record(1)], [alert()])
+        with Progress(console=console, auto_refresh=False) as inner:
+            inner.add_task("inner-bar", total=1)
+            inner.refresh()
+        sink.close()
     text = console.file.getvalue()
-    assert "ZERO" in text
-    assert "no gradient" in text
+    for word in ("outer-bar", "inner-bar", "CRITICAL zero", "mlp"):
+        assert word in text
+
+
+def test_what_fires_stays_beneath_the_table_and_what_is_over_leaves(screen):
+    screen(True)
+    sink = Console()
+    sink.open(run_info(), Health)
+    sink.write([record(1)], [alert(), alert(rule="explosion", module=None, message="large")])
+    cause = Cause("frozen", "mlp", {}, "Set requires_grad.")
+    sink.write(
+        [record(2)], [alert("explained", step=2, cause=cause), alert("resolved", 2, rule="explosion", module=None)]
+    )
+    (firing,) = sink._active.values()
+    assert (firing.rule, firing.state, firing.cause) == ("zero", "explained", cause)
+    sink.write([], [alert("resolved", 3), alert("explained", 4, cause=cause)])
+    assert not sink._active
+    sink.close()
+
+
+def test_zero_and_missing_are_said_in_words_not_by_colour_alone():
+    modules = {"dead": GroupNorms(0.0, 0.0), "gone": NAN, "ill": GroupNorms(math.inf, math.nan)}
+    text = drawn([record(modules=modules, missing_modules=("gone",))])
+    assert row(text, "dead") == ["dead", "", "0", "0", "1", "", "ZERO"]
+    assert row(text, "gone")[-1] == "no gradient"
+    assert row(text, "ill")[-1] == "not finite"
     assert "no alerts" in text
+
+
+def test_a_skipped_step_is_not_said_to_be_a_fault_of_the_modules_that_were_finite():
+    modules = {"good": GroupNorms(2.0, math.nan), "bad": NAN}
+    text = drawn([record(1, math.nan, math.nan, skipped=True, nonfinite=("bad.weight",), modules=modules)])
+    assert row(text, "actor")[-1] == "not finite, skipped"
+    assert row(text, "good")[-1] == ""
+    assert row(text, "bad")[-1] == "not finite"
+
+
+def test_names_are_no_markup():
+    text = drawn([record(optimizer="a[b]", modules={"x[red]y": GroupNorms(1.0, 1.0)})], [alert(module="[/]")])
+    for name in ("a[b]", "x[red]y", "actor/[/]"):
+        assert name in text
+
+
+def test_of_many_alerts_the_newest_are_shown_and_the_others_counted():
+    text = drawn([record()], [alert(step=step) for step in range(1, 9)])
+    assert [step for step in range(1, 9) if f"step {step}:" in text] == [4, 5, 6, 7, 8]
+    assert "and 3 older" in text

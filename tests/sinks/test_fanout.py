@@ -1,5 +1,7 @@
 import logging
+import os
 import threading
+import warnings
 
 import pytest
 
@@ -40,6 +42,13 @@ class Opened(Memory):
 
     def close(self):
         self.closed += 1
+
+
+class Greedy(Memory):
+    """Changes what it is given."""
+
+    def write(self, records, alerts):
+        records.clear()
 
 
 def opened(*sinks, **options):
@@ -95,10 +104,12 @@ def test_a_slow_sink_drops_records_but_no_alert_and_never_blocks():
 
 
 def test_a_sink_that_cannot_be_opened_is_told_and_the_others_are_closed():
-    first = Opened()
+    first, never = Opened(), Opened()
+    before = threading.active_count()
     with pytest.raises(SinkError, match="port is in use"):
-        opened(first, Unopenable())
-    assert first.closed == 1
+        opened(first, Unopenable(), never)
+    assert (first.closed, never.closed) == (1, 0)
+    assert threading.active_count() == before
 
 
 def test_without_sinks_there_is_no_thread():
@@ -107,3 +118,100 @@ def test_without_sinks_there_is_no_thread():
     fanout.put([record()], [])
     assert threading.active_count() == before
     fanout.close()
+
+
+def test_it_hands_the_run_and_its_health_to_the_sinks_that_want_them():
+    class Curious(Memory):
+        def open(self, run, health):
+            self.run, self.health = run, health
+
+    curious, run, health = Curious(), run_info(), Health
+    fanout = Fanout([curious, Memory()])
+    fanout.open(run, health)
+    fanout.close()
+    assert (curious.run, curious.health) == (run, health)
+
+
+def test_each_sink_is_closed_once():
+    sinks = Opened(), Opened()
+    fanout = opened(*sinks)
+    fanout.close()
+    fanout.close()
+    assert [sink.closed for sink in sinks] == [1, 1]
+
+
+def test_what_comes_after_the_close_is_ignored():
+    memory = Memory()
+    fanout = opened(memory)
+    fanout.close()
+    fanout.put([record()], [alert()])
+    assert fanout.flush()
+    assert memory.records == []
+
+
+def test_what_waits_is_written_in_one_go():
+    class Counting(Slow):
+        writes = 0
+
+        def write(self, records, alerts):
+            super().write(records, alerts)
+            self.writes += 1
+
+    slow = Counting()
+    fanout = opened(slow)
+    fanout.put([record(1)], [])
+    assert slow.entered.wait(10)
+    for step in range(2, 12):
+        fanout.put([record(step)], [])
+    slow.may_go_on.set()
+    fanout.close()
+    assert (slow.writes, len(slow.records)) == (2, 11)
+
+
+def test_flush_gives_up_after_its_timeout():
+    slow = Slow()
+    fanout = opened(slow)
+    fanout.put([record(1)], [])
+    assert slow.entered.wait(10)
+    assert not fanout.flush(0.01)
+    slow.may_go_on.set()
+    assert fanout.flush()
+    fanout.close()
+
+
+def test_a_sink_cannot_take_records_away_from_the_next(caplog):
+    memory = Memory()
+    fanout = opened(Greedy(), memory)
+    fanout.put([record()], [])
+    fanout.close()
+    assert len(memory.records) == 1
+
+
+def test_two_sinks_of_one_class_are_counted_and_logged_each(caplog):
+    fanout = opened(Broken(), Broken())
+    assert fanout.sink_errors == {"Broken": 0, "Broken-2": 0}
+    fanout.put([record()], [])
+    fanout.close()
+    assert fanout.sink_errors == {"Broken": 2, "Broken-2": 2}
+    assert len(caplog.records) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_puts_nothing_and_waits_for_nothing():
+    memory = Opened()
+    fanout = opened(memory)
+    with warnings.catch_warnings():
+        # Python 3.12 warns of a fork beside threads; that it happens all the same is why this is tested.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        try:
+            fanout.put([record()], [])
+            fine = fanout.flush() and fanout._queue.qsize() == 0
+            fanout.close()
+            os._exit(0 if fine and memory.closed == 0 else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    fanout.close()
+    assert memory.closed == 1

@@ -1,13 +1,15 @@
 import json
 import math
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gradwatch.errors import SinkError
-from gradwatch.records import Cause, ClipCall, Health
+from gradwatch.records import Alert, Cause, ClipCall, GroupNorms, Health, StepRecord
 from gradwatch.sinks import Jsonl
 from gradwatch.sinks.jsonl import plain
 from tests.made_up import alert, record, run_info
@@ -55,3 +57,130 @@ def test_a_path_that_cannot_be_written_is_one_sentence(tmp_path):
 @given(st.floats(min_value=0, max_value=sys.float_info.max))
 def test_finite_norms_come_back_bit_for_bit(norm):
     assert json.loads(json.dumps(plain(record(before=norm, clip_ratio=0.0))))["norm_before"] == norm
+
+
+def test_half_a_line_of_a_run_that_was_killed_keeps_to_itself(tmp_path):
+    (tmp_path / "x").write_text('{"kind": "step", "st')
+    sink = Jsonl(tmp_path / "x")
+    sink.open(run_info(), Health)
+    sink.write([record(2)], [])
+    sink.close()
+    torn, *lines = (tmp_path / "x").read_text().splitlines()
+    assert torn == '{"kind": "step", "st'
+    assert [json.loads(line)["kind"] for line in lines] == ["run", "step"]
+
+
+def test_each_batch_is_on_disk_when_write_returns(tmp_path):
+    sink = Jsonl(tmp_path / "x")
+    sink.open(run_info(), Health)
+    sink.write([record(1), record(2)], [])
+    assert len((tmp_path / "x").read_text().splitlines()) == 3
+    sink.close()
+
+
+def test_an_alert_comes_behind_the_step_that_it_was_raised_on(tmp_path):
+    lines = written(tmp_path / "x", [record(1), record(2), record(3)], [alert(step=2)])
+    assert [(line["kind"], line.get("step")) for line in lines[1:]] == [
+        ("step", 1),
+        ("step", 2),
+        ("alert", 2),
+        ("step", 3),
+    ]
+
+
+def test_evidence_of_any_type_loses_no_line(tmp_path):
+    evidence = {"share": np.float32(0.5), "units": np.int64(3), "worst": np.float64("inf"), "where": Path("a")}
+    (_, said) = written(tmp_path / "x", [], [alert(cause=Cause("masked", "mlp", evidence, "Look."))])
+    assert said["cause"]["evidence"] == {"share": 0.5, "units": 3, "worst": "Infinity", "where": "a"}
+
+
+def test_a_sink_can_be_opened_again_and_closed_twice(tmp_path):
+    sink = Jsonl(tmp_path / "x")
+    for _ in range(2):
+        sink.open(run_info(), Health)
+        sink.close()
+        sink.close()
+    assert len((tmp_path / "x").read_text().splitlines()) == 2
+
+
+names = st.text(st.characters(), max_size=8)
+floats = st.floats()
+norms = st.builds(GroupNorms, floats, floats)
+clips = st.builds(ClipCall, names, floats, st.none() | floats, st.none() | floats, st.none() | floats)
+records = st.builds(
+    StepRecord,
+    optimizer=names,
+    step=st.integers(1),
+    time=floats,
+    norm_before=floats,
+    norm_after=floats,
+    clip_ratio=floats,
+    max_norm=st.none() | floats,
+    clipped=st.booleans(),
+    clips=st.lists(clips, max_size=2).map(tuple),
+    modules=st.dictionaries(names, norms, max_size=3),
+    parameters=st.dictionaries(names, norms, max_size=3),
+    backward_passes=st.integers(0),
+    skipped=st.booleans(),
+    loss_scale=st.none() | floats,
+    missing=st.lists(names, max_size=2).map(tuple),
+    nonfinite=st.lists(names, max_size=2).map(tuple),
+    missing_modules=st.lists(names, max_size=2).map(tuple),
+)
+causes = st.builds(Cause, names, names, st.dictionaries(names, floats | st.integers(), max_size=3), names)
+alerts = st.builds(
+    Alert,
+    rule=names,
+    severity=st.sampled_from(["warning", "critical"]),
+    state=st.sampled_from(["firing", "explained", "resolved"]),
+    optimizer=names,
+    module=st.none() | names,
+    step=st.integers(1),
+    value=floats,
+    threshold=floats,
+    message=names,
+    cause=st.none() | causes,
+)
+
+
+def number(value):
+    return float(value) if value in ("NaN", "Infinity", "-Infinity") else value
+
+
+def numbers(fields, *which):
+    return {name: number(value) if name in which else value for name, value in fields.items()}
+
+
+def group_norms(table):
+    return {name: GroupNorms(**numbers(entry, "norm_before", "norm_after")) for name, entry in table.items()}
+
+
+def step_of(line):
+    """The record as a reader of the documentation alone would build it."""
+    fields = numbers(line, "time", "norm_before", "norm_after", "clip_ratio", "max_norm", "loss_scale")
+    calls = ("limit", "norm_type", "norm_returned", "scope_before", "scope_after")
+    fields["clips"] = tuple(ClipCall(**numbers(call, *calls)) for call in fields["clips"])
+    for name in ("modules", "parameters"):
+        fields[name] = group_norms(fields[name])
+    for name in ("missing", "nonfinite", "missing_modules"):
+        fields[name] = tuple(fields[name])
+    return StepRecord(**fields)
+
+
+def alert_of(line):
+    fields = numbers(line, "value", "threshold")
+    if fields["cause"] is not None:
+        evidence = {name: number(value) for name, value in fields["cause"]["evidence"].items()}
+        fields["cause"] = Cause(**{**fields["cause"], "evidence": evidence})
+    return Alert(**fields)
+
+
+@given(records, alerts)
+def test_any_record_and_alert_come_back_as_they_were(tmp_path_factory, step, said):
+    path = tmp_path_factory.mktemp("round-trip") / "run.jsonl"
+    _, *lines = written(path, [step], [said])
+    back = {line.pop("kind"): line for line in lines}
+    # repr, for NaN is not equal to itself; it tells 0.0 from -0.0 too.
+    assert repr(step_of(back["step"])) == repr(step)
+    assert repr(alert_of(back["alert"])) == repr(said)
+    assert len(lines) == 2

@@ -4,15 +4,16 @@ import shutil
 import socket
 import subprocess
 import urllib.request
+import warnings
 
 import pytest
+from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
 from gradwatch.errors import ArgumentError, SinkError
 from gradwatch.monitoring.metrics import METRICS, full_name
 from gradwatch.records import GroupNorms, Health
 from gradwatch.sinks import Prometheus
-from gradwatch.sinks.exposition import WindowMax
 from tests.made_up import alert, record, run_info
 
 
@@ -38,9 +39,10 @@ def scrape(sink):
 
 def samples(text):
     return {
-        (sample.name, *sorted((k, v) for k, v in sample.labels.items() if k not in ("run", "rank", "optimizer"))): (
-            sample.value
-        )
+        (
+            sample.name,
+            *sorted((k, v) for k, v in sample.labels.items() if k not in ("run", "rank", "optimizer")),
+        ): (sample.value)
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
@@ -115,10 +117,20 @@ def test_a_bad_port_is_refused(bad):
         Prometheus(bad)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_child_lets_go_of_the_socket(sink):
-    child = os.fork()
+    listening = sink._server.socket
+    with warnings.catch_warnings():
+        # Python 3.12 warns of a fork beside threads; DataLoader's workers do it all the same.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
     if child == 0:
-        os._exit(0 if sink._server.socket.fileno() == -1 else 1)
+        try:
+            # Would wait for a thread that the child does not have.
+            sink.close()
+            os._exit(0 if listening.fileno() == -1 else 1)
+        finally:
+            os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert "gradwatch_build_info" in scrape(sink)
 
@@ -126,7 +138,7 @@ def test_a_forked_child_lets_go_of_the_socket(sink):
 def test_promtool_finds_no_fault(sink):
     promtool = os.environ.get("GRADWATCH_PROMTOOL") or shutil.which("promtool")
     if promtool is None:
-        pytest.skip("promtool is not installed")
+        pytest.skip("promtool is not installed, nor named by GRADWATCH_PROMTOOL")
     sink.write([record()], [alert()])
     result = subprocess.run(
         [promtool, "check", "metrics"], input=scrape(sink), text=True, capture_output=True, check=False
@@ -134,11 +146,57 @@ def test_promtool_finds_no_fault(sink):
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_the_window_forgets_after_a_minute():
-    window = WindowMax()
-    assert math.isnan(window.at(0.0))
-    window.add(9.0, 5.0)
-    window.add(3.0, 20.0)
-    assert window.at(59.0) == 9.0
-    assert window.at(61.0) == 3.0
-    assert math.isnan(window.at(200.0))
+def test_it_is_not_reached_from_outside_and_leaves_the_default_registry_alone(sink):
+    assert sink._server.server_address[0] == "127.0.0.1"
+    assert not any(family.name.startswith("gradwatch") for family in REGISTRY.collect())
+
+
+def test_no_norm_is_shown_as_zero_before_it_was_measured(sink):
+    shown = samples(scrape(sink))
+    for name in (
+        "grad_norm_before",
+        "grad_norm_after",
+        "clip_ratio",
+        "clip_max_norm",
+        "grad_norm_before_window_max",
+    ):
+        assert math.isnan(shown[(full_name(name),)])
+    assert math.isnan(shown["gradwatch_module_grad_norm_after", ("module", "mlp")])
+    assert shown[("gradwatch_last_step_timestamp_seconds",)] == run_info().time
+    assert shown[("gradwatch_training_active",)] == 1
+
+
+def test_no_series_appears_with_the_first_step_and_the_first_alert_of_an_optimizer(sink):
+    before = set(samples(scrape(sink)))
+    sink.write([record(clipped=True, nonfinite=("mlp.weight",))], [alert(module=None)])
+    assert set(samples(scrape(sink))) == before
+
+
+def test_a_scrape_takes_nothing_away_from_the_next(sink, monkeypatch):
+    sink.write([record(1, 9.0, 1.0)], [])
+    monkeypatch.setattr("gradwatch.sinks.prometheus.time.time", lambda: 1_700_000_030.0)
+    first, second = samples(scrape(sink)), samples(scrape(sink))
+    assert first[("gradwatch_grad_norm_before_window_max",)] == 9.0
+    assert second[("gradwatch_grad_norm_before_window_max",)] == 9.0
+
+
+def test_a_module_counts_as_active_until_each_of_those_left_out_is_resolved(port):
+    sink = Prometheus(port)
+    sink.open(run_info(tuple(f"m{i}" for i in range(202))), Health)
+    key = ("gradwatch_alert_active", ("module", "(other)"), ("rule", "zero"), ("severity", "critical"))
+    try:
+        seen = []
+        for state, module in (("firing", "m200"), ("firing", "m201"), ("resolved", "m200"), ("resolved", "m201")):
+            sink.write([], [alert(state, module=module)])
+            seen.append(samples(scrape(sink))[key])
+    finally:
+        sink.close()
+    assert seen == [1, 1, 1, 0]
+
+
+def test_a_run_that_is_opened_again_begins_at_zero(sink):
+    sink.write([record()], [])
+    sink.close()
+    sink.close()
+    sink.open(run_info(), Health)
+    assert samples(scrape(sink))[("gradwatch_steps_total",)] == 0

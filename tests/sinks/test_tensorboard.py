@@ -1,8 +1,10 @@
 import math
+import sys
 
 import pytest
 
-from gradwatch.records import Health
+from gradwatch.errors import MissingExtraError, SinkError
+from gradwatch.records import GroupNorms, Health, RunInfo
 from gradwatch.sinks import TensorBoard
 from tests.made_up import alert, record, run_info
 
@@ -69,3 +71,83 @@ def test_a_writer_that_is_given_is_used_and_left_open():
     write(writer, ([record(3)], [alert(step=3)]))
     assert ("debug/actor_grad_norm_AFTER_clip", 1.0, 3) in writer.scalars
     assert writer.texts == [("alerts/actor", 3)]
+
+
+def test_the_writer_of_torch_is_one(tmp_path):
+    tensorboard = pytest.importorskip("torch.utils.tensorboard")
+    writer = tensorboard.SummaryWriter(str(tmp_path))
+    write(writer, ([record(3, 4.0, 1.0)], [alert(step=3)]))
+    # Still open, and the user's.
+    writer.add_scalar("mine", 1.0, 3)
+    writer.close()
+    events = read(tmp_path)
+    (scalar,) = events.Scalars("debug/actor_grad_norm_BEFORE_clip")
+    assert (scalar.step, scalar.value) == (3, 4.0)
+    assert scalar.wall_time == pytest.approx(1_700_000_003.0)
+    assert events.Scalars("mine")
+
+
+def test_steps_and_alerts_stand_at_the_time_of_the_step(tmp_path):
+    write(tmp_path, ([record(3)], [alert(step=3)]))
+    events = read(tmp_path)
+    assert events.Scalars("debug/actor_grad_clip_ratio")[0].wall_time == 1_700_000_003.0
+    (said,) = events.Tensors("alerts/actor")
+    assert (said.step, said.wall_time) == (3, 1_700_000_003.0)
+
+
+def test_all_scalars_of_a_step_are_one_event(tmp_path):
+    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+
+    write(tmp_path, ([record(1), record(2)], []))
+    (file,) = tmp_path.iterdir()
+    steps = [event.step for event in LegacyEventFileLoader(str(file)).Load() if event.HasField("summary")]
+    assert steps == [1, 2]
+
+
+def test_alerts_of_one_optimizer_do_not_count_for_another(tmp_path):
+    warning = alert(severity="warning", rule="growth", module=None)
+    records = [record(1), record(1, optimizer="critic")]
+    write(tmp_path, (records, [warning, alert(), alert(module="cnn")]))
+    events = read(tmp_path)
+    for tag, value in {"actor_critical": 2.0, "actor_warning": 1.0, "critic_critical": 0.0}.items():
+        assert events.Scalars(f"alerts/{tag}")[0].value == value, tag
+
+
+def test_an_explanation_that_comes_late_does_not_fire_again(tmp_path):
+    write(tmp_path, ([record(1), record(2)], [alert(), alert("resolved", 2), alert("explained", 2)]))
+    assert [s.value for s in read(tmp_path).Scalars("alerts/actor_critical")] == [1.0, 0.0]
+
+
+def test_two_curves_never_share_a_tag(tmp_path):
+    modules = {"actor": GroupNorms(7.0, 7.0), "encoder": GroupNorms(2.0, 2.0), "mlp": GroupNorms(3.0, 3.0)}
+    run = RunInfo("r", 0, 0.0, "", "", "", ("actor", "critic"), {"actor": tuple(modules), "critic": ("encoder",)})
+    sink = TensorBoard(tmp_path)
+    sink.open(run, Health)
+    sink.write(
+        [record(modules=modules), record(optimizer="critic", modules={"encoder": GroupNorms(9.0, 9.0)})], []
+    )
+    sink.close()
+    events = read(tmp_path)
+    values = {
+        tag: [scalar.value for scalar in events.Scalars(f"debug/{tag}_grad_norm_BEFORE_clip")]
+        for tag in ("actor", "actor.actor", "actor.encoder", "critic.encoder", "mlp")
+    }
+    assert values == {
+        "actor": [5.0],
+        "actor.actor": [7.0],
+        "actor.encoder": [2.0],
+        "critic.encoder": [9.0],
+        "mlp": [3.0],
+    }
+
+
+def test_a_missing_package_is_named_with_the_command_that_installs_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.event_file_writer", None)
+    with pytest.raises(MissingExtraError, match=r"needs the package 'tensorboard'.*gradwatch\[tensorboard\]"):
+        TensorBoard(tmp_path).open(run_info(), Health)
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SinkError, match=r"folder '.*file.*' cannot be written .*: give a folder"):
+        TensorBoard(tmp_path / "file" / "runs").open(run_info(), Health)

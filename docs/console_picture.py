@@ -1,0 +1,39 @@
+"""Draw the console of a run from its JSONL file: ``python docs/console_picture.py RUN.jsonl OUT.svg``."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from gradwatch.records import Alert, GroupNorms, StepRecord
+from gradwatch.sinks.table import render
+
+
+def number(value: Any) -> Any:
+    return float(value) if isinstance(value, str) and value in ("NaN", "Infinity", "-Infinity") else value
+
+
+def main(run: str, picture: str) -> None:
+    newest: dict[str, StepRecord] = {}
+    alerts: list[Alert] = []
+    for line in Path(run).read_text(encoding="utf-8").splitlines():
+        entry = {name: number(value) for name, value in json.loads(line).items()}
+        kind = entry.pop("kind")
+        if kind == "step":
+            modules = {n: GroupNorms(*map(number, g.values())) for n, g in entry.pop("modules").items()}
+            entry |= {"clips": (), "parameters": {}, "modules": modules}
+            newest[entry["optimizer"]] = StepRecord(**entry)
+        elif kind == "alert":
+            alerts.append(Alert(**entry))
+    screen = Console(record=True, width=118, file=io.StringIO())
+    screen.print(render(newest.values(), alerts))
+    screen.save_svg(picture, title="gradwatch")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:3])

@@ -1,0 +1,159 @@
+"""Episodes: an alert fires once, is resolved once, and a rule that fails takes nobody with it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Iterator
+
+import pytest
+
+from gradwatch.judge.judge import Judge
+from gradwatch.judge.rule import Finding
+from gradwatch.records import Cause, Severity, StepRecord
+from tests.made_up import record
+
+
+class Above:
+    """Finds every norm above 10."""
+
+    id = "above"
+    severity: Severity = "warning"
+
+    def __init__(self, fires_after: int = 1, clears_after: int = 1, **finding: object) -> None:
+        self.fires_after, self.clears_after, self._finding = fires_after, clears_after, finding
+
+    def look(self, record: StepRecord) -> Iterator[Finding]:
+        if record.norm_before > 10:
+            yield Finding(None, record.norm_before, 10.0, "too much", **self._finding)  # type: ignore[arg-type]
+
+
+def states(judge: Judge, norms: Iterable[float], **other: object) -> list[str | None]:
+    said = []
+    for step, norm in enumerate(norms, 1):
+        alerts = judge.judge(record(step, norm, **other))  # type: ignore[arg-type]
+        assert len(alerts) <= 1
+        said.append(alerts[0].state if alerts else None)
+    return said
+
+
+ILL, WELL = 20.0, 5.0
+
+
+def test_it_fires_after_so_many_findings_in_a_row() -> None:
+    judge = Judge([Above(fires_after=3)])
+    assert states(judge, [ILL, ILL, WELL, ILL, ILL, ILL]) == [None] * 5 + ["firing"]
+
+
+def test_one_alert_an_episode_and_one_resolution() -> None:
+    judge = Judge([Above(fires_after=2, clears_after=3)])
+    norms = [ILL] * 5 + [WELL] * 5 + [ILL] * 2
+    assert states(judge, norms) == [None, "firing", *[None] * 5, "resolved", None, None, None, "firing"]
+
+
+def test_a_relapse_before_the_end_is_the_same_episode() -> None:
+    judge = Judge([Above(clears_after=3)])
+    assert states(judge, [ILL, WELL, WELL, ILL, WELL, WELL, ILL]) == ["firing", *[None] * 6]
+    assert len(judge.active) == 1
+
+
+def test_at_once_does_not_wait() -> None:
+    assert states(Judge([Above(fires_after=5, at_once=True)]), [ILL, ILL]) == ["firing", None]
+
+
+def test_what_an_alert_says() -> None:
+    judge = Judge([Above(fires_after=2)])
+    judge.judge(record(1, 20.0))
+    (alert,) = judge.judge(record(2, 30.0))
+    assert (alert.rule, alert.severity, alert.state) == ("above", "warning", "firing")
+    assert (alert.optimizer, alert.module, alert.step) == ("actor", None, 2)
+    assert (alert.value, alert.threshold, alert.message, alert.cause) == (30.0, 10.0, "too much", None)
+
+
+def test_a_finding_may_differ_in_severity_and_carry_its_cause() -> None:
+    cause = Cause("frozen", "mlp", {}, "Set requires_grad.")
+    (alert,) = Judge([Above(severity="critical", cause=cause)]).judge(record(1, ILL))
+    assert (alert.severity, alert.cause) == ("critical", cause)
+
+
+def test_what_a_resolution_says() -> None:
+    judge = Judge([Above(clears_after=2)])
+    for step, norm in enumerate([ILL, ILL, ILL, WELL], 1):
+        judge.judge(record(step, norm))
+    (alert,) = judge.judge(record(5, WELL))
+    assert (alert.state, alert.step, alert.rule, alert.severity) == ("resolved", 5, "above", "warning")
+    assert math.isnan(alert.value)
+    assert "4 steps" in alert.message
+    assert "too much" in alert.message
+    assert judge.active == []
+
+
+def test_active_holds_what_fires_now() -> None:
+    judge = Judge([Above(fires_after=2)])
+    assert judge.active == []
+    judge.judge(record(1, ILL))
+    assert judge.active == []
+    alerts = judge.judge(record(2, ILL))
+    assert judge.active == alerts
+    judge.judge(record(3, WELL))
+    assert judge.active == []
+
+
+def test_optimizers_have_episodes_of_their_own() -> None:
+    judge = Judge([Above(fires_after=2)])
+    assert judge.judge(record(1, ILL, optimizer="a")) == []
+    assert judge.judge(record(1, ILL, optimizer="b")) == []
+    assert judge.judge(record(2, WELL, optimizer="b")) == []
+    (alert,) = judge.judge(record(2, ILL, optimizer="a"))
+    assert alert.optimizer == "a"
+    assert judge.judge(record(3, WELL, optimizer="b")) == []
+    assert len(judge.active) == 1
+
+
+class PerModule(Above):
+    def look(self, record: StepRecord) -> Iterator[Finding]:
+        for name, norms in record.modules.items():
+            if norms.norm_before > 10:
+                yield Finding(name, norms.norm_before, 10.0, "too much")
+
+
+def test_modules_have_episodes_of_their_own() -> None:
+    judge = Judge([PerModule()])
+    both = judge.judge(record(1, modules={"x": _pair(ILL), "y": _pair(ILL)}))
+    assert [a.module for a in both] == ["x", "y"]
+    (over,) = judge.judge(record(2, modules={"x": _pair(WELL), "y": _pair(ILL)}))
+    assert (over.module, over.state) == ("x", "resolved")
+    assert [a.module for a in judge.active] == ["y"]
+
+
+def _pair(norm: float) -> tuple[float, float]:
+    from gradwatch.records import GroupNorms
+
+    return GroupNorms(norm, norm)
+
+
+class Broken(Above):
+    id = "broken"
+
+    def look(self, record: StepRecord) -> Iterator[Finding]:
+        if record.step == 2:
+            raise ZeroDivisionError
+        yield Finding(None, 1.0, 0.0, "always")
+
+
+def test_a_rule_that_fails_is_left_out_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    judge = Judge([Broken(), Above()])
+    with caplog.at_level(logging.ERROR, "gradwatch"):
+        said = [[a.rule for a in judge.judge(record(step, ILL))] for step in (1, 2, 3)]
+    assert said == [["broken", "above"], [], []]
+    assert len(caplog.records) == 1
+    assert "'broken'" in caplog.records[0].getMessage()
+
+
+def test_other_rules_still_judge_the_record_on_which_one_failed() -> None:
+    judge = Judge([Broken(), Above()])
+    assert [a.rule for a in judge.judge(record(2, ILL))] == ["above"]
+
+
+def test_no_rules_no_alerts() -> None:
+    assert Judge([]).judge(record(1, math.nan)) == []
