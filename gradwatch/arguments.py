@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gradwatch.errors import ArgumentError
 
-__all__ = ["check_call", "checked_modules", "named_optimizers"]
+__all__ = ["check_call", "checked_modules", "listed", "named_optimizers"]
 
 LONE_OPTIMIZER = "optimizer"
+_RULE_NAMES = ("id", "severity", "fires_after", "clears_after", "look")
 
 
 def named_optimizers(given: object) -> dict[str, Optimizer]:
@@ -102,8 +103,27 @@ def _entries(given: Mapping[Any, Any], what: str) -> dict[str, Any]:
     return entries
 
 
+T = TypeVar("T")
+
+
+def listed(given: Iterable[T], what: str) -> tuple[T, ...]:
+    """Several things as a tuple.
+
+    Raises:
+        ArgumentError: it is one thing, or a string.
+    """
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise ArgumentError(f"The {what} are {given!r}, but several were expected: put it in a list.")
+    return tuple(given)
+
+
 def check_call(
-    *, every: object, history: object, sinks: Iterable[object], on_alert: Callable[..., object] | None
+    *,
+    every: object,
+    history: object,
+    sinks: Iterable[object],
+    rules: Iterable[object],
+    on_alert: Callable[..., object] | None,
 ) -> None:
     """Check the plain arguments of ``track``.
 
@@ -114,9 +134,15 @@ def check_call(
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ArgumentError(f"{name} is {value!r}, but a whole number of at least {least} was expected.")
     for sink in sinks:
-        if not (callable(getattr(sink, "write", None)) and callable(getattr(sink, "close", None))):
+        methods = callable(getattr(sink, "write", None)) and callable(getattr(sink, "close", None))
+        if not methods or isinstance(sink, type):
             raise ArgumentError(
                 f"The sink {sink!r} has no write(records, alerts) and close(): pass an instance of a sink."
+            )
+    for rule in rules:
+        if isinstance(rule, type) or not all(hasattr(rule, name) for name in _RULE_NAMES):
+            raise ArgumentError(
+                f"The rule {rule!r} has not all of {', '.join(_RULE_NAMES)}: pass an instance of a rule."
             )
     if on_alert is not None and not callable(on_alert):
         raise ArgumentError(f"on_alert is {on_alert!r}, but a function that takes an Alert was expected.")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gradwatch.arguments import check_call, checked_modules, named_optimizers
+from gradwatch.arguments import check_call, checked_modules, listed, named_optimizers
 from gradwatch.errors import TrackerStateError
 from gradwatch.judge.judge import Judge
 from gradwatch.judge.rule import Rule
@@ -66,9 +66,10 @@ def track(
     """
     named = named_optimizers(optimizers)
     checked = checked_modules(modules, named)
-    sinks = tuple(sinks)
-    check_call(every=every, history=history, sinks=sinks, on_alert=on_alert)
-    judge = Judge(default_rules() if rules is None else rules)
+    sinks = listed(sinks, "sinks")
+    judges = default_rules() if rules is None else listed(rules, "rules")
+    check_call(every=every, history=history, sinks=sinks, rules=judges, on_alert=on_alert)
+    judge = Judge(judges)
     return Watch(named, ModuleNames(checked), every, judge, sinks, on_alert, history)
 
 
@@ -101,6 +102,8 @@ class Watch:
         self._guard = Guard()
         # Optimizers may be stepped from several threads; the lock is re-entrant for alerts' callbacks.
         self._lock = threading.RLock()
+        # Each alert for itself: a callback that raises must not silence the next one.
+        self._announced = self._guard.around(self._announce)
         self._backward_tap = BackwardTap(self._guard.around(self._backward_ended))
         self._step_taps: list[StepTap] = []
         self._listener: _ClipListener | None = None
@@ -193,7 +196,7 @@ class Watch:
         program = Path(sys.argv[0]).stem if sys.argv and sys.argv[0] else "python"
         return RunInfo(
             run=f"{program}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}-{os.getpid()}",
-            rank=int(os.environ.get("RANK", "0") or 0),
+            rank=_rank(),
             time=now,
             python=platform.python_version(),
             torch=torch.__version__,
@@ -250,7 +253,7 @@ class Watch:
             self._alerts.extend(alerts)
         self._fanout.put([record], alerts)
         for alert in alerts:
-            self._announce(alert)
+            self._announced(alert)
 
     def _announce(self, alert: Alert) -> None:
         if self._log_alerts:
@@ -258,6 +261,12 @@ class Watch:
             log.log(level if alert.state == "firing" else logging.INFO, "%s", in_words(alert))
         if self._on_alert is not None:
             self._on_alert(alert)
+
+
+def _rank() -> int:
+    """The rank that torchrun and its likes put into the environment; 0 where there is none."""
+    rank = os.environ.get("RANK", "0")
+    return int(rank) if rank.isdecimal() else 0
 
 
 class _ClipListener:

@@ -115,9 +115,11 @@ class Followed:
         held = self.holding.slot_array
         after, has_after = meter.measure(self.holding.slots)
         covered = newest.measured_at[held] > self._stepped_at
+        # Measured, and gone again without a backward pass that wrote it since: zeroed, not consumed before.
+        covered &= has_after | (newest.measured_at[held] == newest.measured_at[held].max(initial=0))
         # What nothing has measured since the last step was changed by nothing that was seen.
         before = np.where(covered, newest.norms[held], after)
-        self._row = Row(before, covered | has_after, after, has_after, self._backward_passes, self._clips)
+        self._row = Row(before, covered | has_after, after, has_after, self._backward_passes, tuple(self._clips))
 
     def stepped(self, event: int) -> StepRecord | None:
         """The step is done; its record, where it was measured."""

@@ -59,8 +59,8 @@ class Meter:
                 try:
                     return plan.norms(gradients)
                 except RuntimeError:
-                    # A gradient changed its form since the plan was made: plan without assumptions.
-                    self._plans[selection] = None
+                    # A gradient changed its form since the plan was made: plan anew at the next step.
+                    del self._plans[selection]
             norms = exact_norms(gradients)
             return np.array([float(norm) for norm in norms])
 

@@ -137,7 +137,8 @@ class HostPlan:
     GATHERED = 1 << 14
 
     def __init__(self, shapes: Sequence[Tensor], scratch: Scratch) -> None:
-        self._scratch = scratch
+        # What the plan was made for; a gradient of another shape could be broadcast into the scratch unseen.
+        self._forms = [(shape.shape, shape.dtype) for shape in shapes]
         self._sums = np.zeros(len(shapes))
         self._wide = np.array([shape.dtype in (torch.float64, torch.complex128) for shape in shapes], dtype=bool)
         self._any_wide = bool(self._wide.any())
@@ -153,6 +154,8 @@ class HostPlan:
         Raises:
             RuntimeError: a gradient is not dense or not of its parameter's shape.
         """
+        if [(gradient.shape, gradient.dtype) for gradient in gradients] != self._forms:
+            raise RuntimeError("the gradients are not of the form that was planned for")
         sums = self._sums
         for gather in self._gathers:
             gather.add_squares(gradients, sums)

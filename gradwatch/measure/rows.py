@@ -6,7 +6,7 @@ import math
 import time
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +45,7 @@ class Row:
     after: FloatArray
     has_after: BoolArray
     backward_passes: int
-    clips: list[SeenClip] = field(default_factory=list)
+    clips: Sequence[SeenClip] = ()
 
 
 def record_of(optimizer: str, step: int, holding: Holding, row: Row) -> StepRecord:

@@ -1,5 +1,6 @@
 import io
 import math
+import sys
 
 import pytest
 import rich
@@ -141,6 +142,17 @@ def test_names_are_no_markup():
     text = drawn([record(optimizer="a[b]", modules={"x[red]y": GroupNorms(1.0, 1.0)})], [alert(module="[/]")])
     for name in ("a[b]", "x[red]y", "actor/[/]"):
         assert name in text
+
+
+def test_names_are_no_markup_in_plain_lines_either(screen):
+    assert "actor/[red]x, step 1" in shown(screen(False), [], [alert(module="[red]x")])
+
+
+def test_it_gives_the_terminal_back(screen):
+    before = sys.stdout
+    text = shown(screen(True), [record()], [])
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
+    assert sys.stdout is before
 
 
 def test_of_many_alerts_the_newest_are_shown_and_the_others_counted():

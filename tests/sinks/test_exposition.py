@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradwatch.records import GroupNorms
-from gradwatch.sinks.exposition import BOUNDS, OptimizerState, WindowMax
+from gradwatch.records import GroupNorms, RunInfo
+from gradwatch.sinks.exposition import BOUNDS, OptimizerState, WindowMax, new_states
 from tests.made_up import alert, record
 
 
@@ -72,6 +72,14 @@ def test_only_the_module_that_is_not_finite_is_counted_also_where_the_step_was_s
     )
     assert dict(state.module_nonfinite) == {"bad": 1}
     assert (state.nonfinite, state.skipped) == (1, 1)
+
+
+def test_all_optimizers_share_the_room_for_modules():
+    names = tuple(f"m{i}" for i in range(150))
+    run = RunInfo("r", 0, 0.0, "", "", "", ("a", "b", "c"), {"a": names, "b": names})
+    states, left_out = new_states(run)
+    assert [len(state.modules) for state in states.values()] == [150, 50, 0]
+    assert left_out == 100
 
 
 def test_an_explanation_neither_fires_nor_counts():

@@ -26,7 +26,7 @@ def written(path, records=(), alerts=()):
 def test_a_line_for_the_run_each_step_and_each_alert(tmp_path):
     cause = Cause("saturated-tanh", "mlp.2", {"share": 0.99}, "Lower the learning rate.")
     step = record(3, clips=(ClipCall("clip_grad_norm_", 1.0, 2.0, 5.0),), missing=("mlp.bias",))
-    run, line, said = written(tmp_path / "new" / "run.jsonl", [step], [alert(cause=cause)])
+    run, line, said = written(tmp_path / "new" / "newer" / "run.jsonl", [step], [alert(cause=cause)])
     assert (run["kind"], run["schema"], run["torch"], run["optimizers"]) == ("run", 1, "2.13", ["actor"])
     assert (line["kind"], line["step"], line["norm_before"], line["norm_after"]) == ("step", 3, 5.0, 1.0)
     assert line["modules"] == {"mlp": {"norm_before": 5.0, "norm_after": 1.0}}

@@ -65,12 +65,16 @@ def test_counters_are_zero_before_the_first_step(sink):
 
 
 def test_a_step_is_counted_and_its_norms_are_shown(sink):
-    sink.write([record(1, 5.0, 1.0, clipped=True), record(2, 0.5, 0.5)], [alert()])
+    sink.write([record(1, 5.0, 1.0, clipped=True), record(2, 0.5, 0.25, max_norm=0.3)], [alert()])
     shown = samples(scrape(sink))
+    assert shown[("gradwatch_grad_norm_after",)] == 0.25
+    assert shown[("gradwatch_clip_ratio",)] == 0.5
+    assert shown[("gradwatch_clip_max_norm",)] == 0.3
+    assert shown["gradwatch_module_grad_norm_before", ("module", "mlp")] == 0.5
     assert shown[("gradwatch_steps_total",)] == 2
     assert shown[("gradwatch_clipped_steps_total",)] == 1
     assert shown[("gradwatch_grad_norm_before",)] == 0.5
-    assert shown["gradwatch_module_grad_norm_after", ("module", "mlp")] == 0.5
+    assert shown["gradwatch_module_grad_norm_after", ("module", "mlp")] == 0.25
     assert shown["gradwatch_alert_active", ("module", "mlp"), ("rule", "zero"), ("severity", "critical")] == 1
     assert shown[("gradwatch_overhead_seconds_total",)] == 1.5
     assert shown["gradwatch_sink_errors_total", ("sink", "Jsonl")] == 3

@@ -118,6 +118,11 @@ def test_an_explanation_that_comes_late_does_not_fire_again(tmp_path):
     assert [s.value for s in read(tmp_path).Scalars("alerts/actor_critical")] == [1.0, 0.0]
 
 
+def test_an_explanation_does_not_end_what_fires(tmp_path):
+    write(tmp_path, ([record(1), record(2)], [alert(), alert("explained", 2)]))
+    assert [s.value for s in read(tmp_path).Scalars("alerts/actor_critical")] == [1.0, 1.0]
+
+
 def test_two_curves_never_share_a_tag(tmp_path):
     modules = {"actor": GroupNorms(7.0, 7.0), "encoder": GroupNorms(2.0, 2.0), "mlp": GroupNorms(3.0, 3.0)}
     run = RunInfo("r", 0, 0.0, "", "", "", ("actor", "critic"), {"actor": tuple(modules), "critic": ("encoder",)})
