@@ -97,9 +97,8 @@ def test_a_checkpoint_of_the_other_preset_or_beyond_the_end_is_refused(ran, caps
     assert list(tmp_path.iterdir()) == []
 
 
-def test_evaluations_are_made_and_do_not_disturb_the_training(ran, capsys, tmp_path, monkeypatch):
+def test_evaluations_are_made_and_do_not_disturb_the_training(ran, capsys, tmp_path):
     preset, folder = ran
-    monkeypatch.setattr("examples.carla_td3.env.environment.MAX_STEPS", 5)
     more = ["--preset", preset, "--eval-freq", "8", "--num-eval-episodes", "1"]
     assert train.main(command(tmp_path, *more)) == 0
     assert capsys.readouterr().out.count("evaluation of 1 episodes") == 2
