@@ -122,6 +122,7 @@ class Scratch:
 
     def __init__(self) -> None:
         self.wide = torch.empty(self.SIZE, dtype=torch.float64, device="cpu")
+        # The same CPU memory seen by numpy: a view made once, no read.
         self.array = cast("FloatArray", self.wide.numpy())
 
 
@@ -215,6 +216,7 @@ class _Chunks:
         self._views = [scratch.wide] * full + ([scratch.wide[:rest]] if rest else [])
         partial = torch.zeros(len(self._views), dtype=torch.float64, device="cpu")
         self._cells = list(partial.unbind())
+        # The same CPU memory seen by numpy: a view made once, no read.
         self._partial = cast("FloatArray", partial.numpy())
 
     def square_sum(self, gradient: Tensor) -> float:
