@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from gradwatch.errors import ArgumentError
 
-__all__ = ["check_call", "checked_modules", "listed", "named_optimizers"]
+__all__ = ["check_call", "checked_modules", "checked_state", "listed", "named_optimizers"]
 
 LONE_OPTIMIZER = "optimizer"
 _RULE_NAMES = ("id", "severity", "fires_after", "clears_after", "look")
@@ -146,3 +146,27 @@ def check_call(
             )
     if on_alert is not None and not callable(on_alert):
         raise ArgumentError(f"on_alert is {on_alert!r}, but a function that takes an Alert was expected.")
+
+
+def checked_state(state: object, optimizers: Iterable[str]) -> dict[str, int]:
+    """The steps by optimizer in what ``Watch.state_dict`` gave.
+
+    Raises:
+        ArgumentError: it is of other optimizers, or no such state at all.
+    """
+    steps = state.get("steps") if isinstance(state, Mapping) and "judge" in state else None
+    if not isinstance(steps, Mapping) or not all(isinstance(n, int) and n >= 0 for n in steps.values()):
+        raise ArgumentError(
+            f"The state is {_shortened(state)}, but what Watch.state_dict() gave was expected: load that."
+        )
+    if set(steps) != set(optimizers):
+        raise ArgumentError(
+            f"The state is of the optimizers {sorted(steps)}, but {sorted(optimizers)} are tracked: give the "
+            "optimizers the names that they had."
+        )
+    return dict(steps)
+
+
+def _shortened(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

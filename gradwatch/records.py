@@ -83,9 +83,10 @@ class ClipCall:
         function: name of the torch function, such as ``"clip_grad_norm_"``.
         limit: ``max_norm`` or ``clip_value`` as it was passed; infinity stays infinity here.
         norm_type: the p of the p-norm; None for clipping by value.
-        norm_returned: the norm that torch computed, None where the function computes none.
+        norm_returned: the norm that torch computed, None where the function returns none.
         scope_before: exact L2 norm, before the call, of the tracked gradients that the call was given.
         scope_after: exact L2 norm of the same gradients when the optimizer consumed them.
+        repeated: parameters that it was given more than once: torch counts and scales each as often.
     """
 
     function: str
@@ -94,6 +95,7 @@ class ClipCall:
     norm_returned: float | None = None
     scope_before: float | None = None
     scope_after: float | None = None
+    repeated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -613,7 +613,7 @@ def test_an_error_in_measuring_is_kept_in_logged_once_and_counted(
     model, optimizer = simple()
     expected = nn.Linear(3, 1, bias=False)
     with gradwatch.track(optimizer, model) as watch:
-        monkeypatch.setattr(watch._meter, "measure", broken)
+        monkeypatch.setattr(watch._observer._meter, "measure", broken)
         for _ in range(3):
             step(model, optimizer)
             clip_grad_norm_(model.parameters(), 1.0)

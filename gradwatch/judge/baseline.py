@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections import deque
+from collections.abc import Iterable, Mapping
 
 __all__ = ["Baseline"]
 
@@ -36,6 +37,15 @@ class Baseline:
         logarithm = math.log(value)
         self._recent.append(logarithm)
         insort(self._sorted, logarithm)
+
+    def state_dict(self) -> dict[str, list[float]]:
+        """The logarithms kept, oldest first."""
+        return {"recent": list(self._recent)}
+
+    def load_state_dict(self, state: Mapping[str, Iterable[float]]) -> None:
+        """Go on from what ``state_dict`` gave."""
+        self._recent = deque(list(state["recent"])[-self._window :])
+        self._sorted = sorted(self._recent)
 
     def median(self) -> float:
         """The median of the values (the lower one of the middle two)."""

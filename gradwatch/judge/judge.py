@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-from gradwatch.judge.rule import Finding, Rule
-from gradwatch.records import Alert, StepRecord
+from gradwatch.judge.rule import Finding, Remembering, Rule
+from gradwatch.records import Alert, Cause, StepRecord
 
 __all__ = ["Judge"]
 
@@ -41,6 +42,23 @@ class Judge:
     def active(self) -> list[Alert]:
         """The alerts that fire now, in the order in which they began."""
         return [episode.alert for episode in self._episodes.values() if episode.alert is not None]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The episodes that are open and what the rules remember, as plain values."""
+        episodes = [
+            {"key": list(key), "ill": e.ill, "well": e.well, "alert": None if e.alert is None else asdict(e.alert)}
+            for key, e in self._episodes.items()
+        ]
+        rules = {rule.id: rule.state_dict() for rule in self._rules if isinstance(rule, Remembering)}
+        return {"episodes": episodes, "rules": rules}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``state_dict`` gave; the state of a rule that is not here is passed over."""
+        for saved in state["episodes"]:
+            self._episodes[tuple(saved["key"])] = _Episode(saved["ill"], saved["well"], _alert_of(saved["alert"]))
+        for rule in self._rules:
+            if isinstance(rule, Remembering) and rule.id in state["rules"]:
+                rule.load_state_dict(state["rules"][rule.id])
 
     def judge(self, record: StepRecord) -> list[Alert]:
         """What begins and what ends with this record."""
@@ -82,6 +100,13 @@ class Judge:
                 del self._episodes[key]
                 alerts.append(_resolution(episode.alert, record, rule.clears_after))
         return alerts
+
+
+def _alert_of(saved: Mapping[str, Any] | None) -> Alert | None:
+    if saved is None:
+        return None
+    cause = None if saved["cause"] is None else Cause(**saved["cause"])
+    return Alert(**{**saved, "cause": cause})
 
 
 def _alert(rule: Rule, record: StepRecord, finding: Finding) -> Alert:

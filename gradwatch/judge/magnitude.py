@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from gradwatch.judge.baseline import Baseline
 from gradwatch.judge.rule import Finding
@@ -99,6 +100,15 @@ class Explosion:
                 yield self._finding(norm, usual)
                 return
         baseline.add(norm)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The baselines by optimizer."""
+        return {optimizer: baseline.state_dict() for optimizer, baseline in self._baselines.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``state_dict`` gave."""
+        for optimizer, saved in state.items():
+            self._baselines.setdefault(optimizer, Baseline()).load_state_dict(saved)
 
     def _finding(self, norm: float, usual: float) -> Finding:
         message = f"norm before clipping {norm:.3g}, {norm / usual:.3g} times the usual {usual:.3g}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from gradwatch.records import Cause, Severity, StepRecord
 
-__all__ = ["Finding", "Rule"]
+__all__ = ["Finding", "Remembering", "Rule"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +51,16 @@ class Rule(Protocol):
 
     def look(self, record: StepRecord) -> Iterable[Finding]:
         """What is wrong in this record; nothing where all is well."""
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A rule with a memory that a resumed run should go on with."""
+
+    id: str
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers, as plain values."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Remember it again."""

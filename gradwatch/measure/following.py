@@ -2,51 +2,62 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gradwatch.measure.meter import Meter
-from gradwatch.measure.norms import FloatArray
-from gradwatch.measure.rows import Row, SeenClip, record_of
+from gradwatch.measure.meter import BoolArray, Meter, Note
+from gradwatch.measure.ring import AFTER
 from gradwatch.measure.slots import Holding, ModuleNames, Slots, parameter_ids
-from gradwatch.records import StepRecord
+from gradwatch.measure.steps import SeenClip, Step
 
-__all__ = ["Followed", "Newest"]
+__all__ = ["NO_PASS", "Followed", "Marks"]
+
+# What torch calls the graph task where no backward pass is running.
+NO_PASS = -1
 
 
-class Newest:
-    """The norm of each slot before clipping, as last measured, and at which event that was.
+class Marks:
+    """When each slot was last measured before clipping, and last given to a clip call.
 
     Events are numbered through the life of a tracker, so that "since the last step" is a comparison.
     """
 
-    def __init__(self, slots: Slots, meter: Meter) -> None:
-        self._slots = slots
-        self._meter = meter
+    def __init__(self) -> None:
         self.event = 1
-        self.norms: FloatArray = np.zeros(len(slots))
-        self.measured_at = np.zeros(len(slots), dtype=np.int64)
+        self.measured_at = np.zeros(0, dtype=np.int64)
+        self.clipped_at = np.zeros(0, dtype=np.int64)
+        # The backward pass during which it was measured: a step inside a pass trusts that pass alone.
+        self.measured_in = np.zeros(0, dtype=np.int64)
 
-    def measure(self, selection: tuple[int, ...]) -> None:
-        """Measure these slots now: an event of its own."""
-        self.next_event()
-        norms, present = self._meter.measure(selection)
-        places = np.array(selection, dtype=np.intp)
-        self.norms[places] = norms
-        self.measured_at[places] = np.where(present, self.event, 0)
-
-    def next_event(self) -> int:
-        """Number the event that begins."""
-        self._grow()
+    def next_event(self, slots: int) -> int:
+        """Number the event that begins, with room for so many slots."""
+        more = slots - len(self.measured_at)
+        if more:
+            self.measured_at, self.clipped_at, self.measured_in = (
+                np.append(marks, np.zeros(more, dtype=np.int64))
+                for marks in (self.measured_at, self.clipped_at, self.measured_in)
+            )
         self.event += 1
         return self.event
 
-    def _grow(self) -> None:
-        more = len(self._slots) - len(self.norms)
-        if more:
-            self.norms = np.append(self.norms, np.zeros(more))
-            self.measured_at = np.append(self.measured_at, np.zeros(more, dtype=np.int64))
+    def measured(self, selection: Sequence[int], present: BoolArray, backward_pass: int) -> None:
+        """These slots were measured in the present event; those without a gradient are as if they never were."""
+        places = np.array(selection, dtype=np.intp)
+        self.measured_at[places] = np.where(present, self.event, 0)
+        self.measured_in[places] = backward_pass
+
+    def clipped(self, selection: Sequence[int]) -> None:
+        """These slots were given to a clip call in the present event."""
+        self.clipped_at[np.array(selection, dtype=np.intp)] = self.event
+
+    def forget(self, selection: Iterable[int]) -> None:
+        """These slots are another parameter's from now on."""
+        places = np.array(tuple(selection), dtype=np.intp)
+        self.measured_at[places] = self.clipped_at[places] = 0
 
 
 class Followed:
@@ -58,19 +69,33 @@ class Followed:
         slots: the tracker's slots.
         names: the report's lines.
         every: measure each n-th step.
+        first_note: the first of its own columns for single numbers, ``NOTES`` of them.
+
+    Attributes:
+        steps: steps so far, skipped ones included.
+        steps_before_scaler: the same when a GradScaler last began to let it step.
     """
 
-    def __init__(self, name: str, optimizer: Optimizer, slots: Slots, names: ModuleNames, every: int) -> None:
+    # Columns: the loss scale, what gradients are still scaled by, whether the step found an Inf, clip norms.
+    _LOSS_SCALE, _STILL_SCALED_BY, _FOUND_INF, _FIRST_CLIP = range(4)
+    NOTES = 10
+
+    def __init__(
+        self, name: str, optimizer: Optimizer, slots: Slots, names: ModuleNames, every: int, first_note: int
+    ) -> None:
         self.name = name
         self.optimizer = optimizer
-        self.steps = 0
+        self.steps = self.steps_before_scaler = 0
         self._slots = slots
         self._names = names
         self._every = every
+        self._first_note = first_note
         self._stepped_at = 0
+        self._pass_counted = self._pass_stepped_in = NO_PASS
         self._backward_passes = 0
         self._clips: list[SeenClip] = []
-        self._row: Row | None = None
+        self._loss_scale: float | Note | None = None
+        self._step: Step | None = None
         self.holding = Holding(optimizer, slots, names)
 
     @property
@@ -82,50 +107,122 @@ class Followed:
         """See whether the optimizer holds other parameters than before."""
         if parameter_ids(self.optimizer) == self.holding.signature:
             return False
+        self._names.renew()
         self.holding = Holding(self.optimizer, self._slots, self._names)
         return True
 
     def parameters(self) -> list[tuple[int, Tensor]]:
         """(slot, parameter) of everything that it holds."""
-        return [(slot, self._slots.parameters[slot]) for slot in self.holding.slots]
+        return [(slot, self._slots.parameter(slot)) for slot in self.holding.slots]
 
-    def holds_any(self, slots: tuple[int, ...]) -> bool:
+    def holds_any(self, slots: Iterable[int]) -> bool:
         """Whether one of the slots is its own."""
         own = self.holding.place_of_slot
         return any(slot in own for slot in slots)
 
-    def backward_ended(self) -> None:
-        """A backward pass wrote one of its gradients."""
-        self._backward_passes += 1
+    def has_stepped_in(self, backward_pass: int) -> bool:
+        """Whether it stepped inside this pass: what the pass wrote is consumed already, and perhaps zeroed."""
+        return self._pass_stepped_in == backward_pass != NO_PASS
 
-    def not_yet_measured(self, slots: tuple[int, ...], newest: Newest) -> tuple[int, ...]:
+    def backward_ran(self, backward_pass: int) -> None:
+        """A backward pass writes, or wrote, one of its gradients; it may be told twice of each."""
+        if backward_pass != self._pass_counted:
+            self._pass_counted = backward_pass
+            self._backward_passes += 1
+
+    def not_yet_measured(self, slots: Iterable[int], marks: Marks) -> tuple[int, ...]:
         """Those of the slots that it holds and that no measurement since its last step covers."""
         own = self.holding.place_of_slot
-        at = newest.measured_at
+        at = marks.measured_at
         return tuple(slot for slot in slots if slot in own and at[slot] <= self._stepped_at)
 
-    def clip_seen(self, clip: SeenClip) -> None:
-        """A clipping call was given some of its gradients."""
+    def left_unwritten(self, slots: Sequence[int], marks: Marks) -> tuple[int, ...]:
+        """What earlier passes wrote since the last step, and neither this one nor a clip call has touched."""
+        held = self.holding.slot_array
+        at = marks.measured_at[held]
+        waiting = (at > self._stepped_at) & (marks.clipped_at[held] < at)
+        waiting &= ~np.isin(held, np.array(slots, dtype=np.intp))
+        return tuple(held[waiting].tolist())  # numpy: no device is read
+
+    def clip_seen(self, clip: SeenClip, norm: Tensor | None, meter: Meter) -> None:
+        """A clipping call was given some of its gradients, and returned this norm."""
+        column = self._FIRST_CLIP + len(self._clips)
+        if norm is not None and column < self.NOTES:
+            clip.norm_returned = meter.note(norm, self._first_note + column)
         self._clips.append(clip)
 
-    def consume(self, newest: Newest, meter: Meter) -> None:
+    def unscaled(self, scale: Tensor, meter: Meter) -> None:
+        """A GradScaler has divided its gradients by this scale."""
+        self._loss_scale = meter.note(scale, self._first_note + self._LOSS_SCALE)
+
+    def consume(self, marks: Marks, meter: Meter, backward_pass: int) -> None:
         """The gradients are final: measure what the optimizer consumes."""
+        if backward_pass != NO_PASS:
+            self.backward_ran(backward_pass)
+            self._pass_stepped_in = backward_pass
         if not self.due:
             return
-        held = self.holding.slot_array
-        after, has_after = meter.measure(self.holding.slots)
-        covered = newest.measured_at[held] > self._stepped_at
-        # Measured, and gone again without a backward pass that wrote it since: zeroed, not consumed before.
-        covered &= has_after | (newest.measured_at[held] == newest.measured_at[held].max(initial=0))
-        # What nothing has measured since the last step was changed by nothing that was seen.
-        before = np.where(covered, newest.norms[held], after)
-        self._row = Row(before, covered | has_after, after, has_after, self._backward_passes, tuple(self._clips))
+        has_after = meter.measure(AFTER, self.holding.slots)
+        covered = self._covered(marks, has_after, backward_pass)
+        step = self._step_of(covered, covered | has_after, has_after, meter)
+        # A fused optimizer unscales inside its step and decides there whether to update: its gradients are
+        # still scaled, and both numbers may be on the device.
+        step.still_scaled_by = self._noted(
+            getattr(self.optimizer, "grad_scale", None), self._STILL_SCALED_BY, meter
+        )
+        step.found_inf = self._noted(getattr(self.optimizer, "found_inf", None), self._FOUND_INF, meter)
+        step.take(meter)
+        self._step = step
 
-    def stepped(self, event: int) -> StepRecord | None:
-        """The step is done; its record, where it was measured."""
+    def stepped(self, marks: Marks) -> Step | None:
+        """The step is done; what was measured of it, where it was."""
+        step, self._step = self._step, None
+        self._finish(marks)
+        return step
+
+    def skipped(self, marks: Marks, meter: Meter) -> Step | None:
+        """The step was not taken: what was measured before it."""
+        step = None
+        if self.due:
+            has_gradient = meter.present(self.holding.slots)
+            covered = self._covered(marks, has_gradient, NO_PASS)
+            step = self._step_of(covered, covered, has_gradient, meter)
+            step.skipped = True
+            step.take(meter)
+        self._finish(marks)
+        return step
+
+    def _covered(self, marks: Marks, has_gradient: BoolArray, backward_pass: int) -> BoolArray:
+        """Which of its gradients were measured before clipping, since its last step."""
+        held = self.holding.slot_array
+        at = marks.measured_at[held]
+        covered: BoolArray = at > self._stepped_at
+        if backward_pass != NO_PASS:
+            covered &= marks.measured_in[held] == backward_pass
+        # Measured, and gone again before a later measurement: zeroed between two passes, not at the step.
+        covered &= has_gradient | (at == at.max(initial=0))
+        return covered
+
+    def _step_of(self, covered: BoolArray, had_before: BoolArray, has_after: BoolArray, meter: Meter) -> Step:
+        return Step(
+            optimizer=self.name,
+            number=self.steps + 1,
+            time=time.time(),
+            holding=self.holding,
+            covered=covered,
+            had_before=had_before,
+            has_after=has_after,
+            backward_passes=self._backward_passes,
+            clips=tuple(self._clips),
+            loss_scale=self._loss_scale,
+        )
+
+    def _noted(self, number: object, column: int, meter: Meter) -> float | Note | None:
+        return meter.note(number, self._first_note + column) if isinstance(number, Tensor) else None
+
+    def _finish(self, marks: Marks) -> None:
         self.steps += 1
-        self._stepped_at = event
-        row, self._row = self._row, None
+        self._stepped_at = marks.event
         self._clips = []
         self._backward_passes = 0
-        return record_of(self.name, self.steps, self.holding, row) if row is not None else None
+        self._loss_scale = None

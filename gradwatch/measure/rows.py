@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import time
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,37 +15,45 @@ from gradwatch.measure.norms import FloatArray
 from gradwatch.measure.slots import Holding
 from gradwatch.records import ClipCall, GroupNorms, NormTable, StepRecord, clip_ratio
 
-__all__ = ["BY_VALUE", "Row", "SeenClip", "record_of"]
+__all__ = ["BY_VALUE", "Clip", "Row", "record_of"]
 
 BY_VALUE = "clip_grad_value_"
 EVERYTHING = slice(None)
+
+# Between these the square of a norm loses nothing, and sums of many such squares stay in range.
+_SMALLEST_TO_SQUARE, _LARGEST_TO_SQUARE = 1e-140, 1e140
+
 BoolArray = npt.NDArray[np.bool_]
 
 
-@dataclass
-class SeenClip:
-    """A clipping call as the tap saw it, with the slots it was given."""
+class Clip(NamedTuple):
+    """A clipping call: what it was asked for, the norm that it computed, and the slots it was given."""
 
     function: str
     limit: float
     norm_type: float | None
     norm_returned: float | None
     slots: tuple[int, ...]
+    repeated: tuple[int, ...] = ()
 
 
 @dataclass
 class Row:
     """The norms of one step, in the order of the holding.
 
-    ``before`` and ``after`` hold 0.0 where the flags say that no gradient was there.
+    ``before`` and ``after`` hold any number where the flags say that no gradient was there; ``after`` is NaN
+    where a step was skipped.
     """
 
     before: FloatArray
     had_before: BoolArray
     after: FloatArray
     has_after: BoolArray
+    time: float
     backward_passes: int
-    clips: Sequence[SeenClip] = ()
+    clips: Sequence[Clip] = ()
+    skipped: bool = False
+    loss_scale: float | None = None
 
 
 def record_of(optimizer: str, step: int, holding: Holding, row: Row) -> StepRecord:
@@ -53,13 +61,15 @@ def record_of(optimizer: str, step: int, holding: Holding, row: Row) -> StepReco
     before, after = _Side(row.before, row.had_before), _Side(row.after, row.has_after)
     whole = GroupNorms(before.norm_of(EVERYTHING), after.norm_of(EVERYTHING))
     # A finite gradient has a finite norm, since norms are scaled where they must be.
-    bad = ~(np.isfinite(row.before) & np.isfinite(row.after))
+    bad = row.had_before & ~np.isfinite(row.before)
+    if not row.skipped:
+        bad |= row.has_after & ~np.isfinite(row.after)
     clips = tuple(_clip_call(clip, holding, before, after) for clip in row.clips)
     limits = [clip for clip in clips if clip.function != BY_VALUE and math.isfinite(clip.limit)]
     return StepRecord(
         optimizer=optimizer,
         step=step,
-        time=time.time(),
+        time=row.time,
         norm_before=whole.norm_before,
         norm_after=whole.norm_after,
         clip_ratio=clip_ratio(*whole),
@@ -75,6 +85,8 @@ def record_of(optimizer: str, step: int, holding: Holding, row: Row) -> StepReco
         ),
         parameters=NormTable(holding.places, before.masked(), after.masked()),
         backward_passes=row.backward_passes,
+        skipped=row.skipped,
+        loss_scale=row.loss_scale,
         missing=_named(~row.has_after, holding.names),
         nonfinite=_named(bad, holding.names),
         missing_modules=after.silent_modules(holding),
@@ -89,29 +101,31 @@ class _Side:
     """The norms of one measurement, before or after, and the groups of them."""
 
     def __init__(self, norms: FloatArray, present: BoolArray) -> None:
-        self._norms = norms
         self._present = present
         self._complete = bool(present.all())
-        largest = float(np.fmax.reduce(norms, initial=0.0))
-        # A power of two, so that scaling loses nothing; nearly always 1.
-        self._scale = 1.0 if 1e-140 < largest < 1e140 else _power_of_two(largest)
-        scaled = norms if self._scale == 1.0 else norms / self._scale
-        # Beside an Inf the squares of others may overflow: the sum is Inf either way.
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            self._squares = scaled * scaled
+        self._norms = norms if self._complete else np.where(present, norms, 0.0)
+        # Nearly always every square is in range; where one is not, each group is scaled by its own largest.
+        in_range = (self._norms == 0.0) | (
+            (self._norms > _SMALLEST_TO_SQUARE) & (self._norms < _LARGEST_TO_SQUARE)
+        )
+        self._squares = self._norms * self._norms if bool(in_range.all()) else None
 
     def norm_of(self, places: slice | npt.NDArray[np.intp]) -> float:
         """The norm of some parts taken together; NaN where none of them is there."""
         if not (self._complete or self._present[places].any()):
             return math.nan
-        return self._scale * math.sqrt(float(np.add.reduce(self._squares[places])))
+        if self._squares is None:
+            return _scaled_norm(self._norms[places])
+        return math.sqrt(float(np.add.reduce(self._squares[places])))
 
     def module_norms(self, holding: Holding) -> list[float]:
         """The norm of each module, in one reduction over all of them."""
         if not holding.modules:
             return []
+        if self._squares is None:
+            return [self.norm_of(places) for places in holding.modules.values()]
         sums = np.add.reduceat(self._squares[holding.module_index], holding.module_starts)
-        norms: list[float] = (self._scale * np.sqrt(sums)).tolist()  # numpy: no device is read
+        norms: list[float] = np.sqrt(sums).tolist()  # numpy: no device is read
         if not self._complete:
             for place, there in enumerate(self._modules_present(holding)):
                 norms[place] = norms[place] if there else math.nan
@@ -133,14 +147,19 @@ class _Side:
         return np.logical_or.reduceat(self._present[holding.module_index], holding.module_starts)
 
 
-def _power_of_two(largest: float) -> float:
-    if largest == 0.0 or not math.isfinite(largest):
-        return 1.0
+def _scaled_norm(norms: FloatArray) -> float:
+    """The norm of norms whose squares may leave the range: scaled by a power of two, which loses nothing."""
+    largest = float(np.fmax.reduce(norms, initial=0.0))
     # Never below the normal range, where a division would overflow.
-    return math.ldexp(1.0, max(math.frexp(largest)[1], -1000))
+    usable = 0.0 < largest < math.inf
+    scale = math.ldexp(1.0, max(math.frexp(largest)[1], -1000)) if usable else 1.0
+    # Beside an Inf the squares of others may overflow: the sum is Inf either way.
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        scaled = norms / scale
+        return scale * math.sqrt(float(np.add.reduce(scaled * scaled)))
 
 
-def _clip_call(clip: SeenClip, holding: Holding, before: _Side, after: _Side) -> ClipCall:
+def _clip_call(clip: Clip, holding: Holding, before: _Side, after: _Side) -> ClipCall:
     places = holding.places_of(clip.slots)
     return ClipCall(
         clip.function,
@@ -149,6 +168,7 @@ def _clip_call(clip: SeenClip, holding: Holding, before: _Side, after: _Side) ->
         clip.norm_returned,
         before.norm_of(places),
         after.norm_of(places),
+        tuple(holding.names[place] for place in holding.places_of(clip.repeated)),
     )
 
 

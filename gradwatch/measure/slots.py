@@ -7,6 +7,7 @@ measured once. A ``Holding`` is one optimizer's selection of slots, with the nam
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +27,14 @@ class ModuleNames:
     ROOT = "(root)"
 
     def __init__(self, modules: nn.Module | Mapping[str, nn.Module] | None) -> None:
+        self._modules = modules
+        self.renew()
+
+    def renew(self) -> None:
+        """Read the modules anew: a part of them may have been replaced."""
         self.owned: dict[str, list[Tensor]] = {}
         self.parameter_names: dict[int, str] = {}
+        modules = self._modules
         if isinstance(modules, nn.Module):
             self._name(modules.named_parameters())
             self.owned = {name: list(child.parameters()) for name, child in modules.named_children()}
@@ -47,17 +54,26 @@ class Slots:
     """One number for each parameter of a tracker; it grows when an optimizer is given more parameters."""
 
     def __init__(self) -> None:
-        self.parameters: list[Tensor] = []
+        self._parameters: list[Tensor | None] = []
         self._of: dict[int, int] = {}
+        self._free: list[int] = []
 
     def __len__(self) -> int:
-        return len(self.parameters)
+        return len(self._parameters)
+
+    def parameter(self, slot: int) -> Tensor:
+        """The parameter in a slot that is in use."""
+        return cast("Tensor", self._parameters[slot])
 
     def add(self, parameter: Tensor) -> int:
-        """The slot of a parameter, a new one if it has none."""
-        slot = self._of.setdefault(id(parameter), len(self.parameters))
-        if slot == len(self.parameters):
-            self.parameters.append(parameter)
+        """The slot of a parameter, one of its own if it has none."""
+        slot = self._of.get(id(parameter))
+        if slot is None:
+            if not self._free:
+                self._free.append(len(self._parameters))
+                self._parameters.append(None)
+            slot = self._of[id(parameter)] = self._free.pop()
+            self._parameters[slot] = parameter
         return slot
 
     def of(self, parameters: Iterable[Tensor]) -> tuple[int, ...]:
@@ -65,6 +81,15 @@ class Slots:
         found = dict.fromkeys(map(self._of.get, map(id, parameters)))
         found.pop(None, None)
         return tuple(slot for slot in found if slot is not None)
+
+    def release(self, kept: Iterable[int]) -> tuple[int, ...]:
+        """Let go of every parameter but those in these slots; what was let go."""
+        left = set(self._of.values()) - set(kept)
+        for slot in left:
+            del self._of[id(self._parameters[slot])]
+            self._parameters[slot] = None
+        self._free.extend(left)
+        return tuple(left)
 
 
 class Holding:
@@ -75,6 +100,8 @@ class Holding:
         names: their names.
         places: name -> index into the row.
         modules: module name -> indices into the row.
+        sharded: indices of those of which this rank holds a part only.
+        shares: for each of these, the weight of this rank's squares in the sum over ranks.
     """
 
     def __init__(self, optimizer: Optimizer, slots: Slots, names: ModuleNames) -> None:
@@ -91,6 +118,8 @@ class Holding:
         self.places = {name: place for place, name in enumerate(self.names)}
         self.place_of_slot = {slot: place for place, slot in enumerate(self.slots)}
         self.modules = _module_places(names.owned, slots, self.place_of_slot)
+        self.sharded = np.zeros(0, dtype=np.intp)
+        self.shares = np.zeros(0)
         # All modules' places one after another, and where each module begins: for one reduction over all.
         sizes = [len(places) for places in self.modules.values()]
         self.module_index = np.concatenate([*self.modules.values(), np.zeros(0, dtype=np.intp)])

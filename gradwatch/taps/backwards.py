@@ -13,45 +13,60 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-__all__ = ["BackwardTap"]
+__all__ = ["BackwardTap", "running_pass"]
+
+# torch's number of the backward pass that runs in this thread; -1 where none does.
+running_pass: Callable[[], int] = torch._C._current_graph_task_id
 
 
 class BackwardTap:
-    """Calls ``ended(slots)`` at the end of each backward pass that wrote a watched gradient.
+    """Calls ``ended(slots, task)`` at the end of each backward pass that wrote a watched gradient.
 
     Args:
-        ended: takes the slots written, in the order in which they were; must not raise.
+        ended: takes the slots written, in the order in which they were, and torch's number of the pass; must
+            not raise.
     """
 
     # Passes that ended in an exception never report; their notes are dropped when newer ones push them out.
     MOST_OPEN_PASSES = 16
 
-    def __init__(self, ended: Callable[[tuple[int, ...]], object]) -> None:
+    def __init__(self, ended: Callable[[tuple[int, ...], int], object]) -> None:
         self._ended = ended
         self._handles: dict[int, RemovableHandle] = {}
         # Keyed by the pass, not a flag: after an exception in backward a flag would stay set.
         self._written: dict[int, list[int]] = {}
 
-    def watch(self, parameters: Iterable[tuple[int, Tensor]]) -> None:
-        """Hook (slot, parameter) pairs; those that are hooked already or need no gradient are passed over."""
+    def watch(self, parameters: Iterable[tuple[int, Tensor]]) -> tuple[int, ...]:
+        """Hook (slot, parameter) pairs; those that are hooked already or need no gradient are passed over.
+
+        Returns:
+            The slots that were hooked now.
+        """
+        hooked = []
         for slot, parameter in parameters:
-            if slot not in self._handles and parameter.requires_grad:
+            if slot not in self._handles and parameter.requires_grad and parameter.is_leaf:
                 hook = self._hook(slot)
                 self._handles[slot] = parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
+                hooked.append(slot)
+        return tuple(hooked)
+
+    def unwatch(self, slots: Iterable[int]) -> None:
+        """Remove the hooks of these slots."""
+        for slot in slots:
+            handle = self._handles.pop(slot, None)
+            if handle is not None:
+                handle.remove()
 
     def close(self) -> None:
         """Remove every hook."""
-        for handle in self._handles.values():
-            handle.remove()
-        self._handles.clear()
+        self.unwatch(tuple(self._handles))
         self._written.clear()
 
     def _hook(self, slot: int) -> Callable[[Tensor], None]:
         written = self._written
-        current_pass = torch._C._current_graph_task_id
 
         def accumulated(_: Tensor) -> None:
-            task = current_pass()
+            task = running_pass()
             if task in written:
                 written[task].append(slot)
             else:
@@ -69,7 +84,7 @@ class BackwardTap:
         def end() -> None:
             slots = written.pop(task, None)
             if slots:
-                self._ended(tuple(dict.fromkeys(slots)))
+                self._ended(tuple(dict.fromkeys(slots)), task)
 
         try:
             queue(lambda: queue(end))

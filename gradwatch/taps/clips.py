@@ -7,6 +7,7 @@ long before: exchanging what the closure holds is seen by every caller and is un
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +24,10 @@ log = logging.getLogger("gradwatch")
 
 
 class ClipEvent(NamedTuple):
-    """One clipping call: what it was asked for."""
+    """One clipping call: what it was asked for.
+
+    ``parameters`` are as they were given, one that was given twice included.
+    """
 
     function: str
     limit: float
@@ -38,7 +42,7 @@ class ClipListener(Protocol):
         """The call is about to change the gradients."""
 
     def clipped(self, event: ClipEvent, norm_returned: Tensor | None) -> None:
-        """The call is done."""
+        """The call is done, and this is the norm that it returned."""
 
 
 class _Signature(NamedTuple):
@@ -46,14 +50,14 @@ class _Signature(NamedTuple):
 
     public_name: str
     limit: tuple[int, str]
-    norm_type: tuple[int, str] | None
+    norm_type: tuple[int, str] | None = None
 
 
 # By the name under which the module holds the wrapper.
 _FUNCTIONS = {
     "clip_grad_norm_": _Signature("clip_grad_norm_", (1, "max_norm"), (2, "norm_type")),
-    "clip_grad_value_": _Signature("clip_grad_value_", (1, "clip_value"), None),
-    "_clip_grads_with_norm_": _Signature("clip_grads_with_norm_", (1, "max_norm"), None),
+    "clip_grad_value_": _Signature("clip_grad_value_", (1, "clip_value")),
+    "_clip_grads_with_norm_": _Signature("clip_grads_with_norm_", (1, "max_norm")),
 }
 
 _lock = threading.Lock()
@@ -82,14 +86,41 @@ def stop_listening(listener: ClipListener) -> None:
 def _install(name: str, signature: _Signature) -> Callable[[], None]:
     wrapper = getattr(clip_grad, name, None)
     cell = _cell_of(wrapper)
-    if wrapper is None or cell is None:
-        log.warning("gradwatch does not see torch's %s: torch %s builds it otherwise.", name, torch.__version__)
-        return lambda: None
+    if cell is None:
+        return _install_in_modules(wrapper, name, signature)
     original = cell.cell_contents
     cell.cell_contents = _shim(original, signature)
 
     def restore() -> None:
         cell.cell_contents = original
+
+    return restore
+
+
+def _install_in_modules(wrapper: Any, name: str, signature: _Signature) -> Callable[[], None]:
+    """Where the wrapper is built otherwise: replace the names that torch's own modules give to it."""
+    if not callable(wrapper):
+        log.warning("gradwatch does not see torch's %s: torch %s has no such function.", name, torch.__version__)
+        return lambda: None
+    log.warning(
+        "gradwatch sees calls of torch's %s by the names in torch.nn.utils only, since torch %s builds it "
+        "otherwise than expected: a function imported before tracking began is not seen, its norms are.",
+        name,
+        torch.__version__,
+    )
+    places = [
+        (module, alias)
+        for module in (clip_grad, torch.nn.utils)
+        for alias in (name, signature.public_name)
+        if getattr(module, alias, None) is wrapper
+    ]
+    shim = functools.wraps(wrapper)(_shim(wrapper, signature))
+    for module, alias in places:
+        setattr(module, alias, shim)
+
+    def restore() -> None:
+        for module, alias in places:
+            setattr(module, alias, wrapper)
 
     return restore
 
@@ -135,6 +166,7 @@ def _read_call(
     limit = _argument(args, kwargs, signature.limit, None)
     norm_type = _argument(args, kwargs, signature.norm_type, 2.0) if signature.norm_type else None
     try:
+        # Where the limit is a tensor on a device this waits for it, as torch is about to do itself.
         limit = float(limit)
         norm_type = None if norm_type is None else float(norm_type)
     except (TypeError, ValueError):

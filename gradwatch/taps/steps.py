@@ -17,12 +17,16 @@ from torch.utils.hooks import RemovableHandle
 
 __all__ = ["StepTap"]
 
+_Call = tuple[tuple[Any, ...], dict[str, Any]]
+_Hook = Callable[[Optimizer, tuple[Any, ...], dict[str, Any]], _Call | None]
+
 
 class StepTap:
     """Calls ``consuming()`` when the gradients of a step are final, and ``stepped()`` after it.
 
-    With a closure the gradients are made inside the step: ``consuming`` comes after its first evaluation.
-    ``super().step()`` fires torch's hooks again inside the outer call; only the outer one counts.
+    With a closure the gradients are made inside the step: ``consuming`` comes after its first evaluation, or
+    after the step where the optimizer never evaluated it. ``super().step()`` fires torch's hooks again inside
+    the outer call; only the outer one counts.
 
     Args:
         optimizer: any ``torch.optim.Optimizer``.
@@ -39,41 +43,93 @@ class StepTap:
         # The frame of the outermost step. Its presence in the stack tells a nested call from a step that
         # ended in an exception, for which torch runs no post hook.
         self._outer: FrameType | None = None
+        self._consumed = False
+        self._stand_in: tuple[int, _Hook, _Hook] | None = None
         self._pre = optimizer.register_step_pre_hook(self._before)
         self._post = optimizer.register_step_post_hook(self._after)
 
     def stay_last(self) -> None:
         """Run after every pre hook that the user has added meanwhile; not to be called from a pre hook."""
-        hooks = cast("OrderedDict[int, Any]", self._optimizer._optimizer_step_pre_hooks)
-        if self._pre.id in hooks and next(reversed(hooks)) != self._pre.id:
-            hooks.move_to_end(self._pre.id)
+        if self._last_behind() is not None:
+            self._hooks.move_to_end(self._pre.id)
 
     def close(self) -> None:
         """Remove both hooks."""
         handles: tuple[RemovableHandle, ...] = (self._pre, self._post)
         for handle in handles:
             handle.remove()
+        self._take_back_stand_in()
         self._outer = None
 
-    def _before(
-        self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    @property
+    def _hooks(self) -> OrderedDict[int, _Hook]:
+        return cast("OrderedDict[int, _Hook]", self._optimizer._optimizer_step_pre_hooks)
+
+    def _before(self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call | None:
         frame = sys._getframe(1)
         if self._outer is not None and _is_running(self._outer, frame):
             return None
         self._outer = frame
+        self._consumed = False
+        self._take_back_stand_in()
+        last = self._last_behind()
+        if last is None:
+            return self._begin(args, kwargs)
+        self._stand_behind(last)
+        return None
+
+    def _last_behind(self) -> int | None:
+        """The last hook that runs behind this tap's; other trackers' taps change nothing and do not count."""
+        for place in reversed(self._hooks):
+            if place == self._pre.id:
+                return None
+            if not isinstance(getattr(self._hooks[place], "__self__", None), StepTap):
+                return place
+        return None
+
+    def _stand_behind(self, last: int) -> None:
+        """Begin behind a hook that the user has added since the last step.
+
+        Torch is iterating over the hooks, so that none can be added or moved now; the value of an entry can be
+        exchanged, and is put back at once when it has run.
+        """
+        hook = self._hooks[last]
+
+        def hook_and_begin(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call | None:
+            self._take_back_stand_in()
+            changed = hook(optimizer, args, kwargs)
+            begun = self._begin(*(changed or (args, kwargs)))
+            return begun or changed
+
+        self._stand_in = (last, hook, hook_and_begin)
+        self._hooks[last] = hook_and_begin
+
+    def _take_back_stand_in(self) -> None:
+        if self._stand_in is not None:
+            (place, hook, stand_in), self._stand_in = self._stand_in, None
+            if self._hooks.get(place) is stand_in:
+                self._hooks[place] = hook
+
+    def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call | None:
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if not callable(closure):
-            self._consuming()
+            self._consume()
             return None
-        watched = _after_first_call(closure, self._consuming)
+        watched = _after_first_call(closure, self._consume)
         if "closure" in kwargs:
             return args, {**kwargs, "closure": watched}
         return (args[0], watched, *args[2:]), kwargs
 
+    def _consume(self) -> None:
+        self._consumed = True
+        self._consuming()
+
     def _after(self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._outer is not None and sys._getframe(1) is self._outer:
             self._outer = None
+            if not self._consumed:
+                # The closure was never evaluated: the step took the gradients as they were, and still are.
+                self._consume()
             self._stepped()
             self.stay_last()
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from gradwatch.measure.rows import BY_VALUE, Row, SeenClip, record_of
+from gradwatch.measure.rows import BY_VALUE, Clip, Row, record_of
 from gradwatch.measure.slots import Holding, ModuleNames, Slots
 from gradwatch.records import StepRecord, clip_ratio
 
@@ -30,12 +30,12 @@ def record(
     before: list[float],
     after: list[float] | None = None,
     missing: tuple[int, ...] = (),
-    clips: tuple[SeenClip, ...] = (),
+    clips: tuple[Clip, ...] = (),
 ) -> StepRecord:
     there = np.array([place not in missing for place in range(len(before))])
     norms = np.where(there, before, 0.0)
     final = norms if after is None else np.where(there, after, 0.0)
-    return record_of("optimizer", 1, held, Row(norms, there, final, there, 1, list(clips)))
+    return record_of("optimizer", 1, held, Row(norms, there, final, there, 1_700_000_000.0, 1, list(clips)))
 
 
 @settings(max_examples=100, deadline=None)
@@ -132,9 +132,9 @@ def test_modules_may_overlap() -> None:
 
 def test_clip_calls_are_held_to_the_gradients_they_were_given() -> None:
     clips = (
-        SeenClip("clip_grad_norm_", 2.0, 2.0, 5.0, (0, 1)),
-        SeenClip("clip_grad_norm_", math.inf, 2.0, 17.0, (4, 5)),
-        SeenClip(BY_VALUE, 0.5, None, None, (0,)),
+        Clip("clip_grad_norm_", 2.0, 2.0, 5.0, (0, 1)),
+        Clip("clip_grad_norm_", math.inf, 2.0, 17.0, (4, 5)),
+        Clip(BY_VALUE, 0.5, None, None, (0,)),
     )
     made = record(three(), [3.0, 4.0, 5.0, 12.0, 8.0, 15.0], [1.2, 1.6, 5.0, 12.0, 8.0, 15.0], clips=clips)
     assert [(c.scope_before, pytest.approx(c.scope_after)) for c in made.clips] == [
@@ -147,7 +147,7 @@ def test_clip_calls_are_held_to_the_gradients_they_were_given() -> None:
 
 
 def test_the_tightest_limit_is_reported_and_clipped_is_decided_call_by_call() -> None:
-    clips = tuple(SeenClip("clip_grad_norm_", limit, 2.0, 5.0, (0, 1)) for limit in (7.0, 6.0))
+    clips = tuple(Clip("clip_grad_norm_", limit, 2.0, 5.0, (0, 1)) for limit in (7.0, 6.0))
     made = record(three(), [3.0, 4.0, 0.0, 0.0, 0.0, 0.0], clips=clips)
     assert (made.max_norm, made.clipped) == (6.0, False)
 
@@ -155,5 +155,5 @@ def test_the_tightest_limit_is_reported_and_clipped_is_decided_call_by_call() ->
 def test_without_clipping_there_is_no_limit() -> None:
     made = record(three(), [1.0] * 6)
     assert (made.max_norm, made.clipped, made.clips) == (None, False, ())
-    only_value = record(three(), [1.0] * 6, clips=(SeenClip(BY_VALUE, 0.1, None, None, (0,)),))
+    only_value = record(three(), [1.0] * 6, clips=(Clip(BY_VALUE, 0.1, None, None, (0,)),))
     assert (only_value.max_norm, only_value.clipped) == (None, False)

@@ -15,7 +15,7 @@ from gradwatch.taps.backwards import BackwardTap
 class Told:
     def __init__(self, *parameters: Tensor) -> None:
         self.passes: list[tuple[int, ...]] = []
-        self.tap = BackwardTap(self.passes.append)
+        self.tap = BackwardTap(lambda slots, _: self.passes.append(slots))
         self.tap.watch(enumerate(parameters))
 
 
@@ -35,7 +35,7 @@ def test_one_pass_is_told_once_with_what_it_wrote() -> None:
 def test_the_gradients_are_there_when_it_is_told() -> None:
     p, q, _ = three()
     seen: list[bool] = []
-    tap = BackwardTap(lambda slots: seen.append(p.grad is not None and q.grad is not None))
+    tap = BackwardTap(lambda slots, _: seen.append(p.grad is not None and q.grad is not None))
     tap.watch([(0, p), (1, q)])
     (p * q).sum().backward()
     assert seen == [True]

@@ -1,0 +1,253 @@
+"""From the events of a training loop to the records of its steps: the taps and the measuring, put together.
+
+The observer decides what is measured at which event. It knows nothing of verdicts and sinks: each record goes to
+one function.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from gradwatch.measure.following import NO_PASS, Followed, Marks
+from gradwatch.measure.meter import Meter
+from gradwatch.measure.ring import BEFORE
+from gradwatch.measure.slots import ModuleNames, Slots
+from gradwatch.measure.steps import SeenClip, Step
+from gradwatch.measure.waiting import Waiting
+from gradwatch.records import StepRecord
+from gradwatch.taps import clips, scaler
+from gradwatch.taps.backwards import BackwardTap, running_pass
+from gradwatch.taps.clips import ClipEvent
+from gradwatch.taps.guard import Guard
+from gradwatch.taps.steps import StepTap
+
+__all__ = ["Observer"]
+
+
+class Observer:
+    """Sees every step of some optimizers and reports each once its numbers are there.
+
+    Args:
+        optimizers: by name.
+        names: the report's lines.
+        every: measure each n-th step of each optimizer.
+        report: takes each record, oldest first.
+    """
+
+    def __init__(
+        self,
+        optimizers: Mapping[str, Optimizer],
+        names: ModuleNames,
+        every: int,
+        report: Callable[[StepRecord], object],
+    ) -> None:
+        self.guard = Guard()
+        self._slots = Slots()
+        self.followed = {
+            name: Followed(name, optimizer, self._slots, names, every, number * Followed.NOTES)
+            for number, (name, optimizer) in enumerate(optimizers.items())
+        }
+        self._marks = Marks()
+        self._meter = Meter(self._slots, notes=len(optimizers) * Followed.NOTES)
+        self._waiting = Waiting(self._meter)
+        self._report = report
+        # Optimizers may be stepped from several threads; the lock is re-entrant for alerts' callbacks.
+        self._lock = threading.RLock()
+        self._reporting = False
+        self._active = False
+        self._backward_tap = BackwardTap(self.guard.around(self._backward_ended))
+        self._step_taps: list[StepTap] = []
+        self._listener = _Listener(self, self.guard)
+        self._finish = self.guard.around(self._finished)
+
+    @property
+    def dropped_steps(self) -> int:
+        """Steps without a record, since other ranks did not give their share."""
+        return self._waiting.dropped
+
+    def start(self) -> None:
+        """Hook everything."""
+        self._active = True
+        around = self.guard.around
+        for followed in self.followed.values():
+            self._backward_tap.watch(followed.parameters())
+            consuming, stepped = partial(self._consuming, followed), partial(self._stepped, followed)
+            self._step_taps.append(StepTap(followed.optimizer, around(consuming), around(stepped)))
+        clips.listen(self._listener)
+        scaler.listen(self._listener)
+
+    def stop(self, normally: bool) -> None:
+        """Remove every hook, and report what is left.
+
+        Args:
+            normally: the loop ended by itself: other ranks may be waited for.
+        """
+        clips.stop_listening(self._listener)
+        scaler.stop_listening(self._listener)
+        for tap in self._step_taps:
+            tap.close()
+        self._backward_tap.close()
+        if self._active:
+            self._active = False
+            self._finish(normally)
+
+    def catch_up(self) -> None:
+        """Report all that was measured so far: waits for the devices."""
+        if self._active:
+            with self._lock:
+                self._report_all(self._waiting.awaited())
+
+    def steps(self) -> dict[str, int]:
+        """Steps so far by optimizer."""
+        return {name: followed.steps for name, followed in self.followed.items()}
+
+    def go_on_from(self, steps: Mapping[str, int]) -> None:
+        """Count on from these steps."""
+        for name, followed in self.followed.items():
+            followed.steps = steps[name]
+
+    # What the taps call, in the training thread.
+
+    def _backward_ended(self, slots: tuple[int, ...], backward_pass: int) -> None:
+        with self._lock:
+            touched = [f for f in self.followed.values() if f.holds_any(slots)]
+            for followed in touched:
+                followed.backward_ran(backward_pass)
+            waiting = [f for f in touched if f.due and not f.has_stepped_in(backward_pass)]
+            if waiting:
+                self._measure_written(slots, waiting, backward_pass)
+        for tap in self._step_taps:
+            tap.stay_last()
+
+    def _measure_written(self, slots: tuple[int, ...], waiting: list[Followed], backward_pass: int) -> None:
+        # What an optimizer has consumed within this pass may be gone; what another still waits for is not.
+        written = tuple(slot for slot in slots if any(slot in f.holding.place_of_slot for f in waiting))
+        unhooked = self._backward_tap.watch(pair for f in waiting for pair in f.parameters())
+        self._measure((*written, *(slot for slot in unhooked if slot not in written)), backward_pass)
+        for followed in waiting:
+            unwritten = followed.left_unwritten(slots, self._marks)
+            if unwritten:
+                # Zeroed since an earlier pass wrote it, or still what that pass left.
+                present = self._meter.zeros_forgotten(unwritten)
+                self._marks.measured(unwritten, present, backward_pass)
+
+    def _measure(self, slots: tuple[int, ...], backward_pass: int = NO_PASS) -> None:
+        self._marks.next_event(len(self._slots))
+        self._marks.measured(slots, self._meter.measure(BEFORE, slots), backward_pass)
+
+    def clipping(self, event: ClipEvent) -> None:
+        """A clip call is about to change gradients: measure what nothing has measured yet."""
+        with self._lock:
+            self._marks.next_event(len(self._slots))
+            slots = self._slots.of(event.parameters)
+            if len(slots) < len(event.parameters):
+                self._refresh(self.followed.values())
+                slots = self._slots.of(event.parameters)
+            for followed in self.followed.values():
+                missing = followed.not_yet_measured(slots, self._marks) if followed.due else ()
+                if missing:
+                    self._measure(missing, running_pass())
+            self._marks.next_event(len(self._slots))
+            self._marks.clipped(slots)
+
+    def clipped(self, event: ClipEvent, norm: Tensor | None) -> None:
+        """It is done."""
+        with self._lock:
+            slots = self._slots.of(event.parameters)
+            repeated = self._slots.of(_repeated(event.parameters))
+            for followed in self.followed.values():
+                if followed.due and followed.holds_any(slots):
+                    clip = SeenClip(event.function, event.limit, event.norm_type, slots, repeated)
+                    followed.clip_seen(clip, norm, self._meter)
+
+    def unscaled(self, optimizer: Optimizer, scale: Tensor) -> None:
+        """A GradScaler has divided the gradients of an optimizer."""
+        with self._lock:
+            for followed in self._followed_of(optimizer):
+                followed.unscaled(scale, self._meter)
+                if followed.due:
+                    self._measure(followed.holding.slots)
+
+    def scaler_stepping(self, optimizer: Optimizer) -> None:
+        """A GradScaler lets an optimizer step, or leaves it out."""
+        with self._lock:
+            for followed in self._followed_of(optimizer):
+                followed.steps_before_scaler = followed.steps
+
+    def scaler_stepped(self, optimizer: Optimizer) -> None:
+        """The GradScaler is done; an optimizer that has not stepped was left out."""
+        with self._lock:
+            for followed in self._followed_of(optimizer):
+                if followed.steps == followed.steps_before_scaler:
+                    self._marks.next_event(len(self._slots))
+                    self._take(followed.skipped(self._marks, self._meter))
+
+    def _consuming(self, followed: Followed) -> None:
+        with self._lock:
+            self._refresh([followed])
+            self._marks.next_event(len(self._slots))
+            followed.consume(self._marks, self._meter, running_pass())
+
+    def _stepped(self, followed: Followed) -> None:
+        with self._lock:
+            self._take(followed.stepped(self._marks))
+
+    def _followed_of(self, optimizer: Optimizer) -> Iterator[Followed]:
+        return (followed for followed in self.followed.values() if followed.optimizer is optimizer)
+
+    def _refresh(self, several: Iterable[Followed]) -> None:
+        changed = [followed for followed in several if followed.refresh()]
+        if changed:
+            released = self._slots.release({slot for f in self.followed.values() for slot in f.holding.slots})
+            self._backward_tap.unwatch(released)
+            self._marks.next_event(len(self._slots))
+            self._marks.forget(released)
+            for followed in changed:
+                self._backward_tap.watch(followed.parameters())
+
+    def _take(self, step: Step | None) -> None:
+        if step is not None:
+            self._waiting.put(step)
+            self._report_all(self._waiting.arrived())
+
+    def _finished(self, normally: bool) -> None:
+        with self._lock:
+            self._report_all(self._waiting.finish(normally))
+
+    def _report_all(self, records: Iterable[StepRecord]) -> None:
+        # An alert's callback may read the watch, which catches up: it must not overtake what is reported now.
+        if self._reporting:
+            return
+        self._reporting = True
+        try:
+            for record in records:
+                self._report(record)
+        finally:
+            self._reporting = False
+
+
+class _Listener:
+    """What the clip and the scaler tap talk to: the observer, made harmless."""
+
+    def __init__(self, observer: Observer, guard: Guard) -> None:
+        self.clipping = guard.around(observer.clipping)
+        self.clipped = guard.around(observer.clipped)
+        self.unscaled = guard.around(observer.unscaled)
+        self.stepping = guard.around(observer.scaler_stepping)
+        self.stepped = guard.around(observer.scaler_stepped)
+
+
+def _repeated(parameters: Iterable[Tensor]) -> list[Tensor]:
+    """Those that are given more than once."""
+    seen: set[int] = set()
+    repeated = []
+    for parameter in parameters:
+        if id(parameter) in seen:
+            repeated.append(parameter)
+        seen.add(id(parameter))
+    return repeated

@@ -1,0 +1,119 @@
+"""What a GradScaler does: it divides the gradients by its scale, and leaves a step out where one is not finite.
+
+Three inner methods of the class are replaced while a tracker is active. They are always looked up on the scaler,
+so that a ``step = scaler.step`` bound long before is seen too. A fused optimizer unscales inside its own step;
+its tensors ``grad_scale`` and ``found_inf`` say how, and no tap is needed.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+__all__ = ["ScalerListener", "listen", "stop_listening"]
+
+log = logging.getLogger("gradwatch")
+
+
+class ScalerListener(Protocol):
+    """Told of what every GradScaler in the process does; no method may raise."""
+
+    def unscaled(self, optimizer: Optimizer, scale: Tensor) -> None:
+        """The gradients of this optimizer were divided by the scale."""
+
+    def stepping(self, optimizer: Optimizer) -> None:
+        """The optimizer steps now, or is left out."""
+
+    def stepped(self, optimizer: Optimizer) -> None:
+        """It has stepped, or was left out."""
+
+
+_lock = threading.Lock()
+_listeners: list[ScalerListener] = []
+_undo: list[Callable[[], None]] = []
+_checking = threading.local()
+
+
+def listen(listener: ScalerListener) -> None:
+    """Tell a listener of every GradScaler from now on."""
+    with _lock:
+        if not _listeners:
+            _install()
+        _listeners.append(listener)
+
+
+def stop_listening(listener: ScalerListener) -> None:
+    """Tell it no more; with the last one torch is restored exactly as it was."""
+    with _lock:
+        if listener in _listeners:
+            _listeners.remove(listener)
+        while _undo and not _listeners:
+            _undo.pop()()
+
+
+def _install() -> None:
+    for kind in _scaler_classes():
+        for name, make in _SHIMS.items():
+            if name in vars(kind):
+                _replace(kind, name, make)
+            elif kind is torch.amp.GradScaler:
+                log.warning("gradwatch does not see GradScaler.%s: torch %s has none.", name, torch.__version__)
+
+
+def _scaler_classes() -> list[type]:
+    """GradScaler, and FSDP's own, which unscales in its own way, where somebody has imported it."""
+    sharded = sys.modules.get("torch.distributed.fsdp.sharded_grad_scaler")
+    return [torch.amp.GradScaler, *([sharded.ShardedGradScaler] if sharded is not None else [])]
+
+
+def _replace(kind: type, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    original = vars(kind)[name]
+    setattr(kind, name, make(original))
+    _undo.append(lambda: setattr(kind, name, original))
+
+
+def _unscaling(original: Callable[..., Any]) -> Callable[..., Any]:
+    def _unscale_grads_(scaler: Any, optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
+        returned = original(scaler, optimizer, *args, **kwargs)
+        scale = getattr(scaler, "_scale", None)
+        # A check for Inf alone goes the same way with a scale of 1, and divides nothing.
+        if isinstance(scale, Tensor) and not getattr(_checking, "now", False):
+            for listener in tuple(_listeners):
+                listener.unscaled(optimizer, scale)
+        return returned
+
+    return _unscale_grads_
+
+
+def _check(original: Callable[..., Any]) -> Callable[..., Any]:
+    def _check_inf_per_device(scaler: Any, optimizer: Optimizer) -> Any:
+        _checking.now = True
+        try:
+            return original(scaler, optimizer)
+        finally:
+            _checking.now = False
+
+    return _check_inf_per_device
+
+
+def _step(original: Callable[..., Any]) -> Callable[..., Any]:
+    def _maybe_opt_step(scaler: Any, optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
+        listeners = tuple(_listeners)
+        for listener in listeners:
+            listener.stepping(optimizer)
+        returned = original(scaler, optimizer, *args, **kwargs)
+        for listener in listeners:
+            listener.stepped(optimizer)
+        return returned
+
+    return _maybe_opt_step
+
+
+_SHIMS = {"_unscale_grads_": _unscaling, "_check_inf_per_device": _check, "_maybe_opt_step": _step}
