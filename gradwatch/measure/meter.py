@@ -8,6 +8,7 @@ selections again and again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -50,11 +51,15 @@ class Meter:
     def __init__(self, slots: Slots, notes: int = 0) -> None:
         self._slots = slots
         self._notes = notes
-        self.scratch = Scratch()
         self._plans: dict[tuple[int, ...], _Plan] = {}
         self.boards: list[Board] = []
         self.sides = np.zeros((2, len(slots)))
         self.place = np.full(len(slots), _HOST)
+
+    @cached_property
+    def scratch(self) -> Scratch:
+        """Where the host squares; made when the first gradient turns out to be there."""
+        return Scratch()
 
     def measure(self, side: int, selection: tuple[int, ...]) -> BoolArray:
         """Measure the gradients of these slots; whether there is one."""
@@ -154,7 +159,8 @@ class _Plan:
         host = np.flatnonzero(self._where == _HOST)
         self._host_places = self._places[host]
         self._host_indices: list[int] = host.tolist()
-        self._host = HostPlan([gradients[index] for index in self._host_indices], meter.scratch)
+        on_host = [gradients[index] for index in self._host_indices]
+        self._host = HostPlan(on_host, meter.scratch) if on_host else None
         self._parts = [self._part_on(number) for number in sorted(set(self._where.tolist()) - {_HOST})]
 
     def fits(self, gradients: list[Tensor]) -> bool:
@@ -168,7 +174,7 @@ class _Plan:
             RuntimeError: a gradient has changed its form since the plan was made.
         """
         meter = self._meter
-        if self._host_indices:
+        if self._host is not None:
             on_host = gradients if self._all_on_host else [gradients[index] for index in self._host_indices]
             meter.sides[side, self._host_places] = self._host.norms(on_host)
         for board, indices, places in self._parts:

@@ -59,7 +59,7 @@ class Guard:
         return guarded
 
     def _capturing(self) -> bool:
-        if not (torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()):
+        if not (torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()):  # type: ignore[no-untyped-call]
             return False
         if "capture" not in self._logged:
             self._logged.add("capture")

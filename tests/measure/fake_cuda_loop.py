@@ -1,0 +1,66 @@
+"""A loop on a CUDA device that is not there; prints what it made of it. Run by ``test_no_host_read``.
+
+Autograd wants a real device, so that gradients are set by hand. With the name of a read as its argument, that
+read is put into the measuring: the control.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import gradwatch
+from gradwatch.measure import meter, ring
+from tests.measure.copies import Copies
+
+READS = {"cpu": Tensor.cpu, "item": lambda t: t.sum().item(), "tolist": Tensor.tolist}
+
+
+class Never:
+    """The event of a device that never gets there."""
+
+    def query(self) -> bool:
+        return False
+
+    def synchronize(self) -> None:
+        raise RuntimeError("the loop has waited")
+
+
+def put_in(read: str) -> None:
+    write = meter.write_norms
+
+    def reading(out: Tensor, places: Tensor, tensors: list[Tensor]) -> None:
+        write(out, places, tensors)
+        READS[read](out)
+
+    meter.write_norms = reading
+
+
+def train() -> None:
+    parameters = [nn.Parameter(torch.empty(shape, device="cuda")) for shape in ((4, 3), (3,), (), (0,))]
+    parameters.append(nn.Parameter(torch.empty(5, dtype=torch.bfloat16, device="cuda")))
+    optimizer = torch.optim.SGD(parameters, lr=0.1, foreach=True)
+    with gradwatch.track(optimizer) as watch:
+        for step in range(40):
+            for parameter in parameters[step % 2 :]:
+                parameter.grad = torch.empty_like(parameter)
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0, foreach=False)
+            optimizer.step()
+        print(
+            f"errors={watch.health().internal_errors} blocks={len(copies.passing)} waiting={len(copies.waiting)}"
+        )
+        # The values that leaving the `with` would report do not exist.
+        watch._observer._waiting._steps.clear()
+
+
+ring.recorded_event = lambda device: Never()
+if len(sys.argv) > 1:
+    put_in(sys.argv[1])
+with FakeTensorMode(), torch.no_grad(), Copies() as copies:
+    train()

@@ -1,0 +1,138 @@
+"""Nothing on the way of a step reads a device: proved without one, by tensors that have no values to be read.
+
+A fake tensor raises at ``.item()``, ``bool()`` and ``float()``; ``Copies`` sees what else could bring numbers to
+the host. Each proof has a control: the same loop with one host read put in must fail it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import gradwatch
+from gradwatch.measure import meter, ring
+from gradwatch.measure.following import Followed
+from gradwatch.records import Health
+from tests.measure.copies import Copies
+
+STEPS = 40
+
+
+def clipped_steps() -> Health:
+    model = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    with gradwatch.track(optimizer, model) as watch:
+        for step in range(STEPS):
+            optimizer.zero_grad()
+            model(torch.randn(4, 8)).square().mean().backward()
+            if step % 2:
+                (model(torch.randn(4, 8)).square().mean()).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+            optimizer.step()
+        return watch.health()
+
+
+def scaled_steps() -> Health:
+    """A fused optimizer unscales inside its own step; what it found is a number on the device."""
+    model = nn.Linear(8, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, fused=True)
+    with gradwatch.track(optimizer, model) as watch:
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            model(torch.randn(4, 8)).mean().backward()
+            optimizer.grad_scale, optimizer.found_inf = torch.full((), 8.0), torch.zeros(())  # type: ignore[attr-defined]
+            optimizer.step()
+        return watch.health()
+
+
+def partly_written_steps() -> Health:
+    first, second = nn.Linear(8, 1), nn.Linear(8, 1)
+    optimizer = torch.optim.SGD([*first.parameters(), *second.parameters()], lr=0.1)
+    with gradwatch.track(optimizer, {"first": first, "second": second}) as watch:
+        for _ in range(STEPS):
+            optimizer.zero_grad(set_to_none=False)
+            (first(torch.randn(4, 8)) + second(torch.randn(4, 8))).mean().backward()
+            optimizer.zero_grad(set_to_none=False)
+            first(torch.randn(4, 8)).mean().backward()
+            optimizer.step()
+        return watch.health()
+
+
+LOOPS = [clipped_steps, scaled_steps, partly_written_steps]
+
+
+@pytest.fixture
+def far_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that never catches up: the loop has to go on all the same."""
+    monkeypatch.setattr(ring.Landing, "ready", lambda _: False)
+
+
+def reads_of(loop: Callable[[], Health]) -> int:
+    """Reads that were tried, and copies that waited."""
+    with FakeTensorMode(), Copies() as copies:
+        return loop().internal_errors + len(copies.waiting)
+
+
+@pytest.mark.usefixtures("far_behind")
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_step_needs_no_value(loop: Callable[[], Health]) -> None:
+    assert reads_of(loop) == 0
+
+
+def reading_note(self: meter.Meter, number: Tensor, column: int) -> float:
+    return float(number)
+
+
+def reading_write(out: Tensor, places: Tensor, tensors: list[Tensor]) -> None:
+    if torch.stack([t.norm() for t in tensors]).sum() > 0:
+        out.zero_()
+
+
+def reading_consume(self: Followed, marks: Any, *_: Any) -> None:
+    [p.grad.norm().item() for _, p in self.parameters() if p.grad is not None]
+
+
+CONTROLS = [
+    (meter.Meter, "note", reading_note),
+    (meter, "write_norms", reading_write),
+    (Followed, "consume", reading_consume),
+    (meter, "on_host", lambda _: True),
+]
+
+
+@pytest.mark.usefixtures("far_behind")
+@pytest.mark.parametrize(("owner", "name", "reading"), CONTROLS)
+def test_a_value_that_is_read_is_noticed(
+    owner: Any, name: str, reading: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner, name, reading)
+    assert reads_of(clipped_steps) > 0
+
+
+def on_fake_cuda(*arguments: str) -> subprocess.CompletedProcess[str]:
+    # In a process of its own: fake CUDA tensors leave torch believing that there is a device.
+    script = Path(__file__).with_name("fake_cuda_loop.py")
+    return subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True)
+
+
+def test_on_a_fake_cuda_device_only_full_blocks_are_copied_and_nothing_waits() -> None:
+    ran = on_fake_cuda()
+    assert ran.returncode == 0, ran.stderr
+    # 40 steps are two full blocks of 16.
+    assert ran.stdout.split() == ["errors=0", "blocks=2", "waiting=0"], ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize("read", ["cpu", "item", "tolist"])
+def test_on_a_fake_cuda_device_a_read_is_noticed(read: str) -> None:
+    ran = on_fake_cuda(read)
+    assert ran.returncode == 0, ran.stderr
+    errors, _, waiting = ran.stdout.split()
+    assert (errors, waiting) != ("errors=0", "waiting=0")
