@@ -8,6 +8,7 @@ from typing import Any
 
 from gradwatch.judge.baseline import Baseline
 from gradwatch.judge.rule import Finding
+from gradwatch.judge.wording import listed
 from gradwatch.records import Severity, StepRecord
 
 __all__ = ["Explosion", "NonFinite"]
@@ -34,16 +35,23 @@ class NonFinite:
         bad = record.nonfinite
         if not bad:
             return
-        names = ", ".join(bad[: self._named]) + (
-            f" and {len(bad) - self._named} more" if len(bad) > self._named else ""
-        )
+        what = f"NaN or Inf in the gradient of {listed(bad, self._named)}"
         if record.skipped:
-            message = f"NaN or Inf in the gradient of {names}; the step was skipped and changed nothing"
+            message = f"{what}; the step was skipped and changed nothing"
             severity: Severity = "warning"
         else:
-            message = f"NaN or Inf in the gradient of {names}; the optimizer has consumed it"
+            message = f"{what}; the optimizer has consumed it{_what_clipping_made_of_it(record)}"
             severity = "critical"
         yield Finding(None, float(len(bad)), 0.0, message, severity)
+
+
+def _what_clipping_made_of_it(record: StepRecord) -> str:
+    """Torch's norm is then Inf or NaN, and its clipping multiplies all the other gradients by 0 or NaN."""
+    norms = [clip.norm_returned for clip in record.clips if clip.norm_returned is not None]
+    rest = math.hypot(*(n.norm_before for n in record.parameters.values() if math.isfinite(n.norm_before)))
+    if all(map(math.isfinite, norms)) or rest == 0.0:
+        return ""
+    return f", and by a norm of {norms[0]} torch's clipping erased the finite rest, whose true norm is {rest:.6g}"
 
 
 class Explosion:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from gradwatch.judge.baseline import Baseline
 from gradwatch.judge.judge import Judge
 from gradwatch.judge.rule import Rule
 from gradwatch.records import Alert, ClipCall, GroupNorms, StepRecord
-from gradwatch.rules import ClipBroken, Explosion, NonFinite, Zero
+from gradwatch.rules import ClipBroken, ClipOverflow, Explosion, NonFinite, Zero
 from tests.made_up import record
 
 NAN = math.nan
@@ -33,7 +34,7 @@ def said(rule: Rule, *norms: float, **other: Any) -> list[tuple[str, int]]:
 
 def test_the_defaults_are_new_each_time_and_named_as_documented() -> None:
     one, other = gradwatch.default_rules(), gradwatch.default_rules()
-    assert [rule.id for rule in one] == ["nonfinite", "explosion", "zero", "clip-broken"]
+    assert [rule.id for rule in one] == ["nonfinite", "explosion", "zero", "clip-broken", "clip-overflow"]
     assert all(a is not b for a, b in zip(one, other, strict=True))
     assert all(rule.severity == "critical" for rule in one)
 
@@ -243,6 +244,62 @@ def test_clip_broken_takes_a_bare_limit_too() -> None:
     (alert,) = broken(after=1.5, max_norm=1.0)
     assert (alert.value, alert.threshold) == (1.5, 1.0)
     assert broken(after=1.0, max_norm=1.0) == []
+
+
+def test_a_tied_parameter_given_twice_is_told_with_the_true_norm() -> None:
+    (alert,) = broken(call(0.5, norm_returned=7.07, repeated=("encoder.weight",)))
+    assert alert.severity == "critical"
+    assert "encoder.weight was given to clip_grad_norm_ more than once" in alert.message
+    assert "7.07 where the true one is 5" in alert.message
+    assert "down to a norm of 0.5" in alert.message
+
+
+def test_a_tied_parameter_given_twice_below_the_limit_is_a_warning() -> None:
+    (alert,) = broken(call(5.0, limit=10.0, norm_returned=7.07, repeated=("w",)))
+    assert (alert.severity, alert.value, alert.threshold) == ("warning", 7.07, 10.0)
+    assert "down to" not in alert.message
+
+
+def test_a_norm_that_underflowed_is_told() -> None:
+    (alert,) = broken(call(1e-23, norm_returned=0.0, scope_before=1e-23))
+    assert alert.severity == "warning"
+    assert "a norm of 0 for gradients whose true norm is 1e-23" in alert.message
+    assert broken(call(0.0, norm_returned=0.0, scope_before=0.0)) == []
+
+
+def test_of_two_faults_the_graver_is_told() -> None:
+    (alert,) = broken(call(1e-23, norm_returned=0.0, scope_before=1e-23), call(3.0))
+    assert (alert.severity, alert.value) == ("critical", 3.0)
+
+
+# clip-overflow
+
+
+def test_clip_overflow_fires_where_torchs_norm_of_finite_gradients_is_inf() -> None:
+    erased = call(0.0, norm_returned=math.inf, scope_before=2.8e19)
+    (alert,) = alerts(ClipOverflow(), [record(1, 2.8e19, 0.0, clips=(erased,))])
+    assert (alert.rule, alert.severity, alert.value, alert.threshold) == ("clip-overflow", "critical", 2.8e19, 1.0)
+    assert "whose true norm is 2.8e+19" in alert.message
+    assert "erased the update" in alert.message
+
+
+def test_clip_overflow_is_silent_where_the_norm_is_inf_in_truth_or_finite_for_torch() -> None:
+    for calls in (
+        call(NAN, norm_returned=math.inf, scope_before=math.inf),
+        call(1.0),
+        call(1.0, norm_returned=None),
+    ):
+        assert alerts(ClipOverflow(), [record(1, 5.0, 1.0, clips=(calls,))]) == []
+
+
+def test_one_inf_is_told_with_what_clipping_made_of_the_rest() -> None:
+    parameters = {"a": GroupNorms(math.inf, NAN), "b": GroupNorms(3.0, 0.0), "c": GroupNorms(4.0, 0.0)}
+    calls = (call(NAN, norm_returned=math.inf, scope_before=math.inf),)
+    made = record(1, math.inf, NAN, nonfinite=("a",), parameters=parameters, clips=calls)
+    (alert,) = alerts(NonFinite(), [made])
+    assert "by a norm of inf torch's clipping erased the finite rest, whose true norm is 5" in alert.message
+    (alert,) = alerts(NonFinite(), [replace(made, clips=())])
+    assert "clipping" not in alert.message
 
 
 # The baseline itself

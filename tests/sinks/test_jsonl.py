@@ -106,7 +106,16 @@ def test_a_sink_can_be_opened_again_and_closed_twice(tmp_path):
 names = st.text(st.characters(), max_size=8)
 floats = st.floats()
 norms = st.builds(GroupNorms, floats, floats)
-clips = st.builds(ClipCall, names, floats, st.none() | floats, st.none() | floats, st.none() | floats)
+clips = st.builds(
+    ClipCall,
+    names,
+    floats,
+    st.none() | floats,
+    st.none() | floats,
+    st.none() | floats,
+    st.none() | floats,
+    st.lists(names, max_size=2).map(tuple),
+)
 records = st.builds(
     StepRecord,
     optimizer=names,
@@ -159,6 +168,8 @@ def step_of(line):
     """The record as a reader of the documentation alone would build it."""
     fields = numbers(line, "time", "norm_before", "norm_after", "clip_ratio", "max_norm", "loss_scale")
     calls = ("limit", "norm_type", "norm_returned", "scope_before", "scope_after")
+    for call in fields["clips"]:
+        call["repeated"] = tuple(call["repeated"])
     fields["clips"] = tuple(ClipCall(**numbers(call, *calls)) for call in fields["clips"])
     for name in ("modules", "parameters"):
         fields[name] = group_norms(fields[name])
