@@ -168,10 +168,13 @@ class Observer:
     def unscaled(self, optimizer: Optimizer, scale: Tensor) -> None:
         """A GradScaler has divided the gradients of an optimizer."""
         with self._lock:
+            self._marks.next_event(len(self._slots))
             for followed in self._followed_of(optimizer):
                 followed.unscaled(scale, self._meter)
                 if followed.due:
-                    self._measure(followed.holding.slots)
+                    clipped = followed.clipped_already(self._marks)
+                    self._meter.divide(clipped, scale)
+                    self._measure(tuple(slot for slot in followed.holding.slots if slot not in set(clipped)))
 
     def scaler_stepping(self, optimizer: Optimizer) -> None:
         """A GradScaler lets an optimizer step, or leaves it out."""

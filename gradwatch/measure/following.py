@@ -144,6 +144,13 @@ class Followed:
         waiting &= ~np.isin(held, np.array(slots, dtype=np.intp))
         return tuple(held[waiting].tolist())  # numpy: no device is read
 
+    def clipped_already(self, marks: Marks) -> tuple[int, ...]:
+        """What was given to a clip call after it was measured: the norm before is not to be had any more."""
+        held = self.holding.slot_array
+        at = marks.measured_at[held]
+        clipped = (at > self._stepped_at) & (marks.clipped_at[held] > at)
+        return tuple(held[clipped].tolist())  # numpy: no device is read
+
     def clip_seen(self, clip: SeenClip, norm: Tensor | None, meter: Meter) -> None:
         """A clipping call was given some of its gradients, and returned this norm."""
         column = self._FIRST_CLIP + len(self._clips)

@@ -7,7 +7,7 @@ selections again and again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple, cast
 
@@ -84,13 +84,19 @@ class Meter:
         places = np.array(selection, dtype=np.intp)
         zeroed = places[(self.sides[AFTER, places] == 0) & (self.place[places] == _HOST)]
         self.sides[BEFORE, zeroed] = 0.0
-        for number, board in enumerate(self.boards):
-            there = places[self.place[places] == number]
-            if len(there):
-                board.zeros_forgotten(
-                    torch.tensor(there.tolist(), device=board.device)
-                )  # numpy: no device is read
+        for board, there in self._by_board(places):
+            board.zeros_forgotten(there)
         return present
+
+    def divide(self, selection: Sequence[int], scale: Tensor) -> None:
+        """Divide the norms before clipping by a scale that gradients were multiplied by."""
+        places = np.array(selection, dtype=np.intp)
+        for board, there in self._by_board(places):
+            board.divide(there, scale)
+        there = places[self.place[places] == _HOST]
+        if len(there):
+            # Gradients on the host with a scale on a device: torch itself has just brought the scale over.
+            self.sides[BEFORE, there] /= float(scale)
 
     def note(self, number: Tensor, column: int) -> float | Note:
         """A number that torch has computed: itself where the host has it, else where it will be found."""
@@ -137,6 +143,13 @@ class Meter:
                 return number
         self.boards.append(Board(device, len(self._slots), self._notes))
         return len(self.boards) - 1
+
+    def _by_board(self, places: IntArray) -> Iterator[tuple[Board, Tensor]]:
+        """Each board that has some of the slots, and which."""
+        for number, board in enumerate(self.boards):
+            there = places[self.place[places] == number].tolist()  # numpy: no device is read
+            if there:
+                yield board, torch.tensor(there, device=board.device)
 
     def _grow(self) -> None:
         more = len(self._slots) - len(self.place)

@@ -78,6 +78,11 @@ class Board:
         before, after = (self.side(side).index_select(0, places) for side in (BEFORE, AFTER))
         self.side(BEFORE).index_copy_(0, places, torch.where(after == 0, after, before))
 
+    def divide(self, places: Tensor, scale: Tensor) -> None:
+        """Divide the side before by a scale."""
+        before = self.side(BEFORE)
+        before.index_copy_(0, places, before.index_select(0, places) / scale.to(self.device, non_blocking=True))
+
     def take(self) -> Ticket:
         """Put the row as it stands into the ring."""
         self._ring.index_copy_(0, self._places[self._used], self._row.unsqueeze(0))

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad
 
+from gradwatch.taps.guard import untraced
+
 __all__ = ["ClipEvent", "ClipListener", "listen", "stop_listening"]
 
 log = logging.getLogger("gradwatch")
@@ -155,7 +157,7 @@ def _shim(original: Callable[..., Any], signature: _Signature) -> Callable[..., 
             listener.clipped(event, returned if isinstance(returned, Tensor) else None)
         return returned
 
-    return seen
+    return untraced(seen)
 
 
 def _read_call(

@@ -6,16 +6,21 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, cast
 
 import torch
 
-__all__ = ["Guard"]
+__all__ = ["Guard", "untraced"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 log = logging.getLogger("gradwatch")
+
+
+def untraced(function: Callable[P, R]) -> Callable[P, R]:
+    """The function as ``torch.compile`` leaves it alone: a compiled step or clip call leaves its graph for it."""
+    return cast("Callable[P, R]", torch.compiler.disable(function))  # type: ignore[no-untyped-call]
 
 
 class Guard:

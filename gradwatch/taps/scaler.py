@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from gradwatch.taps.guard import untraced
+
 __all__ = ["ScalerListener", "listen", "stop_listening"]
 
 log = logging.getLogger("gradwatch")
@@ -75,7 +77,7 @@ def _scaler_classes() -> list[type]:
 
 def _replace(kind: type, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
     original = vars(kind)[name]
-    setattr(kind, name, make(original))
+    setattr(kind, name, untraced(make(original)))
     _undo.append(lambda: setattr(kind, name, original))
 
 

@@ -15,7 +15,15 @@ from typing import Any, cast
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from gradwatch.taps.guard import untraced
+
 __all__ = ["StepTap"]
+
+# The code that every hooked ``step`` shares. Compiling keeps its name and its file.
+_WRAPPER = Optimizer.profile_hook_step(lambda: None).__code__
+
+# The pre hooks of all taps, by torch's number of the hook.
+_own_pre_hooks: set[int] = set()
 
 _Call = tuple[tuple[Any, ...], dict[str, Any]]
 _Hook = Callable[[Optimizer, tuple[Any, ...], dict[str, Any]], _Call | None]
@@ -45,8 +53,11 @@ class StepTap:
         self._outer: FrameType | None = None
         self._consumed = False
         self._stand_in: tuple[int, _Hook, _Hook] | None = None
-        self._pre = optimizer.register_step_pre_hook(self._before)
-        self._post = optimizer.register_step_post_hook(self._after)
+        self._pre = optimizer.register_step_pre_hook(untraced(self._before))
+        self._post = optimizer.register_step_post_hook(untraced(self._after))
+        # The step ends here: a backward pass in a post hook of the user's belongs to the next one.
+        cast("OrderedDict[int, Any]", optimizer._optimizer_step_post_hooks).move_to_end(self._post.id, last=False)
+        _own_pre_hooks.add(self._pre.id)
 
     def stay_last(self) -> None:
         """Run after every pre hook that the user has added meanwhile; not to be called from a pre hook."""
@@ -58,6 +69,7 @@ class StepTap:
         handles: tuple[RemovableHandle, ...] = (self._pre, self._post)
         for handle in handles:
             handle.remove()
+        _own_pre_hooks.discard(self._pre.id)
         self._take_back_stand_in()
         self._outer = None
 
@@ -69,7 +81,7 @@ class StepTap:
         frame = sys._getframe(1)
         if self._outer is not None and _is_running(self._outer, frame):
             return None
-        self._outer = frame
+        self._outer = _step_around(frame)
         self._consumed = False
         self._take_back_stand_in()
         last = self._last_behind()
@@ -83,7 +95,7 @@ class StepTap:
         for place in reversed(self._hooks):
             if place == self._pre.id:
                 return None
-            if not isinstance(getattr(self._hooks[place], "__self__", None), StepTap):
+            if place not in _own_pre_hooks:
                 return place
         return None
 
@@ -125,13 +137,24 @@ class StepTap:
         self._consuming()
 
     def _after(self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._outer is not None and sys._getframe(1) is self._outer:
+        if self._outer is not None and _step_around(sys._getframe(1)) is self._outer:
             self._outer = None
             if not self._consumed:
                 # The closure was never evaluated: the step took the gradients as they were, and still are.
                 self._consume()
             self._stepped()
             self.stay_last()
+
+
+def _step_around(frame: FrameType) -> FrameType:
+    """The frame of the innermost ``step`` on the stack: torch's wrapper that calls the hooks, compiled or not."""
+    around: FrameType | None = frame
+    while around is not None:
+        code = around.f_code
+        if code.co_name == _WRAPPER.co_name and code.co_filename == _WRAPPER.co_filename:
+            return around
+        around = around.f_back
+    return frame
 
 
 def _is_running(frame: FrameType, innermost: FrameType | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import pickle
 from typing import Any
@@ -160,16 +161,73 @@ def test_a_hook_added_later_that_changes_gradients_is_in_norm_after() -> None:
         assert (record.norm_before, record.norm_after) == pytest.approx((2.0, 0.5))
 
 
-def test_a_hook_added_between_backward_and_step_is_seen_from_the_next_step_on() -> None:
+@pytest.mark.parametrize("trackers", [1, 2])
+def test_a_hook_added_between_backward_and_step_is_in_norm_after_at_once(trackers: int) -> None:
     model, optimizer = model_and_optimizer()
-    with gradwatch.track(optimizer, model) as watch:
+
+    def quarter(*_: object) -> None:
+        for parameter in model.parameters():
+            parameter.grad.mul_(0.25)  # type: ignore[union-attr]
+
+    with contextlib.ExitStack() as stack:
+        watches = [stack.enter_context(gradwatch.track(optimizer, model)) for _ in range(trackers)]
         backward(model)
-        optimizer.register_step_pre_hook(lambda o, *_: [p.grad.mul_(0.25) for p in model.parameters()] and None)
+        handles = [optimizer.register_step_pre_hook(quarter) for _ in range(2)]
         for _ in range(2):
             optimizer.step()
             optimizer.zero_grad()
             backward(model)
-    assert watch.history[1].norm_after == pytest.approx(0.5)
+    for watch in watches:
+        assert [r.norm_before for r in watch.history] == pytest.approx([2.0, 2.0])
+        assert [r.norm_after for r in watch.history] == pytest.approx([0.125, 0.125])
+    assert [optimizer._optimizer_step_pre_hooks[handle.id] for handle in handles] == [quarter, quarter]
+
+
+def test_a_hook_added_late_that_gives_another_closure_is_followed() -> None:
+    model, optimizer = model_and_optimizer()
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        backward(model)
+        return torch.zeros(())
+
+    with gradwatch.track(optimizer, model) as watch:
+        optimizer.register_step_pre_hook(lambda o, args, kwargs: (args, {**kwargs, "closure": closure}))
+        optimizer.step()
+    assert watch["optimizer"].norm_after == pytest.approx(2.0)
+    assert watch.health().internal_errors == 0
+
+
+def test_a_late_hook_that_raises_leaves_the_users_hooks_as_they_were() -> None:
+    model, optimizer = model_and_optimizer()
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with gradwatch.track(optimizer, model) as watch:
+        backward(model)
+        first = optimizer.register_step_pre_hook(lambda *_: None)
+        handle = optimizer.register_step_pre_hook(fail)
+        first.remove()
+        with pytest.raises(ZeroDivisionError):
+            optimizer.step()
+        assert optimizer._optimizer_step_pre_hooks[handle.id] is fail
+        handle.remove()
+        optimizer.step()
+    assert [record.norm_after for record in watch.history] == pytest.approx([2.0])
+
+
+def test_a_closure_that_is_never_evaluated_has_its_record() -> None:
+    class Deaf(torch.optim.SGD):
+        def step(self, closure: object = None) -> None:  # type: ignore[override]
+            super().step()
+
+    model, _ = model_and_optimizer()
+    optimizer = Deaf(model.parameters(), lr=0.0)
+    with gradwatch.track(optimizer, model) as watch:
+        backward(model)
+        optimizer.step(lambda: 1.0)
+    assert watch["optimizer"].norm_after == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize("built", ["before", "inside"])
