@@ -154,7 +154,9 @@ def checked_state(state: object, optimizers: Iterable[str]) -> dict[str, int]:
     Raises:
         ArgumentError: it is of other optimizers, or no such state at all.
     """
-    steps = state.get("steps") if isinstance(state, Mapping) and "judge" in state else None
+    judge = state.get("judge") if isinstance(state, Mapping) else None
+    complete = isinstance(judge, Mapping) and {"episodes", "rules"} <= set(judge)
+    steps = state.get("steps") if isinstance(state, Mapping) and complete else None
     if not isinstance(steps, Mapping) or not all(isinstance(n, int) and n >= 0 for n in steps.values()):
         raise ArgumentError(
             f"The state is {_shortened(state)}, but what Watch.state_dict() gave was expected: load that."

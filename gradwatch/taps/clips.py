@@ -106,8 +106,8 @@ def _install_in_modules(wrapper: Any, name: str, signature: _Signature) -> Calla
         return lambda: None
     log.warning(
         "gradwatch sees calls of torch's %s by the names in torch.nn.utils only, since torch %s builds it "
-        "otherwise than expected: a function imported before tracking began is not seen, its norms are.",
-        name,
+        "otherwise than expected: a function imported before tracking began may be missed, its norms are not.",
+        signature.public_name,
         torch.__version__,
     )
     places = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections.abc import Callable, Iterator
@@ -276,3 +277,40 @@ def test_two_trackers_in_two_threads_see_their_own_gradients() -> None:
     for thread in threads:
         thread.join()
     assert errors == []
+
+
+# Where torch builds its functions otherwise
+
+
+def test_a_function_without_the_expected_cell_is_seen_by_its_names_and_the_log_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(clips, "_cell_of", lambda _: None)
+    early = torch.nn.utils.clip_grad_norm_
+    before = {**vars(torch.nn.utils), **vars(torch.nn.utils.clip_grad)}
+    mine = parameters()
+    with caplog.at_level(logging.WARNING, "gradwatch"), Ear() as ear:
+        torch.nn.utils.clip_grad_norm_(mine, 2.0)
+        torch.nn.utils.clip_grad.clip_grad_value_(mine, 3.0)
+        torch.nn.utils.clip_grads_with_norm_(mine, 1.0, torch.tensor(2.0))
+    seen = [("clip_grad_norm_", 2.0), ("clip_grad_value_", 3.0), ("clip_grads_with_norm_", 1.0)]
+    assert [(event.function, event.limit) for event, _ in ear.after] == seen
+    assert torch.nn.utils.clip_grad_norm_ is early
+    assert {**vars(torch.nn.utils), **vars(torch.nn.utils.clip_grad)} == before
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 3
+    assert all("by the names in torch.nn.utils only" in message for message in messages)
+
+
+def test_norms_are_right_where_a_function_imported_before_goes_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clips, "_cell_of", lambda _: None)
+    early = torch.nn.utils.clip_grad_value_
+    model = nn.Linear(3, 1, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with gradwatch.track(optimizer, model) as watch:
+        model(torch.tensor([1.0, 2.0, 2.0])).sum().backward()
+        early(model.parameters(), 1.0)
+        optimizer.step()
+    assert watch["optimizer"].norm_before == 3.0
+    assert watch["optimizer"].norm_after == pytest.approx(3**0.5, rel=1e-6)
+    assert watch["optimizer"].clips == ()
