@@ -122,6 +122,10 @@ class StepRecord:
         missing: names of parameters whose ``.grad`` is None.
         nonfinite: names of parameters whose gradient holds NaN or Inf.
         missing_modules: names of modules none of whose parameters has a gradient.
+        unwritten: parameters whose gradient no backward pass has written since this optimizer's last step.
+        stale: of these, those that the step consumed just as an earlier step of this optimizer had left them.
+        leaked: parameters whose gradient held, besides what was written since, what an earlier step had used.
+        frozen: parameters that require no gradient.
     """
 
     optimizer: str
@@ -141,6 +145,10 @@ class StepRecord:
     missing: tuple[str, ...] = ()
     nonfinite: tuple[str, ...] = ()
     missing_modules: tuple[str, ...] = ()
+    unwritten: tuple[str, ...] = ()
+    stale: tuple[str, ...] = ()
+    leaked: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,6 +135,7 @@ records = st.builds(
     missing=st.lists(names, max_size=2).map(tuple),
     nonfinite=st.lists(names, max_size=2).map(tuple),
     missing_modules=st.lists(names, max_size=2).map(tuple),
+    unwritten=st.lists(names, max_size=2).map(tuple),
 )
 causes = st.builds(Cause, names, names, st.dictionaries(names, floats | st.integers(), max_size=3), names)
 alerts = st.builds(
@@ -173,7 +174,7 @@ def step_of(line):
     fields["clips"] = tuple(ClipCall(**numbers(call, *calls)) for call in fields["clips"])
     for name in ("modules", "parameters"):
         fields[name] = group_norms(fields[name])
-    for name in ("missing", "nonfinite", "missing_modules"):
+    for name in ("missing", "nonfinite", "missing_modules", "unwritten", "stale", "leaked", "frozen"):
         fields[name] = tuple(fields[name])
     return StepRecord(**fields)
 
