@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from gradwatch.measure.following import NO_PASS, Followed, Marks
 from gradwatch.measure.meter import Meter
+from gradwatch.measure.ownership import Ownership
 from gradwatch.measure.ring import BEFORE
 from gradwatch.measure.slots import ModuleNames, Slots
 from gradwatch.measure.steps import SeenClip, Step
@@ -53,6 +54,7 @@ class Observer:
             for number, (name, optimizer) in enumerate(optimizers.items())
         }
         self._marks = Marks()
+        self._ownership = Ownership(self._slots)
         self._meter = Meter(self._slots, notes=len(optimizers) * Followed.NOTES)
         self._waiting = Waiting(self._meter)
         self._report = report
@@ -115,6 +117,7 @@ class Observer:
 
     def _backward_ended(self, slots: tuple[int, ...], backward_pass: int) -> None:
         with self._lock:
+            self._ownership.written(slots, self._marks.next_event(len(self._slots)))
             touched = [f for f in self.followed.values() if f.holds_any(slots)]
             for followed in touched:
                 followed.backward_ran(backward_pass)
@@ -194,10 +197,12 @@ class Observer:
         with self._lock:
             self._refresh([followed])
             self._marks.next_event(len(self._slots))
-            followed.consume(self._marks, self._meter, running_pass())
+            owned = self._ownership.consumed(followed.holding.slots, followed.stepped_at)
+            followed.consume(self._marks, self._meter, running_pass(), owned)
 
     def _stepped(self, followed: Followed) -> None:
         with self._lock:
+            self._ownership.left(followed.holding.slots)
             self._take(followed.stepped(self._marks))
 
     def _followed_of(self, optimizer: Optimizer) -> Iterator[Followed]:
@@ -210,6 +215,7 @@ class Observer:
             self._backward_tap.unwatch(released)
             self._marks.next_event(len(self._slots))
             self._marks.forget(released)
+            self._ownership.forget(released)
             for followed in changed:
                 self._backward_tap.watch(followed.parameters())
 

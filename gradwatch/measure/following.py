@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gradwatch.measure.meter import BoolArray, Meter, Note
+from gradwatch.measure.ownership import Consumed
 from gradwatch.measure.ring import AFTER
 from gradwatch.measure.slots import Holding, ModuleNames, Slots, parameter_ids
 from gradwatch.measure.steps import SeenClip, Step
@@ -73,6 +74,7 @@ class Followed:
 
     Attributes:
         steps: steps so far, skipped ones included.
+        stepped_at: the event of its last step.
         steps_before_scaler: the same when a GradScaler last began to let it step.
     """
 
@@ -90,7 +92,7 @@ class Followed:
         self._names = names
         self._every = every
         self._first_note = first_note
-        self._stepped_at = 0
+        self.stepped_at = 0
         self._pass_counted = self._pass_stepped_in = NO_PASS
         self._backward_passes = 0
         self._clips: list[SeenClip] = []
@@ -134,13 +136,13 @@ class Followed:
         """Those of the slots that it holds and that no measurement since its last step covers."""
         own = self.holding.place_of_slot
         at = marks.measured_at
-        return tuple(slot for slot in slots if slot in own and at[slot] <= self._stepped_at)
+        return tuple(slot for slot in slots if slot in own and at[slot] <= self.stepped_at)
 
     def left_unwritten(self, slots: Sequence[int], marks: Marks) -> tuple[int, ...]:
         """What earlier passes wrote since the last step, and neither this one nor a clip call has touched."""
         held = self.holding.slot_array
         at = marks.measured_at[held]
-        waiting = (at > self._stepped_at) & (marks.clipped_at[held] < at)
+        waiting = (at > self.stepped_at) & (marks.clipped_at[held] < at)
         waiting &= ~np.isin(held, np.array(slots, dtype=np.intp))
         return tuple(held[waiting].tolist())  # numpy: no device is read
 
@@ -148,7 +150,7 @@ class Followed:
         """What was given to a clip call after it was measured: the norm before is not to be had any more."""
         held = self.holding.slot_array
         at = marks.measured_at[held]
-        clipped = (at > self._stepped_at) & (marks.clipped_at[held] > at)
+        clipped = (at > self.stepped_at) & (marks.clipped_at[held] > at)
         return tuple(held[clipped].tolist())  # numpy: no device is read
 
     def clip_seen(self, clip: SeenClip, norm: Tensor | None, meter: Meter) -> None:
@@ -162,7 +164,7 @@ class Followed:
         """A GradScaler has divided its gradients by this scale."""
         self._loss_scale = meter.note(scale, self._first_note + self._LOSS_SCALE)
 
-    def consume(self, marks: Marks, meter: Meter, backward_pass: int) -> None:
+    def consume(self, marks: Marks, meter: Meter, backward_pass: int, owned: Consumed) -> None:
         """The gradients are final: measure what the optimizer consumes."""
         if backward_pass != NO_PASS:
             self.backward_ran(backward_pass)
@@ -178,6 +180,7 @@ class Followed:
             getattr(self.optimizer, "grad_scale", None), self._STILL_SCALED_BY, meter
         )
         step.found_inf = self._noted(getattr(self.optimizer, "found_inf", None), self._FOUND_INF, meter)
+        step.owned = owned
         step.take(meter)
         self._step = step
 
@@ -203,7 +206,7 @@ class Followed:
         """Which of its gradients were measured before clipping, since its last step."""
         held = self.holding.slot_array
         at = marks.measured_at[held]
-        covered: BoolArray = at > self._stepped_at
+        covered: BoolArray = at > self.stepped_at
         if backward_pass != NO_PASS:
             covered &= marks.measured_in[held] == backward_pass
         # Measured, and gone again before a later measurement: zeroed between two passes, not at the step.
@@ -229,7 +232,7 @@ class Followed:
 
     def _finish(self, marks: Marks) -> None:
         self.steps += 1
-        self._stepped_at = marks.event
+        self.stepped_at = marks.event
         self._clips = []
         self._backward_passes = 0
         self._loss_scale = None

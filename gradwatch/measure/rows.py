@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradwatch.measure.norms import FloatArray
+from gradwatch.measure.ownership import Consumed
 from gradwatch.measure.slots import Holding
 from gradwatch.records import ClipCall, GroupNorms, NormTable, StepRecord, clip_ratio
 
@@ -54,6 +55,8 @@ class Row:
     clips: Sequence[Clip] = ()
     skipped: bool = False
     loss_scale: float | None = None
+    owned: Consumed | None = None
+    frozen: BoolArray | None = None
 
 
 def record_of(optimizer: str, step: int, holding: Holding, row: Row) -> StepRecord:
@@ -90,7 +93,22 @@ def record_of(optimizer: str, step: int, holding: Holding, row: Row) -> StepReco
         missing=_named(~row.has_after, holding.names),
         nonfinite=_named(bad, holding.names),
         missing_modules=after.silent_modules(holding),
+        **_ownership_of(row, holding),
     )
+
+
+def _ownership_of(row: Row, holding: Holding) -> dict[str, tuple[str, ...]]:
+    """The names of what was not written for this step; a gradient of exactly 0 is neither stale nor leaked."""
+    if row.owned is None or row.frozen is None:
+        return {}
+    consumed = row.has_after & (row.after != 0.0)
+    flags = {
+        "unwritten": row.owned.unwritten,
+        "stale": row.owned.stale & consumed,
+        "leaked": row.owned.leaked & consumed,
+        "frozen": row.frozen,
+    }
+    return {name: _named(flag, holding.names) for name, flag in flags.items()}
 
 
 def _named(flags: BoolArray, names: Sequence[str]) -> tuple[str, ...]:

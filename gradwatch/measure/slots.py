@@ -97,6 +97,7 @@ class Holding:
 
     Attributes:
         slots: slot of each distinct parameter, in the optimizer's order; a row of the record has this order.
+        parameters: the parameters themselves.
         names: their names.
         places: name -> index into the row.
         modules: module name -> indices into the row.
@@ -113,6 +114,7 @@ class Holding:
                 slot = slots.add(parameter)
                 labels.setdefault(slot, names.parameter_names.get(id(parameter), f"group{g}.param{i}"))
         self.slots = tuple(labels)
+        self.parameters = [slots.parameter(slot) for slot in self.slots]
         self.slot_array = np.array(self.slots, dtype=np.intp)
         self.names = tuple(labels.values())
         self.places = {name: place for place, name in enumerate(self.names)}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gradwatch.measure.meter import BoolArray, Meter, Note, Taken
+from gradwatch.measure.ownership import Consumed
 from gradwatch.measure.ring import AFTER, BEFORE
 from gradwatch.measure.rows import Clip, Row
 from gradwatch.measure.slots import Holding
@@ -54,6 +55,8 @@ class Step:
         still_scaled_by: what the gradients were still multiplied by when they were measured.
         found_inf: above 0 where a fused optimizer has left the update out.
         skipped: the step was not taken at all.
+        owned: who wrote the gradients that it consumed, and who had used them.
+        taken: where its numbers are, or will be.
     """
 
     optimizer: str
@@ -69,6 +72,7 @@ class Step:
     still_scaled_by: float | Note | None = None
     found_inf: float | Note | None = None
     skipped: bool = False
+    owned: Consumed | None = None
     taken: Taken | None = None
 
     def take(self, meter: Meter) -> None:
@@ -108,6 +112,8 @@ class Step:
             clips=[self._clip(clip) for clip in self.clips],
             skipped=skipped,
             loss_scale=scale if loss_scale is None else loss_scale,
+            owned=self.owned,
+            frozen=np.array([not parameter.requires_grad for parameter in self.holding.parameters]),
         )
 
     def _clip(self, clip: SeenClip) -> Clip:

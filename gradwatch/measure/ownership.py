@@ -1,0 +1,106 @@
+"""Whose gradient a step consumes: what was written for it, or what an earlier step has used already.
+
+A gradient is followed by what torch tells of its tensor without reading a value: which object it is, and its
+version, which every in-place change raises. A backward pass that adds to the gradient that was there raises the
+version by one; one that starts anew gives another version. Where the two do not tell, because something else
+has changed the tensor in between, the gradient counts as started anew: no fault is claimed on a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from gradwatch.measure.slots import Slots
+
+__all__ = ["Consumed", "Ownership"]
+
+_Flags = npt.NDArray[np.bool_]
+_Numbers = npt.NDArray[np.int64]
+
+
+class Consumed(NamedTuple):
+    """What is known of the gradients that a step consumes, in the order of its slots.
+
+    Attributes:
+        unwritten: no backward pass has written it since the optimizer's last step.
+        stale: nor has anything else: it is as that step left it.
+        leaked: an earlier step, of whatever optimizer, had used a part of it before the rest was added.
+    """
+
+    unwritten: _Flags
+    stale: _Flags
+    leaked: _Flags
+
+
+class Ownership:
+    """Follows every slot from the pass that writes it to the steps that use it."""
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+        # A column for each slot. Passes are numbered by the event at which they ended.
+        self._tensor, self._version, self._last_pass, self._left_version = np.zeros((4, 0), dtype=np.int64)
+        self._used, self._leaked = np.zeros((2, 0), dtype=bool)
+
+    def written(self, slots: Sequence[int], event: int) -> None:
+        """A backward pass has written these."""
+        self._grow()
+        places = np.array(slots, dtype=np.intp)
+        tensors, versions = self._look(slots)
+        added = (tensors == self._tensor[places]) & (versions == self._version[places] + 1)
+        self._leaked[places] = added & (self._leaked[places] | self._used[places])
+        self._used[places] = False
+        self._last_pass[places] = event
+        self._tensor[places], self._version[places] = tensors, versions
+
+    def consumed(self, slots: Sequence[int], since: int) -> Consumed:
+        """A step consumes these; what is known of them.
+
+        Args:
+            slots: the slots that the optimizer holds.
+            since: the event of its last step.
+        """
+        self._grow()
+        places = np.array(slots, dtype=np.intp)
+        tensors, versions = self._look(slots)
+        unwritten = self._last_pass[places] <= since
+        untouched = (tensors == self._tensor[places]) & (versions == self._left_version[places])
+        return Consumed(unwritten, unwritten & untouched & (tensors != 0), self._leaked[places].copy())
+
+    def left(self, slots: Sequence[int]) -> None:
+        """The step is done and leaves its gradients like this; a fused one has changed them in place."""
+        self._grow()
+        places = np.array(slots, dtype=np.intp)
+        self._tensor[places], versions = self._look(slots)
+        self._version[places] = self._left_version[places] = versions
+        # It used what its passes wrote, also what the same passes wrote for other optimizers.
+        passes = np.unique(self._last_pass[places])
+        self._used |= np.isin(self._last_pass, passes[passes > 0])
+
+    def forget(self, slots: Sequence[int]) -> None:
+        """These slots are another parameter's from now on."""
+        self._grow()
+        places = np.array(slots, dtype=np.intp)
+        self._tensor[places] = self._last_pass[places] = 0
+        self._used[places] = self._leaked[places] = False
+
+    def _look(self, slots: Sequence[int]) -> tuple[_Numbers, _Numbers]:
+        """The identity and the version of each gradient; 0 and -1 where there is none."""
+        gradients = [self._slots.parameter(slot).grad for slot in slots]
+        tensors = np.array([0 if gradient is None else id(gradient) for gradient in gradients], dtype=np.int64)
+        versions = [-1 if gradient is None else gradient._version for gradient in gradients]
+        return tensors, np.array(versions, dtype=np.int64)
+
+    def _grow(self) -> None:
+        more = len(self._slots) - len(self._tensor)
+        if more:
+            numbers, flags = np.zeros(more, dtype=np.int64), np.zeros(more, dtype=bool)
+            self._tensor = np.append(self._tensor, numbers)
+            self._version = np.append(self._version, numbers)
+            self._last_pass = np.append(self._last_pass, numbers)
+            self._left_version = np.append(self._left_version, numbers - 1)
+            self._used = np.append(self._used, flags)
+            self._leaked = np.append(self._leaked, flags)
