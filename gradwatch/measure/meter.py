@@ -147,9 +147,9 @@ class Meter:
     def _by_board(self, places: IntArray) -> Iterator[tuple[Board, Tensor]]:
         """Each board that has some of the slots, and which."""
         for number, board in enumerate(self.boards):
-            there = places[self.place[places] == number].tolist()  # numpy: no device is read
-            if there:
-                yield board, torch.tensor(there, device=board.device)
+            there = places[self.place[places] == number]
+            if len(there):
+                yield board, board.indices(there)
 
     def _grow(self) -> None:
         more = len(self._slots) - len(self.place)
@@ -197,8 +197,7 @@ class _Plan:
     def _part_on(self, number: int) -> tuple[Board, list[int], Tensor]:
         board = self._meter.boards[number]
         indices = np.flatnonzero(self._where == number)
-        places = torch.tensor(self._places[indices].tolist(), device=board.device)  # numpy: no device is read
-        return board, indices.tolist(), places
+        return board, indices.tolist(), board.indices(self._places[indices])
 
 
 class Taken:

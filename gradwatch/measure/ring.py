@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -37,6 +39,9 @@ class Board:
 
     ROWS = 16
 
+    # Selections differ by which gradients are there; a loop that never repeats one must not fill memory.
+    MOST_INDICES = 64
+
     def __init__(self, device: torch.device, slots: int, notes: int) -> None:
         self.device = device
         self.slots = slots
@@ -44,6 +49,7 @@ class Board:
         self._row = torch.zeros(self.width, dtype=torch.float64, device=device)
         self._used = 0
         self._landing = Landing()
+        self._indices: dict[bytes, Tensor] = {}
         self._lay_out()
 
     @property
@@ -65,6 +71,15 @@ class Board:
     def side(self, side: int) -> Tensor:
         """The norms of all slots on one side: a view to write into."""
         return self._sides[side]
+
+    def indices(self, slots: npt.NDArray[np.intp]) -> Tensor:
+        """These slots as an index on the device; brought there once, since that waits for it."""
+        key = slots.tobytes()
+        if key not in self._indices:
+            if len(self._indices) >= self.MOST_INDICES:
+                self._indices.clear()
+            self._indices[key] = torch.tensor(slots.tolist(), device=self.device)  # numpy: no device is read
+        return self._indices[key]
 
     def note(self, column: int, number: Tensor) -> None:
         """Keep a number for the rows that follow."""
