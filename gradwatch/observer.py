@@ -133,7 +133,7 @@ class Observer:
         unhooked = self._backward_tap.watch(pair for f in waiting for pair in f.parameters())
         self._measure((*written, *(slot for slot in unhooked if slot not in written)), backward_pass)
         for followed in waiting:
-            unwritten = followed.left_unwritten(slots, self._marks)
+            unwritten = followed.left_unwritten(self._marks)
             if unwritten:
                 # Zeroed since an earlier pass wrote it, or still what that pass left.
                 present = self._meter.zeros_forgotten(unwritten)

@@ -138,12 +138,11 @@ class Followed:
         at = marks.measured_at
         return tuple(slot for slot in slots if slot in own and at[slot] <= self.stepped_at)
 
-    def left_unwritten(self, slots: Sequence[int], marks: Marks) -> tuple[int, ...]:
-        """What earlier passes wrote since the last step, and neither this one nor a clip call has touched."""
+    def left_unwritten(self, marks: Marks) -> tuple[int, ...]:
+        """What was measured since the last step, but not in the present event, and given to no clip call since."""
         held = self.holding.slot_array
         at = marks.measured_at[held]
-        waiting = (at > self.stepped_at) & (marks.clipped_at[held] < at)
-        waiting &= ~np.isin(held, np.array(slots, dtype=np.intp))
+        waiting = (at > self.stepped_at) & (at < marks.event) & (marks.clipped_at[held] < at)
         return tuple(held[waiting].tolist())  # numpy: no device is read
 
     def clipped_already(self, marks: Marks) -> tuple[int, ...]:

@@ -77,8 +77,8 @@ class Ownership:
         self._tensor[places], versions = self._look(slots)
         self._version[places] = self._left_version[places] = versions
         # It used what its passes wrote, also what the same passes wrote for other optimizers.
-        passes = np.unique(self._last_pass[places])
-        self._used |= np.isin(self._last_pass, passes[passes > 0])
+        for backward_pass in set(self._last_pass[places].tolist()) - {0}:  # numpy: no device is read
+            self._used |= self._last_pass == backward_pass
 
     def forget(self, slots: Sequence[int]) -> None:
         """These slots are another parameter's from now on."""
