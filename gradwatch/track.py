@@ -6,6 +6,7 @@ import logging
 import os
 import platform
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -95,6 +96,7 @@ class Watch:
         # Each alert for itself: a callback that raises must not silence the next one.
         self._announced = self._observer.guard.around(self._announce)
         self._state = "new"
+        self._entering = threading.Lock()
 
     def __enter__(self) -> Watch:
         """Begin to track.
@@ -103,12 +105,13 @@ class Watch:
             TrackerStateError: the tracker was entered before.
             SinkError: a sink cannot be opened, such as a port in use.
         """
-        if self._state != "new":
-            raise TrackerStateError(
-                f"This tracker is {self._state} already and can be entered once: call gradwatch.track again."
-            )
-        self._fanout.open(self._run_info(), self.health)
-        self._state = "entered"
+        with self._entering:
+            if self._state != "new":
+                raise TrackerStateError(
+                    f"This tracker is {self._state} already and can be entered once: call gradwatch.track again."
+                )
+            self._fanout.open(self._run_info(), self.health)
+            self._state = "entered"
         self._observer.start()
         return self
 
