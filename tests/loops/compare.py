@@ -32,8 +32,6 @@ def _faults(record: StepRecord, truth: Truth) -> Iterator[str]:
     yield from _number("norm_before", record.norm_before, truth.before.whole)
     yield from _number("norm_after", record.norm_after, truth.after.whole)
     yield from _number("clip_ratio", record.clip_ratio, truth.clip_ratio)
-    yield from _groups("modules", record.modules, truth.before.modules, truth.after.modules)
-    yield from _groups("parameters", record.parameters, truth.before.parameters, truth.after.parameters)
     yield from _equal("max_norm", record.max_norm, truth.max_norm)
     yield from _equal("clipped", record.clipped, truth.clipped)
     yield from _equal("backward_passes", record.backward_passes, truth.passes)
@@ -43,6 +41,8 @@ def _faults(record: StepRecord, truth: Truth) -> Iterator[str]:
     nonfinite = truth.before.nonfinite | truth.after.nonfinite
     yield from _equal("nonfinite", sorted(record.nonfinite), sorted(nonfinite))
     yield from _equal("clip calls", [_told(c) for c in record.clips], [_expected(c) for c in truth.clips])
+    yield from _groups("modules", record.modules, truth.before.modules, truth.after.modules)
+    yield from _groups("parameters", record.parameters, truth.before.parameters, truth.after.parameters)
 
 
 def _told(call: ClipCall) -> tuple[object, ...]:

@@ -21,8 +21,8 @@ def frozen(**things: Any) -> Frozen:
     """The things named, and the random state and the settings of the process."""
     process = {
         "torch": torch.get_rng_state(),
-        "numpy": np.random.get_state(),
-        "python": random.getstate(),
+        "numpy": repr(np.random.get_state()[1].tolist()),
+        "python": repr(random.getstate()),
         "grad mode": torch.is_grad_enabled(),
         "dtype": str(torch.get_default_dtype()),
     }

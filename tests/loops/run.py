@@ -29,6 +29,9 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
+MOST_SHOWN = 12
+
+
 class Tracker:
     """One ``gradwatch.track`` of a loop and the truths that its records are held against.
 
@@ -67,9 +70,9 @@ class Tracker:
     def before(self, name: str, scale: float) -> None:
         self._before[name] = self.now(name, scale)
 
-    def note(self, name: str, after: Norms, **rest: Any) -> None:
+    def note(self, name: str, now: Norms, after: Norms, **rest: Any) -> None:
         step = 1 + sum(truth.optimizer == name for truth in self.truths)
-        before = self._before.pop(name, after)
+        before = self._before.pop(name, now)
         self.truths.append(Truth(name, step, before, after, **rest))
 
     def read(self) -> None:
@@ -137,16 +140,17 @@ class Run:
             loss_scale: the GradScaler's factor.
         """
         for tracker in self._of(name):
-            after = tracker.now(name, scale)
-            tracker.note(name, after, clips=clips, passes=passes, loss_scale=loss_scale)
+            now = tracker.now(name, scale)
+            tracker.note(name, now, now, clips=clips, passes=passes, loss_scale=loss_scale)
 
     def skipped(
         self, name: str = "optimizer", *clips: Clip, passes: int = 1, loss_scale: float | None = None
     ) -> None:
         """The step that comes will not be applied: nothing is consumed."""
         for tracker in self._of(name):
-            after = tracker.now(name, 1.0).emptied()
-            tracker.note(name, after, clips=clips, passes=passes, loss_scale=loss_scale, skipped=True)
+            now = tracker.now(name, 1.0)
+            rest = {"clips": clips, "passes": passes, "loss_scale": loss_scale}
+            tracker.note(name, now, now.emptied(), skipped=True, **rest)
 
     def first(self, key: Any) -> bool:
         """Whether this is asked for the first time with this key: the first evaluation of a closure."""
@@ -188,7 +192,8 @@ def _check(loop: Loop, **way: Any) -> None:
     faults += [f"tracking changed training: {path}" for path in differences(left_bare, left_tracked)]
     for number, tracker in enumerate(tracked.trackers):
         faults += _of_tracker(tracker, bare.trackers[number], every=way["every"])
-    assert not faults, "\n" + "\n".join(faults)
+    if faults:
+        pytest.fail("\n".join(["", *faults[:MOST_SHOWN], f"{len(faults)} faults"]), pytrace=False)
 
 
 def _left(run: Run, loop: Loop) -> Frozen:
