@@ -146,7 +146,9 @@ def _lines(modules: Modules) -> dict[str, list[Tensor]]:
 
 def _norm(parameters: Iterable[Tensor], scale: float) -> float:
     there = [_dense(p.grad) for p in parameters if p.grad is not None]
-    return exact_norm(there) / scale if there else math.nan
+    if not there or any(bool(gradient.isnan().any()) for gradient in there):
+        return math.nan
+    return exact_norm(there) / scale
 
 
 def _dense(gradient: Tensor) -> Tensor:
