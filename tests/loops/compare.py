@@ -40,7 +40,9 @@ def _faults(record: StepRecord, truth: Truth) -> Iterator[str]:
     yield from _equal("missing", sorted(record.missing), sorted(truth.after.missing))
     nonfinite = truth.before.nonfinite | truth.after.nonfinite
     yield from _equal("nonfinite", sorted(record.nonfinite), sorted(nonfinite))
-    yield from _equal("clip calls", [_told(c) for c in record.clips], [_expected(c) for c in truth.clips])
+    yield from _equal("number of clip calls", len(record.clips), len(truth.clips))
+    for told, expected in zip(record.clips, truth.clips, strict=False):
+        yield from _equal("clip call", _told(told), _expected(expected))
     yield from _groups("modules", record.modules, truth.before.modules, truth.after.modules)
     yield from _groups("parameters", record.parameters, truth.before.parameters, truth.after.parameters)
 

@@ -180,6 +180,25 @@ def test_a_part_zeroed_between_two_passes_and_clipped_by_own_code(run: Run) -> N
 
 
 @conformance
+def test_gradients_decayed_between_two_passes(run: Run) -> None:
+    """An average over passes: what the last one does not write was halved after it had been measured."""
+    model = TwoHeads()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with run.track(optimizer, model):
+        for _ in range(6):
+            optimizer.zero_grad()
+            model.loss(0).backward()
+            for parameter in model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(0.5)
+            model.loss(1).backward()
+            run.before()
+            norm = clip_grad_norm_(model.parameters(), 0.5)
+            run.after("optimizer", Clip(0.5, norm), passes=2)
+            optimizer.step()
+
+
+@conformance
 def test_retained_graph_and_two_losses(run: Run) -> None:
     model = TwoHeads()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)

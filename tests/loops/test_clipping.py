@@ -144,6 +144,20 @@ def test_one_tensor_alone(run: Run) -> None:
 
 
 @conformance
+def test_each_parameter_by_itself(run: Run) -> None:
+    """Block-wise clipping: as many calls in a step as there are tensors."""
+    model = nn.Sequential(*(layer for _ in range(6) for layer in (nn.Linear(4, 4), nn.Tanh())))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with run.track(optimizer, model):
+        for _ in range(6):
+            plain(model, optimizer)
+            run.before()
+            clips = [Clip(0.1, clip_grad_norm_(parameter, 0.1)) for parameter in model.parameters()]
+            run.after("optimizer", *clips)
+            optimizer.step()
+
+
+@conformance
 def test_two_halves_with_limits_of_their_own(run: Run) -> None:
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
