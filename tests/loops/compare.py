@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-import gradwatch
 from gradwatch import ClipCall, GroupNorms, StepRecord
 from tests.loops.truth import Clip, Truth
 
@@ -14,9 +13,8 @@ from tests.loops.truth import Clip, Truth
 TOLERANCE = 1e-6
 
 
-def contradictions(watch: gradwatch.Watch, truths: Sequence[Truth], since: float) -> list[str]:
-    """Everything in which the records of a watch, all of them, differ from the truths."""
-    records = watch.history
+def contradictions(records: Sequence[StepRecord], truths: Sequence[Truth], since: float) -> list[str]:
+    """Everything in which the records, all that there are, differ from the truths."""
     steps = [(record.optimizer, record.step) for record in records]
     expected = [(truth.optimizer, truth.step) for truth in truths]
     if steps != expected:

@@ -6,7 +6,7 @@ import functools
 import inspect
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from torch.optim import Optimizer
 
 import gradwatch
+from gradwatch.records import Sink
 from tests.loops.compare import contradictions
 from tests.loops.frozen import Frozen, differences, frozen, not_restored, torch_itself
 from tests.loops.truth import Clip, Modules, Norms, Truth
@@ -39,12 +40,19 @@ class Tracker:
     """
 
     def __init__(
-        self, optimizers: Optimizer | Mapping[str, Optimizer], modules: Modules, watch: gradwatch.Watch | None
+        self,
+        optimizers: Optimizer | Mapping[str, Optimizer],
+        modules: Modules,
+        watch: gradwatch.Watch | None,
+        memory: gradwatch.sinks.Memory,
     ) -> None:
         self.optimizers = {"optimizer": optimizers} if isinstance(optimizers, Optimizer) else dict(optimizers)
         self.modules = modules
         self.watch = watch
+        self.memory = memory
         self.truths: list[Truth] = []
+        # Where several threads step at once, only the order of each optimizer's steps is certain.
+        self.ordered = True
         self.unread: list[str] = []
         self.began = time.time()
         self._before: dict[str, Norms] = {}
@@ -77,7 +85,7 @@ class Tracker:
 
     def read(self) -> None:
         """Every step so far must be in the watch at once."""
-        if self.watch is None:
+        if self.watch is None or not self.ordered:
             return
         read = [(record.optimizer, record.step) for record in self.watch.history]
         expected = [(truth.optimizer, truth.step) for truth in self.truths]
@@ -96,11 +104,24 @@ class Run:
         self._reading = reading
         self._seen: set[Any] = set()
 
-    def track(self, optimizers: Optimizer | Mapping[str, Optimizer], modules: Modules = None) -> Tracker:
-        """In place of ``gradwatch.track``."""
+    def track(
+        self,
+        optimizers: Optimizer | Mapping[str, Optimizer],
+        modules: Modules = None,
+        sinks: Callable[[], Iterable[Sink]] = tuple,
+    ) -> Tracker:
+        """In place of ``gradwatch.track``.
+
+        Args:
+            optimizers: as there.
+            modules: as there.
+            sinks: makes further sinks, where the loop is tracked.
+        """
         memory = gradwatch.sinks.Memory()
-        watch = gradwatch.track(optimizers, modules, every=self._every, sinks=[memory]) if self._tracked else None
-        tracker = Tracker(optimizers, modules, watch)
+        watch = None
+        if self._tracked:
+            watch = gradwatch.track(optimizers, modules, every=self._every, sinks=[memory, *sinks()])
+        tracker = Tracker(optimizers, modules, watch, memory)
         self.trackers.append(tracker)
         number = len(self.trackers)
         self.left |= {f"optimizers{number}": tracker.optimizers, f"modules{number}": modules}
@@ -213,10 +234,22 @@ def _of_tracker(tracker: Tracker, bare: Tracker, every: int) -> list[str]:
     assert tracker.watch is not None
     assert tracker.truths, "the loop took no truth"
     faults = list(tracker.unread)
-    if repr(tracker.truths) != repr(bare.truths):  # as text: NaN equals itself
+    in_order = _as_they_came if tracker.ordered else _by_optimizer
+    truths, records = in_order(tracker.truths), in_order(tracker.watch.history)
+    if repr(truths) != repr(in_order(bare.truths)):  # as text: NaN equals itself
         faults.append("the gradients on the way were not those of the bare run")
     errors = tracker.watch.health().internal_errors
     if errors:
         faults.append(f"{errors} internal errors")
-    due = [truth for truth in tracker.truths if truth.step % every == 0]
-    return faults + contradictions(tracker.watch, due, since=tracker.began)
+    if in_order(tracker.memory.records) != records:
+        faults.append("the sink was not given what the watch has")
+    due = [truth for truth in truths if truth.step % every == 0]
+    return faults + contradictions(records, due, since=tracker.began)
+
+
+def _as_they_came(steps: Sequence[Any]) -> list[Any]:
+    return list(steps)
+
+
+def _by_optimizer(steps: Sequence[Any]) -> list[Any]:
+    return sorted(steps, key=lambda step: step.optimizer)
