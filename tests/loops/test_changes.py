@@ -1,0 +1,395 @@
+"""Models and optimizers that change while they are trained: unfrozen, grown, replaced, converted, copied."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+
+from tests.loops.models import loss_of
+from tests.loops.run import Clip, Run, conformance
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(4, 8)
+        self.head = nn.Linear(8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x).tanh())  # type: ignore[no-any-return]
+
+
+def step(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, limit: float = 0.5) -> None:
+    optimizer.zero_grad()
+    loss_of(model).backward()
+    run.before()
+    norm = clip_grad_norm_(model.parameters(), limit)
+    run.after("optimizer", Clip(limit, norm))
+    optimizer.step()
+
+
+def halved_step(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """The same with clipping by own code, which nothing but the end of backward can precede."""
+    optimizer.zero_grad()
+    loss_of(model).backward()
+    run.before()
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            parameter.grad.mul_(0.5)
+    run.after()
+    optimizer.step()
+
+
+@conformance
+def test_frozen_layers_in_the_optimizer(run: Run) -> None:
+    model = Net()
+    model.body.requires_grad_(False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with run.track(optimizer, model):
+        for _ in range(6):
+            step(run, model, optimizer)
+
+
+@conformance
+def test_frozen_layers_left_out_of_the_optimizer(run: Run) -> None:
+    model = Net()
+    model.body.requires_grad_(False)
+    optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=0.05)
+    with run.track(optimizer, model):
+        for _ in range(6):
+            step(run, model, optimizer)
+
+
+@pytest.mark.parametrize("own", [False, True])
+@conformance
+def test_layers_unfrozen_and_frozen_again(run: Run, own: bool) -> None:
+    """A parameter that needed no gradient could not be hooked; the body's gradient stays when it is frozen again."""
+    model = Net()
+    model.body.requires_grad_(False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    take = halved_step if own else step
+    with run.track(optimizer, model):
+        for count in range(9):
+            model.body.requires_grad_(3 <= count < 6)
+            take(run, model, optimizer)
+
+
+@conformance
+def test_all_layers_frozen_at_first(run: Run) -> None:
+    model = Net()
+    model.body.requires_grad_(False)
+    model.head.requires_grad_(False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with run.track(optimizer, model):
+        for layer in (model.head, model.body):
+            layer.requires_grad_(True)
+            for _ in range(3):
+                halved_step(run, model, optimizer)
+
+
+@pytest.mark.parametrize("own", [False, True])
+@conformance
+def test_a_group_added_while_training(run: Run, own: bool) -> None:
+    model = Net()
+    optimizer = torch.optim.Adam(model.head.parameters(), lr=0.01)
+    take = halved_step if own else step
+    with run.track(optimizer, model):
+        for count in range(8):
+            if count == 3:
+                optimizer.add_param_group({"params": model.body.parameters(), "lr": 0.001})
+            take(run, model, optimizer)
+
+
+@conformance
+def test_a_group_added_directly_before_the_clip_call(run: Run) -> None:
+    """Its gradients were written when nobody knew of it: the clip call is the first to show them."""
+    model = Net()
+    optimizer = torch.optim.SGD(model.head.parameters(), lr=0.05)
+    with run.track(optimizer, model):
+        for count in range(6):
+            model.zero_grad()
+            loss_of(model).backward()
+            if count == 2:
+                optimizer.add_param_group({"params": model.body.parameters()})
+            run.before()
+            norm = clip_grad_norm_(model.parameters(), 0.5)
+            run.after("optimizer", Clip(0.5, norm))
+            optimizer.step()
+
+
+@conformance
+def test_a_group_added_directly_before_the_step(run: Run) -> None:
+    """Nothing has clipped its gradients since: before is what is consumed."""
+    model = Net()
+    optimizer = torch.optim.SGD(model.head.parameters(), lr=0.05)
+    with run.track(optimizer, model):
+        for count in range(6):
+            model.zero_grad()
+            loss_of(model).backward()
+            if count == 2:
+                optimizer.add_param_group({"params": model.body.parameters()})
+            run.after()
+            optimizer.step()
+
+
+@conformance
+def test_a_group_removed_and_put_back(run: Run) -> None:
+    model = Net()
+    optimizer = torch.optim.SGD(
+        [{"params": model.body.parameters()}, {"params": model.head.parameters()}], lr=0.05
+    )
+    with run.track(optimizer, model):
+        for count in range(9):
+            if count == 3:
+                removed = optimizer.param_groups.pop(0)
+            if count == 6:
+                optimizer.param_groups.append(removed)
+            halved_step(run, model, optimizer)
+
+
+@conformance
+def test_a_parameter_replaced_in_model_and_optimizer(run: Run) -> None:
+    """As layers are resized: another tensor in the same place, under the same name."""
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with run.track(optimizer, model):
+        for count in range(8):
+            if count in (2, 5):
+                new = nn.Parameter(torch.randn(8, 4) * 0.1)
+                model.body.weight = new
+                optimizer.param_groups[0]["params"][0] = new
+            halved_step(run, model, optimizer)
+
+
+@conformance
+def test_a_parameter_replaced_by_one_of_another_shape(run: Run) -> None:
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with run.track(optimizer, model):
+        for count in range(8):
+            if count == 3:
+                model.body.weight, model.body.bias = nn.Parameter(torch.randn(5, 4)), nn.Parameter(torch.zeros(5))
+                model.head.weight = nn.Parameter(torch.randn(1, 5))
+                optimizer.param_groups[0]["params"][:] = list(model.parameters())
+            step(run, model, optimizer)
+
+
+@conformance
+def test_a_module_replaced(run: Run) -> None:
+    """A new head under the old name, its parameters a new group, the old one's dropped."""
+    model = Net()
+    optimizer = torch.optim.SGD(
+        [{"params": model.body.parameters()}, {"params": model.head.parameters()}], lr=0.05
+    )
+    with run.track(optimizer, model):
+        for count in range(8):
+            if count == 4:
+                model.head = nn.Linear(8, 1)
+                optimizer.param_groups[1]["params"] = list(model.head.parameters())
+            halved_step(run, model, optimizer)
+
+
+@conformance
+def test_a_layer_added(run: Run) -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 6))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+    with run.track(optimizer, model):
+        for count in range(8):
+            if count % 3 == 2:
+                model.append(nn.Linear(6, 6))
+                optimizer.add_param_group({"params": model[-1].parameters()})
+            halved_step(run, model, optimizer)
+
+
+@conformance
+def test_a_model_replaced_by_one_of_the_same_memory(run: Run) -> None:
+    """New parameters, often at the address of the old ones: an id alone proves nothing."""
+    model = nn.ModuleDict({"net": Net()})
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with run.track(optimizer, model):
+        for _ in range(8):
+            optimizer.param_groups[0]["params"].clear()
+            optimizer.state.clear()
+            del model["net"]
+            model["net"] = Net()
+            optimizer.param_groups[0]["params"].extend(model.parameters())
+            optimizer.zero_grad()
+            loss_of(model["net"]).backward()
+            run.before()
+            for parameter in model.parameters():
+                parameter.grad.mul_(0.5)  # type: ignore[union-attr]
+            run.after()
+            optimizer.step()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@conformance
+def test_converted_while_training(run: Run, dtype: torch.dtype) -> None:
+    """``model.to`` exchanges the data of the same parameters, and of their gradients."""
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with run.track(optimizer, model):
+        for count in range(6):
+            kind = dtype if count >= 3 else torch.float32
+            model.to(kind)
+            optimizer.zero_grad()
+            model(torch.randn(6, 4, dtype=kind)).square().mean().mul(10).backward()
+            run.before()
+            for parameter in model.parameters():
+                parameter.grad.mul_(0.5)  # type: ignore[union-attr]
+            run.after()
+            optimizer.step()
+
+
+@conformance
+def test_converted_between_backward_and_step(run: Run) -> None:
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with run.track(optimizer, model):
+        for _ in range(4):
+            model.float()
+            optimizer.zero_grad()
+            loss_of(model).backward()
+            run.before()
+            model.double()
+            norm = clip_grad_norm_(model.parameters(), 0.5)
+            run.after("optimizer", Clip(0.5, norm))
+            optimizer.step()
+
+
+@conformance
+def test_parameters_overwritten_by_a_conversion(run: Run) -> None:
+    """With this switch of torch's, ``to`` makes new parameters; the loop hands them to its optimizer."""
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with run.track(optimizer, model):
+        for count in range(6):
+            if count == 3:
+                torch.__future__.set_overwrite_module_params_on_conversion(True)
+                try:
+                    model.double()
+                finally:
+                    torch.__future__.set_overwrite_module_params_on_conversion(False)
+                optimizer.param_groups[0]["params"] = list(model.parameters())
+            optimizer.zero_grad()
+            model(torch.randn(6, 4, dtype=model.body.weight.dtype)).square().mean().mul(10).backward()
+            run.before()
+            for parameter in model.parameters():
+                parameter.grad.mul_(0.5)  # type: ignore[union-attr]
+            run.after()
+            optimizer.step()
+
+
+@conformance
+def test_weights_set_through_data_and_loaded(run: Run) -> None:
+    model = Net()
+    saved = copy.deepcopy(model.state_dict())
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    with run.track(optimizer, model):
+        for count in range(8):
+            if count == 2:
+                model.load_state_dict(saved)
+            if count == 4:
+                model.load_state_dict({k: v.clone() for k, v in saved.items()}, assign=False)
+            if count == 6:
+                model.head.weight.data = torch.randn(1, 8)
+            step(run, model, optimizer)
+
+
+@conformance
+def test_a_checkpoint_loaded_by_assignment(run: Run) -> None:
+    """``assign=True`` makes other parameters; the optimizer goes on with the old ones, which nothing uses."""
+    model = Net()
+    saved = copy.deepcopy(model.state_dict())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with run.track(optimizer):
+        for count in range(6):
+            if count == 3:
+                model.load_state_dict(saved, assign=True)
+            optimizer.zero_grad()
+            model.zero_grad()
+            loss_of(model).backward()
+            run.after(passes=int(count < 3))
+            optimizer.step()
+
+
+@conformance
+def test_copies_of_model_and_optimizer(run: Run) -> None:
+    """Copied in the middle; the copies are trained on, and are nobody's business."""
+    model = Net()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    with run.track(optimizer, model):
+        for _ in range(3):
+            step(run, model, optimizer)
+        twin, other = copy.deepcopy((model, optimizer))
+        for count in range(6):
+            other.zero_grad()
+            loss_of(twin).backward()
+            clip_grad_norm_(twin.parameters(), 0.1)
+            other.step()
+            if count % 2:
+                step(run, model, optimizer)
+    run.leave(twin=twin, other=other)
+
+
+@conformance
+def test_saved_and_read_back(run: Run) -> None:
+    """Pickled whole, as some people keep checkpoints; the state is that of an untracked run."""
+    model = Net()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    checkpoints: list[Any] = []
+    with run.track(optimizer, model):
+        for _ in range(6):
+            step(run, model, optimizer)
+            file = io.BytesIO()
+            torch.save({"model": model, "optimizer": optimizer, "state": optimizer.state_dict()}, file)
+            file.seek(0)
+            checkpoints.append(torch.load(file, weights_only=False))
+        optimizer.load_state_dict(checkpoints[2]["state"])
+        model.load_state_dict(checkpoints[2]["model"].state_dict())
+        for _ in range(3):
+            step(run, model, optimizer)
+        pickled = pickle.loads(pickle.dumps(optimizer))
+    run.leave(checkpoints=checkpoints, pickled=pickled)
+
+
+@conformance
+def test_a_new_optimizer_is_not_the_tracked_one(run: Run) -> None:
+    """The loop goes on with another optimizer: its steps are not those of the one that was tracked."""
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with run.track(optimizer, model):
+        for _ in range(3):
+            step(run, model, optimizer)
+        second = torch.optim.Adam(model.parameters(), lr=0.01)
+        for _ in range(3):
+            second.zero_grad()
+            loss_of(model).backward()
+            second.step()
+    run.leave(second=second)
+
+
+@conformance
+def test_a_group_emptied(run: Run) -> None:
+    """The optimizer holds nothing of the body any more: the body has no line in its report."""
+    model = Net()
+    optimizer = torch.optim.SGD(
+        [{"params": model.body.parameters()}, {"params": model.head.parameters()}], lr=0.05
+    )
+    with run.track(optimizer, model):
+        for count in range(6):
+            optimizer.zero_grad()
+            loss_of(model).backward()
+            if count == 3:
+                optimizer.param_groups[0]["params"] = []
+            run.before()
+            norm = clip_grad_norm_(model.head.parameters(), 0.5)
+            run.after("optimizer", Clip(0.5, norm))
+            optimizer.step()

@@ -1,0 +1,66 @@
+"""Steps and models that torch.compile has been through. (The backend "eager" needs no C++ compiler.)"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import clip_grad_norm_
+
+from tests.loops.models import loss_of, mlp
+from tests.loops.run import Clip, Run, conformance
+
+# Torch warns of torch's own code when it first loads its compiler.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+
+
+def clipped_steps(
+    run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, step: Callable[[], object]
+) -> None:
+    for _ in range(6):
+        optimizer.zero_grad()
+        loss_of(model).backward()
+        run.before()
+        norm = clip_grad_norm_(model.parameters(), 1.0)
+        run.after("optimizer", Clip(1.0, norm))
+        step()
+
+
+@pytest.mark.parametrize("when", ["before tracking", "while tracking"])
+@conformance
+def test_a_compiled_step(run: Run, when: str) -> None:
+    torch._dynamo.reset()
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    compiled = torch.compile(optimizer.step, backend="eager")
+    if when == "before tracking":
+        clipped_before(model, optimizer, compiled)
+    with run.track(optimizer, model):
+        clipped_steps(run, model, optimizer, compiled)
+    torch._dynamo.reset()
+
+
+def clipped_before(model: nn.Module, optimizer: torch.optim.Optimizer, step: Callable[[], object]) -> None:
+    for _ in range(2):
+        optimizer.zero_grad()
+        loss_of(model).backward()
+        step()
+
+
+@conformance
+def test_a_compiled_model(run: Run) -> None:
+    torch._dynamo.reset()
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    compiled = torch.compile(model, backend="eager")
+    with run.track(optimizer, model):
+        for _ in range(6):
+            optimizer.zero_grad()
+            loss_of(compiled).backward()
+            run.before()
+            norm = clip_grad_norm_(compiled.parameters(), 1.0)
+            run.after("optimizer", Clip(1.0, norm))
+            optimizer.step()
+    torch._dynamo.reset()

@@ -1,0 +1,334 @@
+"""Optimizers of the user's own: nested, wrapped, compiled, and stepped from inside the backward."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+
+from tests.loops.models import loss_of, mlp
+from tests.loops.run import Clip, Run, conformance
+
+
+def clipped_steps(run: Run, model: nn.Module, optimizer: Any, step: Callable[[], object] | None = None) -> None:
+    """Six steps of the usual kind."""
+    for _ in range(6):
+        optimizer.zero_grad()
+        loss_of(model).backward()
+        run.before()
+        norm = clip_grad_norm_(model.parameters(), 1.0)
+        run.after("optimizer", Clip(1.0, norm))
+        (step or optimizer.step)()
+
+
+class Decayed(torch.optim.Adam):
+    """Calls ``super().step()`` after its own business."""
+
+    def step(self, closure: Any = None) -> Any:
+        with torch.no_grad():
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter.mul_(0.999)
+        return super().step(closure)
+
+
+@conformance
+def test_super_step(run: Run) -> None:
+    model = mlp()
+    optimizer = Decayed(model.parameters(), lr=0.01)
+    with run.track(optimizer, model):
+        clipped_steps(run, model, optimizer)
+
+
+class Changing(torch.optim.SGD):
+    """Changes the gradients inside its step, before it hands them on."""
+
+    def step(self, closure: Any = None) -> Any:
+        with torch.no_grad():
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad.mul_(0.5)
+        return super().step(closure)
+
+
+@conformance
+def test_a_step_that_changes_the_gradients_first(run: Run) -> None:
+    """What the optimizer is given is what it consumes: its own arithmetic is its own, as weight decay is."""
+    model = mlp()
+    optimizer = Changing(model.parameters(), lr=0.05)
+    with run.track(optimizer, model):
+        clipped_steps(run, model, optimizer)
+
+
+class Sign(torch.optim.Optimizer):
+    """Written from nothing, without torch's helpers."""
+
+    def __init__(self, parameters: Any, lr: float) -> None:
+        super().__init__(parameters, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.add_(parameter.grad.sign(), alpha=-group["lr"])
+
+
+@conformance
+def test_an_optimizer_from_nothing(run: Run) -> None:
+    model = mlp()
+    optimizer = Sign(model.parameters(), lr=0.01)
+    with run.track(optimizer, model):
+        clipped_steps(run, model, optimizer)
+
+
+class Wrapping(torch.optim.Optimizer):
+    """An Optimizer around another, whose groups it shares."""
+
+    def __init__(self, inner: torch.optim.Optimizer) -> None:
+        self.inner = inner
+        super().__init__(inner.param_groups, {})
+        self.param_groups = inner.param_groups
+
+    def step(self, closure: Any = None) -> Any:
+        return self.inner.step(closure)
+
+
+@pytest.mark.parametrize("tracked", ["outer", "inner", "both"])
+@conformance
+def test_an_optimizer_around_another(run: Run, tracked: str) -> None:
+    model = mlp()
+    inner = torch.optim.Adam(model.parameters(), lr=0.01)
+    outer = Wrapping(inner)
+    names = {"outer": outer, "inner": inner}
+    # The inner step ends first, so its record comes first.
+    chosen = ["inner", "outer"] if tracked == "both" else [tracked]
+    with run.track({name: names[name] for name in chosen}, model):
+        for _ in range(6):
+            outer.zero_grad()
+            loss_of(model).backward()
+            for name in chosen:
+                run.before(name)
+            norm = clip_grad_norm_(model.parameters(), 1.0)
+            for name in chosen:
+                run.after(name, Clip(1.0, norm))
+            outer.step()
+    run.leave(outer=outer, inner=inner)
+
+
+class Lookahead:
+    """Zhang et al., 2019, as most people write it: no Optimizer itself."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, k: int = 2, alpha: float = 0.5) -> None:
+        self.optimizer, self.k, self.alpha, self.count = optimizer, k, alpha, 0
+        self.param_groups, self.state = optimizer.param_groups, defaultdict(dict)
+        self.slow = [[p.detach().clone() for p in group["params"]] for group in self.param_groups]
+
+    def zero_grad(self) -> None:
+        self.optimizer.zero_grad()
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        loss = self.optimizer.step(closure)
+        self.count += 1
+        if self.count % self.k == 0:
+            for group, slow in zip(self.param_groups, self.slow, strict=True):
+                for parameter, old in zip(group["params"], slow, strict=True):
+                    old.add_(parameter - old, alpha=self.alpha)
+                    parameter.copy_(old)
+        return loss
+
+
+@conformance
+def test_lookahead(run: Run) -> None:
+    model = mlp()
+    inner = torch.optim.SGD(model.parameters(), lr=0.05)
+    lookahead = Lookahead(inner)
+    with run.track(inner, model):
+        clipped_steps(run, model, lookahead)
+    run.leave(slow=lookahead.slow)
+
+
+@conformance
+def test_a_step_bound_before_tracking(run: Run) -> None:
+    model = mlp()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    step = optimizer.step
+    with run.track(optimizer, model):
+        clipped_steps(run, model, optimizer, step)
+
+
+@conformance
+def test_a_step_called_through_its_class(run: Run) -> None:
+    model = mlp()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    with run.track(optimizer, model):
+        clipped_steps(run, model, optimizer, lambda: torch.optim.Adam.step(optimizer))
+
+
+@conformance
+def test_a_step_that_the_user_replaced(run: Run) -> None:
+    """As warm-up wrappers and profilers do it, on the instance."""
+    model = mlp()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    original, calls = optimizer.step, []
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        return original(*args, **kwargs)
+
+    optimizer.step = counted  # type: ignore[method-assign]
+    with run.track(optimizer, model):
+        clipped_steps(run, model, optimizer)
+    assert len(calls) == 6
+
+
+@pytest.mark.parametrize("set_to_none", [True, False])
+@pytest.mark.parametrize("when", ["before tracking", "while tracking"])
+@conformance
+def test_optimizers_stepped_in_the_backward(run: Run, when: str, set_to_none: bool) -> None:
+    """One optimizer a parameter, stepped and zeroed as soon as its gradient is there."""
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+    optimizers = {
+        name: torch.optim.SGD([parameter], lr=0.05, momentum=0.9) for name, parameter in model.named_parameters()
+    }
+
+    def register() -> None:
+        for name, parameter in model.named_parameters():
+
+            def consume(_: Tensor, name: str = name) -> None:
+                run.after(name)
+                optimizers[name].step()
+                optimizers[name].zero_grad(set_to_none=set_to_none)
+
+            parameter.register_post_accumulate_grad_hook(consume)
+
+    if when == "before tracking":
+        register()
+    with run.track(optimizers, model):
+        if when == "while tracking":
+            register()
+        for _ in range(6):
+            loss_of(model).backward()
+
+
+@conformance
+def test_optimizers_stepped_in_the_backward_with_clipping_of_each(run: Run) -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+    optimizers = {name: torch.optim.Adam([parameter], lr=0.01) for name, parameter in model.named_parameters()}
+
+    for name, parameter in model.named_parameters():
+
+        def consume(parameter: Tensor, name: str = name) -> None:
+            run.before(name)
+            norm = clip_grad_norm_(parameter, 0.5)
+            run.after(name, Clip(0.5, norm))
+            optimizers[name].step()
+            optimizers[name].zero_grad()
+
+        parameter.register_post_accumulate_grad_hook(consume)
+
+    with run.track(optimizers, model):
+        for _ in range(6):
+            loss_of(model).backward()
+
+
+class Fragile(torch.optim.SGD):
+    failing = False
+
+    def step(self, closure: Any = None) -> Any:
+        if self.failing:
+            raise ZeroDivisionError
+        return super().step(closure)
+
+
+@conformance
+def test_an_exception_in_the_step(run: Run) -> None:
+    """A step that raised was none; the loop goes on and takes it again with the same gradients."""
+    model = mlp()
+    optimizer = Fragile(model.parameters(), lr=0.05)
+    with run.track(optimizer, model):
+        for step in range(8):
+            optimizer.zero_grad()
+            loss_of(model).backward()
+            run.before()
+            norm = clip_grad_norm_(model.parameters(), 1.0)
+            if step % 3 == 1:
+                optimizer.failing = True
+                with pytest.raises(ZeroDivisionError):
+                    optimizer.step()
+                optimizer.failing = False
+            run.after("optimizer", Clip(1.0, norm))
+            optimizer.step()
+
+
+@conformance
+def test_an_exception_in_the_step_and_on_with_the_next_batch(run: Run) -> None:
+    model = mlp()
+    optimizer = Fragile(model.parameters(), lr=0.05)
+    with run.track(optimizer, model):
+        for step in range(9):
+            optimizer.zero_grad()
+            loss_of(model).backward()
+            optimizer.failing = step % 3 == 1
+            if optimizer.failing:
+                with pytest.raises(ZeroDivisionError):
+                    optimizer.step()
+            else:
+                run.after(passes=2 if step % 3 == 2 else 1)
+                optimizer.step()
+
+
+@conformance
+def test_an_exception_in_the_closure(run: Run) -> None:
+    model = mlp()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    failing = False
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = loss_of(model)
+        if failing:
+            raise ZeroDivisionError
+        loss.backward()
+        run.after()
+        return loss
+
+    with run.track(optimizer, model):
+        for step in range(9):
+            failing = step % 3 == 1
+            if failing:
+                with pytest.raises(ZeroDivisionError):
+                    optimizer.step(closure)
+            else:
+                optimizer.step(closure)
+
+
+@conformance
+def test_a_user_hook_that_raises(run: Run) -> None:
+    """A guard of the user's own that refuses a step: no record, and the next one is right."""
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    refusing = False
+
+    def refuse(*_: object) -> None:
+        if refusing:
+            raise ZeroDivisionError
+
+    optimizer.register_step_pre_hook(refuse)
+    with run.track(optimizer, model):
+        for step in range(9):
+            optimizer.zero_grad()
+            loss_of(model).backward()
+            refusing = step % 3 == 1
+            if refusing:
+                with pytest.raises(ZeroDivisionError):
+                    optimizer.step()
+            else:
+                run.after(passes=2 if step % 3 == 2 else 1)
+                optimizer.step()
