@@ -21,10 +21,11 @@ from gradwatch.measure.slots import ModuleNames, Slots
 from gradwatch.measure.steps import SeenClip, Step
 from gradwatch.measure.waiting import Waiting
 from gradwatch.records import StepRecord
-from gradwatch.taps import clips, scaler
-from gradwatch.taps.backwards import BackwardTap, running_pass
+from gradwatch.taps import clips, passes, scaler
+from gradwatch.taps.backwards import BackwardTap
 from gradwatch.taps.clips import ClipEvent
 from gradwatch.taps.guard import Guard
+from gradwatch.taps.passes import current_pass
 from gradwatch.taps.steps import StepTap
 
 __all__ = ["Observer"]
@@ -64,6 +65,7 @@ class Observer:
         self._active = False
         self._backward_tap = BackwardTap(self.guard.around(self._backward_ended))
         self._step_taps: list[StepTap] = []
+        self._frozen: list[tuple[int, Tensor]] = []
         self._listener = _Listener(self, self.guard)
         self._finish = self.guard.around(self._finished)
 
@@ -76,12 +78,12 @@ class Observer:
         """Hook everything."""
         self._active = True
         around = self.guard.around
+        self._hook_all()
         for followed in self.followed.values():
-            self._backward_tap.watch(followed.parameters())
             consuming, stepped = partial(self._consuming, followed), partial(self._stepped, followed)
             self._step_taps.append(StepTap(followed.optimizer, around(consuming), around(stepped)))
-        clips.listen(self._listener)
-        scaler.listen(self._listener)
+        for tap in (passes, clips, scaler):
+            tap.listen(self._listener)
 
     def stop(self, normally: bool) -> None:
         """Remove every hook, and report what is left.
@@ -89,10 +91,10 @@ class Observer:
         Args:
             normally: the loop ended by itself: other ranks may be waited for.
         """
-        clips.stop_listening(self._listener)
-        scaler.stop_listening(self._listener)
-        for tap in self._step_taps:
-            tap.close()
+        for tap in (passes, clips, scaler):
+            tap.stop_listening(self._listener)
+        for step_tap in self._step_taps:
+            step_tap.close()
         self._backward_tap.close()
         if self._active:
             self._active = False
@@ -115,6 +117,16 @@ class Observer:
 
     # What the taps call, in the training thread.
 
+    def beginning(self) -> None:
+        """A backward pass is about to begin: see to it that what it will write is hooked."""
+        with self._lock:
+            self._refresh(self.followed.values())
+            self._frozen = self._backward_tap.watch(self._frozen)
+
+    def ended(self, backward_pass: int) -> None:
+        """It has ended."""
+        self._backward_tap.ended(backward_pass)
+
     def _backward_ended(self, slots: tuple[int, ...], backward_pass: int) -> None:
         with self._lock:
             self._ownership.written(slots, self._marks.next_event(len(self._slots)))
@@ -129,15 +141,10 @@ class Observer:
 
     def _measure_written(self, slots: tuple[int, ...], waiting: list[Followed], backward_pass: int) -> None:
         # What an optimizer has consumed within this pass may be gone; what another still waits for is not.
-        written = tuple(slot for slot in slots if any(slot in f.holding.place_of_slot for f in waiting))
-        unhooked = self._backward_tap.watch(pair for f in waiting for pair in f.parameters())
-        self._measure((*written, *(slot for slot in unhooked if slot not in written)), backward_pass)
-        for followed in waiting:
-            unwritten = followed.left_unwritten(self._marks)
-            if unwritten:
-                # Zeroed since an earlier pass wrote it, or still what that pass left.
-                present = self._meter.zeros_forgotten(unwritten)
-                self._marks.measured(unwritten, present, backward_pass)
+        written = [slot for slot in slots if any(slot in f.holding.place_of_slot for f in waiting)]
+        # What earlier passes wrote may have been zeroed since, or averaged.
+        earlier = [slot for f in waiting for slot in f.measured_earlier(self._marks)]
+        self._measure(tuple(dict.fromkeys(written + earlier)), backward_pass)
 
     def _measure(self, slots: tuple[int, ...], backward_pass: int = NO_PASS) -> None:
         self._marks.next_event(len(self._slots))
@@ -154,7 +161,7 @@ class Observer:
             for followed in self.followed.values():
                 missing = followed.not_yet_measured(slots, self._marks) if followed.due else ()
                 if missing:
-                    self._measure(missing, running_pass())
+                    self._measure(missing, current_pass())
             self._marks.next_event(len(self._slots))
             self._marks.clipped(slots)
 
@@ -198,7 +205,7 @@ class Observer:
             self._refresh([followed])
             self._marks.next_event(len(self._slots))
             owned = self._ownership.consumed(followed.holding.slots, followed.stepped_at)
-            followed.consume(self._marks, self._meter, running_pass(), owned)
+            followed.consume(self._marks, self._meter, current_pass(), owned)
 
     def _stepped(self, followed: Followed) -> None:
         with self._lock:
@@ -216,8 +223,10 @@ class Observer:
             self._marks.next_event(len(self._slots))
             self._marks.forget(released)
             self._ownership.forget(released)
-            for followed in changed:
-                self._backward_tap.watch(followed.parameters())
+            self._hook_all()
+
+    def _hook_all(self) -> None:
+        self._frozen = self._backward_tap.watch(pair for f in self.followed.values() for pair in f.parameters())
 
     def _take(self, step: Step | None) -> None:
         if step is not None:
@@ -241,9 +250,11 @@ class Observer:
 
 
 class _Listener:
-    """What the clip and the scaler tap talk to: the observer, made harmless."""
+    """What the taps on torch's own functions talk to: the observer, made harmless."""
 
     def __init__(self, observer: Observer, guard: Guard) -> None:
+        self.beginning = guard.around(observer.beginning)
+        self.ended = observer.ended  # what it calls is guarded itself
         self.clipping = guard.around(observer.clipping)
         self.clipped = guard.around(observer.clipped)
         self.unscaled = guard.around(observer.unscaled)

@@ -138,12 +138,12 @@ class Followed:
         at = marks.measured_at
         return tuple(slot for slot in slots if slot in own and at[slot] <= self.stepped_at)
 
-    def left_unwritten(self, marks: Marks) -> tuple[int, ...]:
-        """What was measured since the last step, but not in the present event, and given to no clip call since."""
+    def measured_earlier(self, marks: Marks) -> list[int]:
+        """What was measured since the last step and given to no clip call since."""
         held = self.holding.slot_array
         at = marks.measured_at[held]
-        waiting = (at > self.stepped_at) & (at < marks.event) & (marks.clipped_at[held] < at)
-        return tuple(held[waiting].tolist())  # numpy: no device is read
+        slots: list[int] = held[(at > self.stepped_at) & (marks.clipped_at[held] < at)].tolist()  # numpy
+        return slots
 
     def clipped_already(self, marks: Marks) -> tuple[int, ...]:
         """What was given to a clip call after it was measured: the norm before is not to be had any more."""

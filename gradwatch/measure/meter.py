@@ -78,16 +78,6 @@ class Meter:
         gradients = [self._slots.parameter(slot).grad for slot in selection]
         return np.array([gradient is not None for gradient in gradients], dtype=bool)
 
-    def zeros_forgotten(self, selection: tuple[int, ...]) -> BoolArray:
-        """Measure these slots; one that reads exactly 0 has been zeroed and is 0 before clipping as well."""
-        present = self.measure(AFTER, selection)
-        places = np.array(selection, dtype=np.intp)
-        zeroed = places[(self.sides[AFTER, places] == 0) & (self.place[places] == _HOST)]
-        self.sides[BEFORE, zeroed] = 0.0
-        for board, there in self._by_board(places):
-            board.zeros_forgotten(there)
-        return present
-
     def divide(self, selection: Sequence[int], scale: Tensor) -> None:
         """Divide the norms before clipping by a scale that gradients were multiplied by."""
         places = np.array(selection, dtype=np.intp)

@@ -88,11 +88,6 @@ class Board:
             0, place, number.detach().reshape(1).to(self.device, torch.float64, non_blocking=True)
         )
 
-    def zeros_forgotten(self, places: Tensor) -> None:
-        """Where the side after reads exactly 0, the side before does as well."""
-        before, after = (self.side(side).index_select(0, places) for side in (BEFORE, AFTER))
-        self.side(BEFORE).index_copy_(0, places, torch.where(after == 0, after, before))
-
     def divide(self, places: Tensor, scale: Tensor) -> None:
         """Divide the side before by a scale."""
         before = self.side(BEFORE)

@@ -1,8 +1,9 @@
-"""The end of a backward pass, and which parameters it wrote.
+"""Which gradients a backward pass has written, and that it has ended.
 
-A hook on each parameter notes that its gradient was accumulated; the first one of a pass queues a callback
-for the pass's end. It is queued twice, from within itself: DistributedDataParallel queues its own, which
-finishes the reduction, after the first hook ran, and ours has to come after that one.
+A hook on each parameter notes that its gradient was accumulated. Where the pass was begun by a call that
+``gradwatch.taps.passes`` sees, it ends with that call. Where it was not, the first hook queues a callback for the
+pass's end, and queues it twice, from within itself: DistributedDataParallel queues its own, which finishes the
+reduction, after the first hook ran, and ours has to come after that one.
 """
 
 from __future__ import annotations
@@ -13,18 +14,17 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-__all__ = ["BackwardTap", "running_pass"]
+from gradwatch.taps.passes import NO_PASS, current_pass
 
-# torch's number of the backward pass that runs in this thread; -1 where none does.
-running_pass: Callable[[], int] = torch._C._current_graph_task_id
+__all__ = ["BackwardTap"]
 
 
 class BackwardTap:
-    """Calls ``ended(slots, task)`` at the end of each backward pass that wrote a watched gradient.
+    """Calls ``ended(slots, backward_pass)`` at the end of each backward pass that wrote a watched gradient.
 
     Args:
-        ended: takes the slots written, in the order in which they were, and torch's number of the pass; must
-            not raise.
+        ended: takes the slots written, in the order in which they were, and the number of the pass; must not
+            raise.
     """
 
     # Passes that ended in an exception never report; their notes are dropped when newer ones push them out.
@@ -36,19 +36,20 @@ class BackwardTap:
         # Keyed by the pass, not a flag: after an exception in backward a flag would stay set.
         self._written: dict[int, list[int]] = {}
 
-    def watch(self, parameters: Iterable[tuple[int, Tensor]]) -> tuple[int, ...]:
-        """Hook (slot, parameter) pairs; those that are hooked already or need no gradient are passed over.
+    def watch(self, parameters: Iterable[tuple[int, Tensor]]) -> list[tuple[int, Tensor]]:
+        """Hook (slot, parameter) pairs, each once.
 
         Returns:
-            The slots that were hooked now.
+            Those that need no gradient now, and cannot be hooked until they do.
         """
-        hooked = []
+        frozen = []
         for slot, parameter in parameters:
-            if slot not in self._handles and parameter.requires_grad and parameter.is_leaf:
+            if not (parameter.requires_grad and parameter.is_leaf):
+                frozen.append((slot, parameter))
+            elif slot not in self._handles:
                 hook = self._hook(slot)
                 self._handles[slot] = parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
-                hooked.append(slot)
-        return tuple(hooked)
+        return frozen
 
     def unwatch(self, slots: Iterable[int]) -> None:
         """Remove the hooks of these slots."""
@@ -62,32 +63,36 @@ class BackwardTap:
         self.unwatch(tuple(self._handles))
         self._written.clear()
 
+    def ended(self, backward_pass: int) -> None:
+        """A pass has ended: tell what it wrote, where it wrote anything."""
+        slots = self._written.pop(backward_pass, None)
+        if slots:
+            self._ended(tuple(dict.fromkeys(slots)), backward_pass)
+
     def _hook(self, slot: int) -> Callable[[Tensor], None]:
         written = self._written
 
         def accumulated(_: Tensor) -> None:
-            task = running_pass()
-            if task in written:
-                written[task].append(slot)
+            backward_pass = current_pass()
+            if backward_pass in written:
+                written[backward_pass].append(slot)
             else:
-                self._begin(task, slot)
+                self._begin(backward_pass, slot)
 
         return accumulated
 
-    def _begin(self, task: int, slot: int) -> None:
+    def _begin(self, backward_pass: int, slot: int) -> None:
         written = self._written
         while len(written) >= self.MOST_OPEN_PASSES:
             written.pop(next(iter(written)), None)
-        written[task] = [slot]
+        written[backward_pass] = [slot]
+        if backward_pass > NO_PASS:
+            self._queue_end(backward_pass)
+
+    def _queue_end(self, backward_pass: int) -> None:
         queue = torch.autograd.Variable._execution_engine.queue_callback
-
-        def end() -> None:
-            slots = written.pop(task, None)
-            if slots:
-                self._ended(tuple(dict.fromkeys(slots)), task)
-
         try:
-            queue(lambda: queue(end))
+            queue(lambda: queue(lambda: self.ended(backward_pass)))
         except RuntimeError:
             # No autograd engine is at work, as in compiled autograd: the other taps measure instead.
-            written.pop(task, None)
+            self._written.pop(backward_pass, None)

@@ -73,14 +73,6 @@ def test_growing_keeps_what_was_measured_and_what_was_taken() -> None:
     assert new.note(2) == 5.0
 
 
-def test_zeros_are_forgotten_where_they_stand() -> None:
-    mine = board(4)
-    write(mine, BEFORE, 1.0, 2.0, 3.0, 4.0)
-    write(mine, AFTER, 0.0, 5.0, 0.0, 0.0)
-    mine.zeros_forgotten(torch.tensor([0, 1, 2]))
-    assert mine.side(BEFORE).tolist() == [0.0, 2.0, 0.0, 4.0]
-
-
 # Whole loops by way of the ring: gradients in CPU memory, treated as a device's.
 
 
