@@ -51,12 +51,11 @@ class Observer:
         self.guard = Guard()
         self._slots = Slots()
         self.followed = {
-            name: Followed(name, optimizer, self._slots, names, every, number * Followed.NOTES)
-            for number, (name, optimizer) in enumerate(optimizers.items())
+            name: Followed(name, optimizer, self._slots, names, every) for name, optimizer in optimizers.items()
         }
         self._marks = Marks()
         self._ownership = Ownership(self._slots)
-        self._meter = Meter(self._slots, notes=len(optimizers) * Followed.NOTES)
+        self._meter = Meter(self._slots)
         self._waiting = Waiting(self._meter)
         self._report = report
         # Optimizers may be stepped from several threads; the lock is re-entrant for alerts' callbacks.

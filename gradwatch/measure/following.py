@@ -70,7 +70,6 @@ class Followed:
         slots: the tracker's slots.
         names: the report's lines.
         every: measure each n-th step.
-        first_note: the first of its own columns for single numbers, ``NOTES`` of them.
 
     Attributes:
         steps: steps so far, skipped ones included.
@@ -78,20 +77,18 @@ class Followed:
         steps_before_scaler: the same when a GradScaler last began to let it step.
     """
 
-    # Columns: the loss scale, what gradients are still scaled by, whether the step found an Inf, clip norms.
+    # Its numbers besides norms: the loss scale, what gradients are still scaled by, whether the step found an
+    # Inf, and the norms that clip calls returned.
     _LOSS_SCALE, _STILL_SCALED_BY, _FOUND_INF, _FIRST_CLIP = range(4)
-    NOTES = 10
 
-    def __init__(
-        self, name: str, optimizer: Optimizer, slots: Slots, names: ModuleNames, every: int, first_note: int
-    ) -> None:
+    def __init__(self, name: str, optimizer: Optimizer, slots: Slots, names: ModuleNames, every: int) -> None:
         self.name = name
         self.optimizer = optimizer
         self.steps = self.steps_before_scaler = 0
         self._slots = slots
         self._names = names
         self._every = every
-        self._first_note = first_note
+        self._columns: list[int] = []
         self.stepped_at = 0
         self._pass_counted = self._pass_stepped_in = NO_PASS
         self._backward_passes = 0
@@ -154,14 +151,12 @@ class Followed:
 
     def clip_seen(self, clip: SeenClip, norm: Tensor | None, meter: Meter) -> None:
         """A clipping call was given some of its gradients, and returned this norm."""
-        column = self._FIRST_CLIP + len(self._clips)
-        if norm is not None and column < self.NOTES:
-            clip.norm_returned = meter.note(norm, self._first_note + column)
+        clip.norm_returned = self._noted(norm, self._FIRST_CLIP + len(self._clips), meter)
         self._clips.append(clip)
 
     def unscaled(self, scale: Tensor, meter: Meter) -> None:
         """A GradScaler has divided its gradients by this scale."""
-        self._loss_scale = meter.note(scale, self._first_note + self._LOSS_SCALE)
+        self._loss_scale = self._noted(scale, self._LOSS_SCALE, meter)
 
     def consume(self, marks: Marks, meter: Meter, backward_pass: int, owned: Consumed) -> None:
         """The gradients are final: measure what the optimizer consumes."""
@@ -226,8 +221,13 @@ class Followed:
             loss_scale=self._loss_scale,
         )
 
-    def _noted(self, number: object, column: int, meter: Meter) -> float | Note | None:
-        return meter.note(number, self._first_note + column) if isinstance(number, Tensor) else None
+    def _noted(self, number: object, which: int, meter: Meter) -> float | Note | None:
+        """A number that torch has computed, by way of a column of its own where it is on a device."""
+        if not isinstance(number, Tensor):
+            return None
+        while len(self._columns) <= which:
+            self._columns.append(meter.new_column())
+        return meter.note(number, self._columns[which])
 
     def _finish(self, marks: Marks) -> None:
         self.steps += 1

@@ -42,15 +42,16 @@ class Meter:
 
     Args:
         slots: the tracker's slots.
-        notes: numbers that a row on a device carries besides norms.
     """
 
     # Selections differ by which gradients are there; a loop that never repeats one must not fill memory.
     MOST_PLANS = 64
 
-    def __init__(self, slots: Slots, notes: int = 0) -> None:
+    COLUMNS_AT_ONCE = 8
+
+    def __init__(self, slots: Slots) -> None:
         self._slots = slots
-        self._notes = notes
+        self._columns = 0
         self._plans: dict[tuple[int, ...], _Plan] = {}
         self.boards: list[Board] = []
         self.sides = np.zeros((2, len(slots)))
@@ -88,11 +89,22 @@ class Meter:
             # Gradients on the host with a scale on a device: torch itself has just brought the scale over.
             self.sides[BEFORE, there] /= float(scale)
 
+    def new_column(self) -> int:
+        """A column for single numbers, in every row on a device from now on."""
+        self._columns += 1
+        return self._columns - 1
+
+    @property
+    def _notes(self) -> int:
+        # In steps, so that many clip calls in a first step do not lay out the rows anew each time.
+        return -(-self._columns // self.COLUMNS_AT_ONCE) * self.COLUMNS_AT_ONCE
+
     def note(self, number: Tensor, column: int) -> float | Note:
         """A number that torch has computed: itself where the host has it, else where it will be found."""
         if on_host(number):
             return float(number)  # a load
         board = self.board_of(number.device)
+        self.boards[board].grow(len(self._slots), self._notes)
         self.boards[board].note(column, number)
         return Note(board, column)
 

@@ -62,10 +62,11 @@ class Board:
         if slots <= self.slots and notes <= self.notes:
             return
         self.send()
-        old, self.slots, self.notes = self.side(BEFORE), max(slots, self.slots), max(notes, self.notes)
+        old = torch.split(self._row, [self.slots, self.slots, self.notes])
+        self.slots, self.notes = max(slots, self.slots), max(notes, self.notes)
         self._row = torch.zeros(self.width, dtype=torch.float64, device=self.device)
-        # What was measured before clipping may still be wanted; the other side is measured anew at a step.
-        self._row.index_copy_(0, torch.arange(len(old), device=self.device), old)
+        for part, start in zip(old, (0, self.slots, 2 * self.slots), strict=True):
+            self._row.index_copy_(0, torch.arange(start, start + len(part), device=self.device), part)
         self._lay_out()
 
     def side(self, side: int) -> Tensor:

@@ -62,6 +62,7 @@ def test_sending_nothing_starts_nothing() -> None:
 def test_growing_keeps_what_was_measured_and_what_was_taken() -> None:
     mine = board(2, 1)
     write(mine, BEFORE, 1.0, 2.0)
+    mine.note(0, torch.tensor(3.0))
     old = mine.take()
     mine.grow(4, 3)
     assert mine.side(BEFORE).tolist() == [1.0, 2.0, 0.0, 0.0]
@@ -70,7 +71,7 @@ def test_growing_keeps_what_was_measured_and_what_was_taken() -> None:
     mine.send()
     assert old.side(BEFORE).tolist() == [1.0, 2.0]
     assert new.side(BEFORE).tolist() == [1.0, 2.0, 0.0, 0.0]
-    assert new.note(2) == 5.0
+    assert (new.note(0), new.note(2)) == (3.0, 5.0)
 
 
 # Whole loops by way of the ring: gradients in CPU memory, treated as a device's.
@@ -127,6 +128,20 @@ def test_reading_brings_everything_up_to_the_last_step() -> None:
         assert watch["optimizer"].norm_before == step
 
     simple_loop(see)
+
+
+@pytest.mark.usefixtures("as_device")
+def test_the_norms_of_many_clip_calls_land() -> None:
+    parameters = [nn.Parameter(torch.zeros(1)) for _ in range(20)]
+    optimizer = torch.optim.SGD(parameters, lr=0.0)
+    with gradwatch.track(optimizer) as watch:
+        for step in range(3):
+            for number, parameter in enumerate(parameters):
+                parameter.grad = torch.tensor([number + 100.0 * step])
+                torch.nn.utils.clip_grad_norm_(parameter, 50.0)
+            optimizer.step()
+    for step, record in enumerate(watch.history):
+        assert [clip.norm_returned for clip in record.clips] == [n + 100.0 * step for n in range(20)]
 
 
 @pytest.mark.usefixtures("as_device")
