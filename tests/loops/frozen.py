@@ -137,6 +137,9 @@ def torch_itself() -> dict[str, Any]:
     found: dict[str, Any] = {}
     for owner in _TOUCHED:
         for name, value in vars(owner).items():
+            # The compiler keeps what it made beside what it was made from, in a bare run as well.
+            if name.startswith(("__resume_at_", "__builtins_dict__", "__compiled_fn_", "__import_")):
+                continue
             found[f"{owner.__name__}.{name}"] = value
             for i, cell in enumerate(getattr(value, "__closure__", None) or ()):
                 found[f"{owner.__name__}.{name}.closure{i}"] = cell.cell_contents

@@ -121,6 +121,48 @@ def test_an_optimizer_around_another(run: Run, tracked: str) -> None:
     run.leave(outer=outer, inner=inner)
 
 
+class Delegating(torch.optim.Optimizer):
+    """An Optimizer by name only, as Accelerate's: it never called ``Optimizer.__init__`` and hands all on."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
+
+    @property
+    def state(self) -> Any:  # type: ignore[override]
+        return self.optimizer.state
+
+    @property
+    def param_groups(self) -> Any:  # type: ignore[override]
+        return self.optimizer.param_groups
+
+    @property
+    def defaults(self) -> Any:  # type: ignore[override]
+        return self.optimizer.defaults
+
+    def add_param_group(self, group: Any) -> None:
+        self.optimizer.add_param_group(group)
+
+    def state_dict(self) -> Any:
+        return self.optimizer.state_dict()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.optimizer.zero_grad(set_to_none)
+
+    def step(self, closure: Any = None) -> Any:
+        return self.optimizer.step(closure)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+@conformance
+def test_an_optimizer_that_hands_everything_on(run: Run, depth: int) -> None:
+    model = mlp()
+    optimizer: torch.optim.Optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for _ in range(depth):
+        optimizer = Delegating(optimizer)
+    with run.track(optimizer, model):
+        clipped_steps(run, model, optimizer)
+
+
 class Lookahead:
     """Zhang et al., 2019, as most people write it: no Optimizer itself."""
 
@@ -233,6 +275,22 @@ def test_optimizers_stepped_in_the_backward_with_clipping_of_each(run: Run) -> N
 
         parameter.register_post_accumulate_grad_hook(consume)
 
+    with run.track(optimizers, model):
+        for _ in range(6):
+            loss_of(model).backward()
+
+
+@pytest.mark.filterwarnings(r"ignore:.torch\.jit\.\w+. is deprecated:DeprecationWarning")
+@conformance
+def test_torchs_own_way_to_step_in_the_backward(run: Run) -> None:
+    """A hook on the node that accumulates, which also sets the gradient to None."""
+    from torch.distributed.optim import _apply_optimizer_in_backward  # torch warns of itself when it is loaded
+
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+    _apply_optimizer_in_backward(torch.optim.SGD, model.parameters(), {"lr": 0.05})
+    optimizers = {name: p._in_backward_optimizers[0] for name, p in model.named_parameters()}  # type: ignore[attr-defined]
+    for name, optimizer in optimizers.items():
+        optimizer.register_step_pre_hook(lambda *_, name=name: run.after(name))
     with run.track(optimizers, model):
         for _ in range(6):
             loss_of(model).backward()
