@@ -12,6 +12,7 @@ the memory of the CPU have a way of their own that costs less, in ``gradwatch.me
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import cast
 
 import numpy as np
@@ -19,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-__all__ = ["FloatArray", "exact_norms", "global_norm", "real_and_dense", "write_norms"]
+__all__ = ["FloatArray", "exact_norms", "global_norm", "in_memory_order", "real_and_dense", "write_norms"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -27,6 +28,12 @@ FloatArray = npt.NDArray[np.float64]
 # of what lies between the limits are in range, and so are all others once they are scaled by a power of two.
 _SMALLEST, _LARGEST = 1e-140, 1e150
 _UP, _DOWN = 2.0**600, 2.0**-600
+
+# In CPU memory torch widens a tensor as a whole before it reduces it: a larger one is handed over in pieces.
+_PIECE = 1 << 18
+
+_REDUCED_AS_THEY_ARE = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+_kind = attrgetter("device", "dtype", "layout")
 
 
 def global_norm(of: Tensor | nn.Module | Iterable[Tensor | None]) -> Tensor:
@@ -57,10 +64,12 @@ def exact_norms(tensors: Sequence[Tensor]) -> list[Tensor]:
     accelerator accumulates in float64 itself: a few launches, however many tensors.
     """
     with torch.no_grad():
+        if _are_alike(tensors):
+            return _reduced(list(tensors))
         plain = [real_and_dense(tensor) for tensor in tensors]
         norms: list[Tensor | None] = [None] * len(plain)
-        for places in _alike(plain):
-            for place, norm in zip(places, _fused([plain[place] for place in places]), strict=True):
+        for places in _groups(plain):
+            for place, norm in zip(places, _reduced([plain[place] for place in places]), strict=True):
                 norms[place] = norm
     return cast("list[Tensor]", norms)
 
@@ -137,8 +146,25 @@ def _summed_by_index(tensor: Tensor) -> Tensor:
     return sums.to(values.dtype)
 
 
-def _alike(tensors: Sequence[Tensor]) -> Iterable[list[int]]:
-    """Group the indices of tensors that a fused kernel takes together; one odd tensor would stop it for all."""
+def in_memory_order(tensor: Tensor) -> Tensor:
+    """The elements as one dimension, in the order of memory: no copy where the tensor is dense."""
+    if not tensor.is_contiguous():
+        order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
+        tensor = tensor.permute(order)
+    return tensor.reshape(-1)
+
+
+def _are_alike(tensors: Sequence[Tensor]) -> bool:
+    """Whether a fused kernel takes all of them as they are: the usual case, asked without a line for each."""
+    kinds = set(map(_kind, tensors))
+    if len(kinds) != 1:
+        return False
+    ((_, dtype, layout),) = kinds
+    return dtype in _REDUCED_AS_THEY_ARE and layout == torch.strided and all(map(Tensor.is_contiguous, tensors))
+
+
+def _groups(tensors: Sequence[Tensor]) -> Iterable[list[int]]:
+    """The indices of tensors that a fused kernel takes together; one odd tensor would stop it for all."""
     groups: dict[tuple[torch.device, torch.dtype, bool], list[int]] = {}
     for place, tensor in enumerate(tensors):
         groups.setdefault((tensor.device, tensor.dtype, _is_dense(tensor)), []).append(place)
@@ -157,14 +183,24 @@ def _is_dense(tensor: Tensor) -> bool:
     return True
 
 
-def _fused(tensors: list[Tensor]) -> Sequence[Tensor]:
+def _reduced(tensors: list[Tensor]) -> list[Tensor]:
     """The norms of real tensors of one device and dtype."""
+    if tensors[0].device.type == "cpu" and any(tensor.numel() > _PIECE for tensor in tensors):
+        return [_by_pieces(tensor) for tensor in tensors]
+    return list(_fused(tensors))
+
+
+def _by_pieces(tensor: Tensor) -> Tensor:
+    pieces = torch.split(in_memory_order(tensor), _PIECE)
+    return _combined(torch.stack(list(_fused(list(pieces)))))
+
+
+def _fused(tensors: list[Tensor]) -> Sequence[Tensor]:
     if tensors[0].dtype != torch.float64:
         return torch._foreach_norm(tensors, 2, dtype=torch.float64)
-    as_it_is, down, up = (
-        torch.stack(torch._foreach_norm(scaled, 2))
-        for scaled in (tensors, torch._foreach_mul(tensors, _DOWN), torch._foreach_mul(tensors, _UP))
-    )
+    as_it_is = torch.stack(torch._foreach_norm(tensors, 2))
+    # One copy at a time.
+    down, up = (torch.stack(torch._foreach_norm(torch._foreach_mul(tensors, by), 2)) for by in (_DOWN, _UP))
     return _in_range(as_it_is, down, up).unbind()
 
 

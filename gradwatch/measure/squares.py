@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradwatch.measure.norms import FloatArray, real_and_dense
+from gradwatch.measure.norms import FloatArray, in_memory_order, real_and_dense
 
 __all__ = ["Alone", "Gathered", "Odd", "Scratch", "Stacked", "Way", "form_of"]
 
@@ -120,7 +120,7 @@ class Alone:
 
     def _by_chunks(self, gradient: Tensor) -> float:
         total = 0.0
-        chunks = torch.split(_in_memory_order(gradient), Scratch.SIZE)
+        chunks = torch.split(in_memory_order(gradient), Scratch.SIZE)
         for chunk, stretch in zip(chunks, self._stretches, strict=True):
             stretch.wide.copy_(chunk)
             total += stretch.square()
@@ -183,11 +183,3 @@ class _Stretch:
 def _check(is_as_planned: bool) -> None:
     if not is_as_planned:
         raise RuntimeError("a gradient is not of the form that was planned for")
-
-
-def _in_memory_order(tensor: Tensor) -> Tensor:
-    """The elements as one dimension, in the order of memory: no copy where the tensor is dense."""
-    if not tensor.is_contiguous():
-        order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
-        tensor = tensor.permute(order)
-    return tensor.reshape(-1)
