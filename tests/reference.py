@@ -30,5 +30,11 @@ def gradient_norm(parameters: Iterable[Tensor]) -> float:
 
 
 def float32_ulps(measured: float, true: float) -> float:
-    """The distance between two norms in units of the last place of a float32 of that size."""
-    return abs(measured - true) / float(np.spacing(np.float32(true)))
+    """The distance between two norms in units of the last place of a float32 of that size.
+
+    Where float32 has no normal number of that size, the unit is 2^-24 of the norm, the least that it is elsewhere.
+    """
+    if measured == true:
+        return 0.0
+    normal = float(np.finfo(np.float32).tiny) <= true <= float(np.finfo(np.float32).max)
+    return abs(measured - true) / (float(np.spacing(np.float32(true))) if normal else true * 2.0**-24)

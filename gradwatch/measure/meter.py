@@ -16,7 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gradwatch.measure.norms import FloatArray, HostPlan, Scratch, write_norms
+from gradwatch.measure.host import HostPlan, Scratch
+from gradwatch.measure.norms import FloatArray, write_norms
 from gradwatch.measure.ring import AFTER, BEFORE, Board, Ticket
 from gradwatch.measure.slots import Slots
 

@@ -1,0 +1,130 @@
+"""Norms are computed without a value being read, by few operations: proved on tensors that have no values."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from gradwatch import global_norm
+from gradwatch.measure import norms
+from gradwatch.measure.norms import exact_norms, write_norms
+
+
+class Operations(TorchDispatchMode):
+    """Counts what is handed to a device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.counts[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def written(tensors: Sequence[Tensor]) -> Tensor:
+    out = torch.zeros(len(tensors), dtype=torch.float64)
+    write_norms(out, torch.arange(len(tensors)), tensors)
+    return out
+
+
+def sparse(coalesced: bool) -> Tensor:
+    index = torch.zeros(2, 6, dtype=torch.int64)
+    # To check them, torch would read the indices.
+    with torch.sparse.check_sparse_tensor_invariants(enable=False):
+        return torch.sparse_coo_tensor(index, torch.empty(6, 3), (4, 5, 3), is_coalesced=coalesced)
+
+
+def without_values() -> list[Tensor]:
+    dtypes = [torch.float16, torch.float32, torch.float64, torch.complex64, torch.complex128, torch.float8_e5m2]
+    plain = [torch.empty(3, 4, dtype=dtype) for dtype in dtypes]
+    return [*plain, plain[1].t(), plain[1][:, :1], plain[1][0, 0], plain[1][:0], sparse(False), sparse(True)]
+
+
+def as_one(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [global_norm(tensors)]
+
+
+CALLS: list[Callable[[Sequence[Tensor]], Sequence[Tensor] | Tensor]] = [exact_norms, written, as_one]
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_no_value_is_needed(call: Callable[[Sequence[Tensor]], Sequence[Tensor]]) -> None:
+    with FakeTensorMode(), Operations() as seen:
+        tensors = without_values()
+        results = call(tensors)
+        assert all(result.dtype == torch.float64 for result in results)
+    # On a device it would read how many indices differ; a fake one takes it in silence.
+    assert seen.counts["_coalesce"] == 0
+
+
+def read_item(tensors: list[Tensor]) -> list[Tensor]:
+    return [torch.full_like(n, n.item()) for n in torch._foreach_norm(tensors, 2, dtype=torch.float64)]
+
+
+def read_bool(tensors: list[Tensor]) -> list[Tensor]:
+    return [n if n > 0 else n + 1 for n in torch._foreach_norm(tensors, 2, dtype=torch.float64)]
+
+
+@pytest.mark.parametrize("read", [read_item, read_bool])
+@pytest.mark.parametrize("call", CALLS)
+def test_a_value_that_is_read_is_noticed(
+    call: Callable[[Sequence[Tensor]], Any],
+    read: Callable[[list[Tensor]], list[Tensor]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(norms, "_fused", read)
+    with FakeTensorMode(), pytest.raises(RuntimeError):
+        call(without_values())
+
+
+def test_coalescing_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(norms, "_lies_on_host", lambda _: True)
+    with FakeTensorMode(), Operations() as seen:
+        exact_norms(without_values())
+    assert seen.counts["_coalesce"] == 1
+
+
+def on_fake_cuda(*arguments: str) -> list[str]:
+    script = Path(__file__).with_name("fake_cuda_norms.py")
+    ran = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True)
+    return (ran.stdout + ran.stderr).splitlines()
+
+
+def test_on_a_fake_cuda_device_nothing_is_read_and_norms_stay_there() -> None:
+    assert on_fake_cuda() == ["waiting: 0"]
+
+
+@pytest.mark.parametrize("read", ["item", "cpu"])
+def test_on_a_fake_cuda_device_a_read_is_noticed(read: str) -> None:
+    assert on_fake_cuda(read)[-1] != "waiting: 0"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("call", CALLS)
+def test_operations_do_not_grow_with_the_number_of_tensors(call: Callable[..., Any], dtype: torch.dtype) -> None:
+    def operations(count: int) -> int:
+        tensors = [torch.ones(3, 2, dtype=dtype) for _ in range(count)]
+        with Operations() as seen:
+            call(tensors)
+        return seen.counts.total()
+
+    assert operations(2) == operations(50) <= 32
+
+
+def test_a_tensor_of_another_kind_leaves_the_others_together() -> None:
+    tensors = [torch.ones(3) for _ in range(50)]
+    odd = [torch.ones(4, 6)[:, ::2], torch.ones(3, dtype=torch.float16)]
+    with Operations() as seen:
+        exact_norms([*tensors, *odd])
+    assert seen.counts["_foreach_norm"] == 3
