@@ -35,20 +35,17 @@ def named_optimizers(given: object) -> dict[str, Optimizer]:
 
 
 def _optimizer(name: str, given: Any) -> Optimizer:
-    # Accelerate wraps the optimizer; torch's hooks belong on the real one.
-    inner = (
-        given if isinstance(given, Optimizer) and not _is_wrapper(given) else getattr(given, "optimizer", given)
-    )
-    if not isinstance(inner, Optimizer):
+    # Accelerate wraps the optimizer, and others may wrap that; torch's hooks belong on the real one.
+    inner, seen = given, set[int]()
+    while isinstance(getattr(inner, "optimizer", None), Optimizer) and id(inner) not in seen:
+        seen.add(id(inner))
+        inner = inner.optimizer
+    if not isinstance(inner, Optimizer) or not hasattr(inner, "_optimizer_step_pre_hooks"):
         raise ArgumentError(
             f"The optimizer {name!r} is of type {type(given).__name__}, but a torch.optim.Optimizer was expected: "
             "pass the object whose step() your loop calls."
         )
     return inner
-
-
-def _is_wrapper(optimizer: Optimizer) -> bool:
-    return isinstance(getattr(optimizer, "optimizer", None), Optimizer)
 
 
 def checked_modules(given: object, optimizers: Mapping[str, Optimizer]) -> nn.Module | dict[str, nn.Module] | None:

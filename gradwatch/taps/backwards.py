@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
 from gradwatch.taps.passes import NO_PASS, current_pass
@@ -40,11 +41,11 @@ class BackwardTap:
         """Hook (slot, parameter) pairs, each once.
 
         Returns:
-            Those that need no gradient now, and cannot be hooked until they do.
+            Those that need no gradient now, or have no shape yet, and cannot be hooked until they do.
         """
         frozen = []
         for slot, parameter in parameters:
-            if not (parameter.requires_grad and parameter.is_leaf):
+            if is_lazy(parameter) or not (parameter.requires_grad and parameter.is_leaf):
                 frozen.append((slot, parameter))
             elif slot not in self._handles:
                 hook = self._hook(slot)

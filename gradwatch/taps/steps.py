@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, cast
 
@@ -56,7 +56,7 @@ class StepTap:
         self._pre = optimizer.register_step_pre_hook(untraced(self._before))
         self._post = optimizer.register_step_post_hook(untraced(self._after))
         # The step ends here: a backward pass in a post hook of the user's belongs to the next one.
-        cast("OrderedDict[int, Any]", optimizer._optimizer_step_post_hooks).move_to_end(self._post.id, last=False)
+        self._post_hooks.move_to_end(self._post.id, last=False)
         _own_pre_hooks.add(self._pre.id)
 
     def stay_last(self) -> None:
@@ -65,13 +65,29 @@ class StepTap:
             self._hooks.move_to_end(self._pre.id)
 
     def close(self) -> None:
-        """Remove both hooks."""
+        """Remove both hooks; in the middle of a step they fall silent, and go when the next one begins."""
+        self._take_back_stand_in()
+        self._outer = None
+        if _is_stepping(self._optimizer):
+            self._hooks[self._pre.id] = self._leave
+            self._post_hooks[self._post.id] = _silent
+        else:
+            self._remove()
+
+    def _remove(self) -> None:
         handles: tuple[RemovableHandle, ...] = (self._pre, self._post)
         for handle in handles:
             handle.remove()
         _own_pre_hooks.discard(self._pre.id)
-        self._take_back_stand_in()
-        self._outer = None
+
+    def _leave(self, *_: object) -> None:
+        # Torch iterates over these hooks now. Behind the last one it looks no more.
+        if next(reversed(self._hooks)) == self._pre.id:
+            self._remove()
+
+    @property
+    def _post_hooks(self) -> OrderedDict[int, Any]:
+        return cast("OrderedDict[int, Any]", self._optimizer._optimizer_step_post_hooks)
 
     @property
     def _hooks(self) -> OrderedDict[int, _Hook]:
@@ -79,7 +95,7 @@ class StepTap:
 
     def _before(self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call | None:
         frame = sys._getframe(1)
-        if self._outer is not None and _is_running(self._outer, frame):
+        if self._outer is not None and any(around is self._outer for around in _stack(frame)):
             return None
         self._outer = _step_around(frame)
         self._consumed = False
@@ -147,22 +163,30 @@ class StepTap:
 
 
 def _step_around(frame: FrameType) -> FrameType:
-    """The frame of the innermost ``step`` on the stack: torch's wrapper that calls the hooks, compiled or not."""
-    around: FrameType | None = frame
-    while around is not None:
-        code = around.f_code
-        if code.co_name == _WRAPPER.co_name and code.co_filename == _WRAPPER.co_filename:
-            return around
-        around = around.f_back
-    return frame
+    """The innermost ``step`` on the stack."""
+    return next((around for around in _stack(frame) if _is_step(around)), frame)
 
 
-def _is_running(frame: FrameType, innermost: FrameType | None) -> bool:
-    while innermost is not None:
-        if innermost is frame:
-            return True
-        innermost = innermost.f_back
-    return False
+def _is_stepping(optimizer: Optimizer) -> bool:
+    """Whether a step of this optimizer is on the stack of any thread: torch iterates over its hooks then."""
+    steps = (f for frame in sys._current_frames().values() for f in _stack(frame) if _is_step(f))
+    return any(step.f_locals.get("self", optimizer) is optimizer for step in steps)
+
+
+def _silent(*_: object) -> None:
+    """In the place of a hook that cannot be removed yet."""
+
+
+def _stack(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _is_step(frame: FrameType) -> bool:
+    """Whether it is torch's wrapper around ``step``, which calls the hooks, compiled or not."""
+    code = frame.f_code
+    return code.co_name == _WRAPPER.co_name and code.co_filename == _WRAPPER.co_filename
 
 
 def _after_first_call(closure: Callable[[], Any], then: Callable[[], object]) -> Callable[[], Any]:
