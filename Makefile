@@ -5,9 +5,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+INTEROP := $(VENV)/.interop
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 DEMO_OPTIONS ?= --scenario 0 --max-timesteps 500 --seed 42 --debug
 
-.PHONY: demo legacy test lint types imports tests bench clean
+# The oldest versions that the package supports need a Python of their time.
+OLDEST_PYTHON ?= python3.11
+OLDEST := .venv-oldest
+OLDEST_READY := $(OLDEST)/.ready
+
+.PHONY: demo legacy test lint types imports tests test-oldest bench clean
 
 demo: $(READY)
 	$(BIN)/python -m examples.carla_td3.train --preset fixed $(DEMO_OPTIONS)
@@ -21,14 +28,19 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(READY)
+types: $(INTEROP)
 	$(BIN)/mypy
 
 imports: $(READY)
 	$(BIN)/lint-imports
 
-tests: $(READY)
+tests: $(INTEROP)
 	$(BIN)/pytest -m "not bench"
+
+# The tests of the package itself on the oldest versions that it supports, in an environment of their own: 0.9 GB
+# are fetched for it. No GPU is shown to them, see tests/oldest/without_cuda.py.
+test-oldest: $(OLDEST_READY)
+	CUDA_VISIBLE_DEVICES= $(OLDEST)/bin/pytest -m "not bench and not interop"
 
 bench: $(READY)
 	$(BIN)/pytest -m bench -s
@@ -37,9 +49,21 @@ bench: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "gradwatch needs Python 3.10 or later: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[all,dev]'
+	$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt torch==2.13.0
+	$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --editable '.[all,dev]'
 	touch $(READY)
 
+# The libraries whose training loops the tests run; the demo does without them.
+$(INTEROP): $(READY)
+	$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --editable '.[interop]'
+	touch $(INTEROP)
+
+$(OLDEST_READY): pyproject.toml constraints-oldest.txt tests/oldest/without_cuda.py
+	$(OLDEST_PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python $(PIP_INSTALL) --no-deps --requirement constraints-oldest.txt
+	$(OLDEST)/bin/python tests/oldest/without_cuda.py
+	$(OLDEST)/bin/python $(PIP_INSTALL) --no-deps --editable .
+	touch $(OLDEST_READY)
+
 clean:
-	rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) runs .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -191,6 +191,8 @@ def _reduced(tensors: list[Tensor]) -> list[Tensor]:
 
 
 def _by_pieces(tensor: Tensor) -> Tensor:
+    if tensor.numel() <= _PIECE:
+        return _fused([tensor])[0]
     pieces = torch.split(in_memory_order(tensor), _PIECE)
     return _combined(torch.stack(list(_fused(list(pieces)))))
 
