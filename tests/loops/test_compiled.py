@@ -11,21 +11,10 @@ from torch.nn.utils import clip_grad_norm_
 
 from tests.loops.models import loss_of, mlp
 from tests.loops.run import Clip, Run, conformance
+from tests.loops.usual import usual_steps
 
 # Torch warns of torch's own code when it first loads its compiler.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
-
-
-def clipped_steps(
-    run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, step: Callable[[], object]
-) -> None:
-    for _ in range(6):
-        optimizer.zero_grad()
-        loss_of(model).backward()
-        run.before()
-        norm = clip_grad_norm_(model.parameters(), 1.0)
-        run.after("optimizer", Clip(1.0, norm))
-        step()
 
 
 @pytest.mark.parametrize("when", ["before tracking", "while tracking"])
@@ -38,7 +27,7 @@ def test_a_compiled_step(run: Run, when: str) -> None:
     if when == "before tracking":
         clipped_before(model, optimizer, compiled)
     with run.track(optimizer, model):
-        clipped_steps(run, model, optimizer, compiled)
+        usual_steps(run, model, optimizer, step=compiled)
     torch._dynamo.reset()
 
 
