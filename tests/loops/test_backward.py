@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import backward as bound_early
 from torch.utils.checkpoint import checkpoint
 
 from tests.loops.models import loss_of, mlp, smooth
@@ -239,3 +241,113 @@ def test_an_evaluation_between_backward_and_step(run: Run) -> None:
             loss_of(model)
             model.train()
             clip_and_step(run, model, optimizer)
+
+
+WAYS_TO_RUN: dict[str, Callable[[Tensor], None]] = {
+    "torch.autograd.backward": lambda loss: torch.autograd.backward(loss),
+    "bound early": lambda loss: bound_early(loss),
+    "through the class": lambda loss: Tensor.backward(loss),
+    "with a gradient": lambda loss: loss.expand(2).backward(torch.tensor([0.25, 0.5])),
+    "many outputs": lambda loss: torch.autograd.backward([loss, loss * 2], [None, torch.tensor(0.5)]),
+    "the engine itself": lambda loss: torch.autograd.Variable._execution_engine.run_backward(  # type: ignore[attr-defined]
+        (loss,), (torch.ones_like(loss),), False, False, (), allow_unreachable=True, accumulate_grad=True
+    ),
+}
+
+
+@pytest.mark.parametrize("run_backward", WAYS_TO_RUN.values(), ids=WAYS_TO_RUN)
+@conformance
+def test_every_way_to_run_a_backward(run: Run, run_backward: Callable[[Tensor], None]) -> None:
+    model = smooth()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with run.track(optimizer, model):
+        for _ in range(6):
+            optimizer.zero_grad()
+            run_backward(loss_of(model))
+            run.before()
+            for parameter in model.parameters():
+                parameter.grad.mul_(0.5)  # type: ignore[union-attr]
+            run.after()
+            optimizer.step()
+
+
+@conformance
+def test_gradients_taken_apart_between_backward_and_step(run: Run) -> None:
+    """As for saliency maps: ``torch.autograd.grad`` runs the engine and writes no ``.grad``."""
+    model = smooth()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with run.track(optimizer, model):
+        for _ in range(6):
+            optimizer.zero_grad()
+            loss_of(model).backward()
+            run.before()
+            for parameter in model.parameters():
+                parameter.grad.mul_(0.5)  # type: ignore[union-attr]
+            torch.autograd.grad(loss_of(model), list(model.parameters()))
+            x = torch.randn(2, 4, requires_grad=True)
+            torch.autograd.grad(model(x).sum(), x)
+            run.after()
+            optimizer.step()
+
+
+@conformance
+def test_a_backward_of_something_else_between_backward_and_step(run: Run) -> None:
+    """It writes gradients of a model that nobody tracks."""
+    model, other = smooth(), smooth()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with run.track(optimizer, model):
+        for _ in range(6):
+            optimizer.zero_grad()
+            loss_of(model).backward()
+            run.before()
+            for parameter in model.parameters():
+                parameter.grad.mul_(0.5)  # type: ignore[union-attr]
+            loss_of(other).backward()
+            run.after()
+            optimizer.step()
+    run.leave(other=other)
+
+
+@conformance
+def test_an_exception_in_a_recomputed_part(run: Run) -> None:
+    """The inner pass of a re-entrant checkpoint fails, and the outer one with it; the next one is whole."""
+    model = smooth()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+
+    def fail(_: Tensor) -> None:
+        raise ZeroDivisionError
+
+    def failing(x: Tensor) -> Tensor:
+        hidden: Tensor = model[:4](x)
+        if hidden.requires_grad:
+            hidden.register_hook(fail)
+        return hidden
+
+    with run.track(optimizer, model):
+        for _ in range(6):
+            optimizer.zero_grad()
+            x = torch.randn(6, 4, requires_grad=True)
+            out: Any = checkpoint(failing, x, use_reentrant=True)
+            with pytest.raises(ZeroDivisionError):
+                model[4](out).square().mean().backward()
+            optimizer.zero_grad()
+            loss_of(model).backward()
+            clip_and_step(run, model, optimizer)
+
+
+@conformance
+def test_backward_passes_in_four_threads_at_once(run: Run) -> None:
+    """Each writes its own part of one model; the step comes when all are done."""
+    parts = [smooth() for _ in range(4)]
+    model = nn.ModuleList(parts)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with run.track(optimizer, {f"part {i}": part for i, part in enumerate(parts)}):
+        for _ in range(6):
+            optimizer.zero_grad()
+            losses = [loss_of(part) for part in parts]
+            threads = [threading.Thread(target=loss.backward) for loss in losses]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            clip_and_step(run, model, optimizer, passes=4)

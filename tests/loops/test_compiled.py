@@ -13,8 +13,11 @@ from tests.loops.models import loss_of, mlp
 from tests.loops.run import Clip, Run, conformance
 from tests.loops.usual import usual_steps
 
-# Torch warns of torch's own code when it first loads its compiler.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+# Torch warns of torch's own code: when it first loads its compiler, and when it compiles a backward.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
+]
 
 
 @pytest.mark.parametrize("when", ["before tracking", "while tracking"])
@@ -50,6 +53,25 @@ def test_a_compiled_model(run: Run) -> None:
             loss_of(compiled).backward()
             run.before()
             norm = clip_grad_norm_(compiled.parameters(), 1.0)
+            run.after("optimizer", Clip(1.0, norm))
+            optimizer.step()
+    torch._dynamo.reset()
+
+
+@conformance
+def test_a_compiled_backward(run: Run) -> None:
+    """Under compiled autograd no callback can be queued and no hook of ours may be traced."""
+    torch._dynamo.reset()
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with run.track(optimizer, model):
+        for _ in range(6):
+            optimizer.zero_grad()
+            loss = loss_of(model)
+            with torch._dynamo.compiled_autograd._enable(torch.compile(backend="eager")):
+                loss.backward()
+            run.before()
+            norm = clip_grad_norm_(model.parameters(), 1.0)
             run.after("optimizer", Clip(1.0, norm))
             optimizer.step()
     torch._dynamo.reset()
