@@ -64,11 +64,12 @@ def test_a_compiled_backward(run: Run) -> None:
     torch._dynamo.reset()
     model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    compiler = torch.compile(backend="eager")
     with run.track(optimizer, model):
         for _ in range(6):
             optimizer.zero_grad()
             loss = loss_of(model)
-            with torch._dynamo.compiled_autograd._enable(torch.compile(backend="eager")):
+            with torch._dynamo.compiled_autograd._enable(compiler):
                 loss.backward()
             run.before()
             norm = clip_grad_norm_(model.parameters(), 1.0)

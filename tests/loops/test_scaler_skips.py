@@ -183,6 +183,46 @@ def test_methods_bound_before_tracking(run: Run) -> None:
     run.leave(scaler=scaler)
 
 
+class OwnWayScaler(GradScaler):
+    """Unscales in a way of its own, as sharded and pipelined trainers' scalers do, without asking torch's."""
+
+    def _unscale_grads_(self, optimizer, inv_scale, found_inf, allow_fp16):  # type: ignore[no-untyped-def]
+        found = torch.zeros_like(found_inf)
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(inv_scale)
+                    found += (~parameter.grad.isfinite()).any()
+        return {found.device: found.clamp_max(1.0)}
+
+
+@pytest.mark.parametrize("clipped", [False, True])
+@conformance
+def test_a_scaler_that_unscales_in_a_way_of_its_own(run: Run, clipped: bool) -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    scaler = OwnWayScaler("cpu", init_scale=SCALE)
+    with run.track(optimizer, model):
+        for step in range(6):
+            scale = scaler.get_scale()
+            optimizer.zero_grad()
+            scaler.scale(overflow(loss_of(model), step % 3 == 1)).backward()
+            clips, left = [], scale
+            if clipped:
+                scaler.unscale_(optimizer)
+                run.before()
+                clips, left = [Clip(1.0, clip_grad_norm_(model.parameters(), 1.0))], 1.0
+            else:
+                run.before(scale=scale)
+            if step % 3 == 1:
+                run.skipped("optimizer", *clips, loss_scale=scale)
+            else:
+                run.after("optimizer", *clips, scale=left, loss_scale=scale)
+            scaler.step(optimizer)
+            scaler.update()
+    run.leave(scaler=scaler)
+
+
 class CountingScaler(GradScaler):
     """A user's own: overrides what torch calls itself."""
 
