@@ -1,31 +1,20 @@
-"""Gradients that come about in other ways than one plain backward."""
+"""Backward passes of every kind: recomputed, nested, failed, in other threads."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
+from torch.autograd import backward as bound_early
 from torch.utils.checkpoint import checkpoint
 
-from tests.loops.models import loss_of, mlp
-from tests.loops.run import Clip, Run, conformance
-
-
-def smooth() -> nn.Sequential:
-    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 1))
-
-
-def clip_and_step(
-    run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, passes: int = 1, limit: float = 0.5
-) -> None:
-    run.before()
-    norm = clip_grad_norm_(model.parameters(), limit)
-    run.after("optimizer", Clip(limit, norm), passes=passes)
-    optimizer.step()
+from tests.loops.models import loss_of, mlp, smooth
+from tests.loops.run import Run, conformance
+from tests.loops.usual import clip_and_step
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
@@ -60,112 +49,6 @@ def test_everything_recomputed_by_own_code_of_the_user(run: Run) -> None:
                 parameter.grad.mul_(0.5)  # type: ignore[union-attr]
             run.after()
             optimizer.step()
-
-
-@conformance
-def test_gradients_computed_apart_and_assigned(run: Run) -> None:
-    """``torch.autograd.grad`` writes no ``.grad``: no pass was seen, and the clip call is the first to show it."""
-    model = smooth()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    with run.track(optimizer, model):
-        for _ in range(6):
-            gradients = torch.autograd.grad(loss_of(model), list(model.parameters()))
-            for parameter, gradient in zip(model.parameters(), gradients, strict=True):
-                parameter.grad = gradient
-            clip_and_step(run, model, optimizer, passes=0)
-
-
-@conformance
-def test_gradients_computed_apart_and_assigned_without_clipping(run: Run) -> None:
-    model = smooth()
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    with run.track(optimizer, model):
-        for _ in range(6):
-            gradients = torch.autograd.grad(loss_of(model), list(model.parameters()))
-            for parameter, gradient in zip(model.parameters(), gradients, strict=True):
-                parameter.grad = gradient
-            run.after(passes=0)
-            optimizer.step()
-
-
-@conformance
-def test_assigned_gradients_and_backward_in_turn(run: Run) -> None:
-    """What a backward measured for one step says nothing of what is assigned for the next."""
-    model = smooth()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    with run.track(optimizer, model):
-        for step in range(8):
-            optimizer.zero_grad()
-            if step % 2:
-                loss_of(model).backward()
-            else:
-                gradients = torch.autograd.grad(loss_of(model), list(model.parameters()))
-                for parameter, gradient in zip(model.parameters(), gradients, strict=True):
-                    parameter.grad = gradient * 3
-            clip_and_step(run, model, optimizer, passes=step % 2)
-
-
-@conformance
-def test_functional_gradients(run: Run) -> None:
-    model = smooth()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-
-    def loss(weights: dict[str, Tensor], x: Tensor) -> Tensor:
-        out: Tensor = torch.func.functional_call(model, weights, (x,))
-        return out.square().mean() * 10
-
-    with run.track(optimizer, model):
-        for _ in range(6):
-            named = dict(model.named_parameters())
-            detached = {name: p.detach() for name, p in named.items()}
-            for name, gradient in torch.func.grad(loss)(detached, torch.randn(6, 4)).items():
-                named[name].grad = gradient
-            clip_and_step(run, model, optimizer, passes=0)
-
-
-@conformance
-def test_gradients_of_each_sample_clipped_and_noised(run: Run) -> None:
-    """Differential privacy by vmap: the sum of clipped gradients is all that ``.grad`` ever holds."""
-    model = smooth()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-
-    def loss(weights: dict[str, Tensor], x: Tensor) -> Tensor:
-        out: Tensor = torch.func.functional_call(model, weights, (x[None],))
-        return out.square().sum()
-
-    with run.track(optimizer, model):
-        for _ in range(6):
-            named = dict(model.named_parameters())
-            detached = {name: p.detach() for name, p in named.items()}
-            each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(detached, torch.randn(6, 4))
-            norms = torch.stack([g.flatten(1).norm(dim=1) for g in each.values()]).norm(dim=0)
-            factor = (1.0 / norms.clamp_min(1e-6)).clamp_max(1.0)
-            for name, gradient in each.items():
-                summed = torch.einsum("i,i...->...", factor, gradient)
-                named[name].grad = summed + 0.1 * torch.randn_like(summed)
-            run.after(passes=0)
-            optimizer.step()
-
-
-@conformance
-def test_evolution_writes_its_own_gradients(run: Run) -> None:
-    """No graph at all."""
-    model = smooth()
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    with run.track(optimizer, model), torch.no_grad():
-        for _ in range(6):
-            for parameter in model.parameters():
-                parameter.grad = torch.zeros_like(parameter)
-            for _ in range(3):
-                noise = [torch.randn_like(p) for p in model.parameters()]
-                for sign in (1.0, -1.0):
-                    for parameter, change in zip(model.parameters(), noise, strict=True):
-                        parameter.add_(change, alpha=0.1 * sign)
-                    loss = loss_of(model)
-                    for parameter, change in zip(model.parameters(), noise, strict=True):
-                        parameter.sub_(change, alpha=0.1 * sign)
-                        parameter.grad.add_(change * loss, alpha=sign)  # type: ignore[union-attr]
-            clip_and_step(run, model, optimizer, passes=0)
 
 
 @conformance
@@ -358,3 +241,113 @@ def test_an_evaluation_between_backward_and_step(run: Run) -> None:
             loss_of(model)
             model.train()
             clip_and_step(run, model, optimizer)
+
+
+WAYS_TO_RUN: dict[str, Callable[[Tensor], None]] = {
+    "torch.autograd.backward": lambda loss: torch.autograd.backward(loss),
+    "bound early": lambda loss: bound_early(loss),
+    "through the class": lambda loss: Tensor.backward(loss),
+    "with a gradient": lambda loss: loss.expand(2).backward(torch.tensor([0.25, 0.5])),
+    "many outputs": lambda loss: torch.autograd.backward([loss, loss * 2], [None, torch.tensor(0.5)]),
+    "the engine itself": lambda loss: torch.autograd.Variable._execution_engine.run_backward(  # type: ignore[attr-defined]
+        (loss,), (torch.ones_like(loss),), False, False, (), allow_unreachable=True, accumulate_grad=True
+    ),
+}
+
+
+@pytest.mark.parametrize("run_backward", WAYS_TO_RUN.values(), ids=WAYS_TO_RUN)
+@conformance
+def test_every_way_to_run_a_backward(run: Run, run_backward: Callable[[Tensor], None]) -> None:
+    model = smooth()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with run.track(optimizer, model):
+        for _ in range(6):
+            optimizer.zero_grad()
+            run_backward(loss_of(model))
+            run.before()
+            for parameter in model.parameters():
+                parameter.grad.mul_(0.5)  # type: ignore[union-attr]
+            run.after()
+            optimizer.step()
+
+
+@conformance
+def test_gradients_taken_apart_between_backward_and_step(run: Run) -> None:
+    """As for saliency maps: ``torch.autograd.grad`` runs the engine and writes no ``.grad``."""
+    model = smooth()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with run.track(optimizer, model):
+        for _ in range(6):
+            optimizer.zero_grad()
+            loss_of(model).backward()
+            run.before()
+            for parameter in model.parameters():
+                parameter.grad.mul_(0.5)  # type: ignore[union-attr]
+            torch.autograd.grad(loss_of(model), list(model.parameters()))
+            x = torch.randn(2, 4, requires_grad=True)
+            torch.autograd.grad(model(x).sum(), x)
+            run.after()
+            optimizer.step()
+
+
+@conformance
+def test_a_backward_of_something_else_between_backward_and_step(run: Run) -> None:
+    """It writes gradients of a model that nobody tracks."""
+    model, other = smooth(), smooth()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with run.track(optimizer, model):
+        for _ in range(6):
+            optimizer.zero_grad()
+            loss_of(model).backward()
+            run.before()
+            for parameter in model.parameters():
+                parameter.grad.mul_(0.5)  # type: ignore[union-attr]
+            loss_of(other).backward()
+            run.after()
+            optimizer.step()
+    run.leave(other=other)
+
+
+@conformance
+def test_an_exception_in_a_recomputed_part(run: Run) -> None:
+    """The inner pass of a re-entrant checkpoint fails, and the outer one with it; the next one is whole."""
+    model = smooth()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+
+    def fail(_: Tensor) -> None:
+        raise ZeroDivisionError
+
+    def failing(x: Tensor) -> Tensor:
+        hidden: Tensor = model[:4](x)
+        if hidden.requires_grad:
+            hidden.register_hook(fail)
+        return hidden
+
+    with run.track(optimizer, model):
+        for _ in range(6):
+            optimizer.zero_grad()
+            x = torch.randn(6, 4, requires_grad=True)
+            out: Any = checkpoint(failing, x, use_reentrant=True)
+            with pytest.raises(ZeroDivisionError):
+                model[4](out).square().mean().backward()
+            optimizer.zero_grad()
+            loss_of(model).backward()
+            clip_and_step(run, model, optimizer)
+
+
+@conformance
+def test_backward_passes_in_four_threads_at_once(run: Run) -> None:
+    """Each writes its own part of one model; the step comes when all are done."""
+    parts = [smooth() for _ in range(4)]
+    model = nn.ModuleList(parts)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with run.track(optimizer, {f"part {i}": part for i, part in enumerate(parts)}):
+        for _ in range(6):
+            optimizer.zero_grad()
+            losses = [loss_of(part) for part in parts]
+            threads = [threading.Thread(target=loss.backward) for loss in losses]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            clip_and_step(run, model, optimizer, passes=4)

@@ -11,21 +11,13 @@ from torch.nn.utils import clip_grad_norm_
 
 from tests.loops.models import loss_of, mlp
 from tests.loops.run import Clip, Run, conformance
+from tests.loops.usual import usual_steps
 
-# Torch warns of torch's own code when it first loads its compiler.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
-
-
-def clipped_steps(
-    run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, step: Callable[[], object]
-) -> None:
-    for _ in range(6):
-        optimizer.zero_grad()
-        loss_of(model).backward()
-        run.before()
-        norm = clip_grad_norm_(model.parameters(), 1.0)
-        run.after("optimizer", Clip(1.0, norm))
-        step()
+# Torch warns of torch's own code: when it first loads its compiler, and when it compiles a backward.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
+]
 
 
 @pytest.mark.parametrize("when", ["before tracking", "while tracking"])
@@ -38,7 +30,7 @@ def test_a_compiled_step(run: Run, when: str) -> None:
     if when == "before tracking":
         clipped_before(model, optimizer, compiled)
     with run.track(optimizer, model):
-        clipped_steps(run, model, optimizer, compiled)
+        usual_steps(run, model, optimizer, step=compiled)
     torch._dynamo.reset()
 
 
@@ -61,6 +53,26 @@ def test_a_compiled_model(run: Run) -> None:
             loss_of(compiled).backward()
             run.before()
             norm = clip_grad_norm_(compiled.parameters(), 1.0)
+            run.after("optimizer", Clip(1.0, norm))
+            optimizer.step()
+    torch._dynamo.reset()
+
+
+@conformance
+def test_a_compiled_backward(run: Run) -> None:
+    """Under compiled autograd no callback can be queued and no hook of ours may be traced."""
+    torch._dynamo.reset()
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    compiler = torch.compile(backend="eager")
+    with run.track(optimizer, model):
+        for _ in range(6):
+            optimizer.zero_grad()
+            loss = loss_of(model)
+            with torch._dynamo.compiled_autograd._enable(compiler):
+                loss.backward()
+            run.before()
+            norm = clip_grad_norm_(model.parameters(), 1.0)
             run.after("optimizer", Clip(1.0, norm))
             optimizer.step()
     torch._dynamo.reset()

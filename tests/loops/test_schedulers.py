@@ -13,6 +13,9 @@ from torch.optim import Optimizer, lr_scheduler, swa_utils
 from tests.loops.models import loss_of, mlp
 from tests.loops.run import Clip, Run, conformance
 
+# Torch 2.6 calls itself in a way that it warns of.
+pytestmark = pytest.mark.filterwarnings("ignore:The epoch parameter in:UserWarning")
+
 SCHEDULERS: dict[str, Callable[[Optimizer], Any]] = {
     "step": lambda o: lr_scheduler.StepLR(o, 2),
     "cosine": lambda o: lr_scheduler.CosineAnnealingLR(o, 6),

@@ -1,9 +1,8 @@
-"""Loops under settings of the process, in generators and coroutines, and with large tensors of every layout."""
+"""Loops under settings of the process, in generators and coroutines, and over tensors of every form."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Iterator
 
 import pytest
@@ -12,19 +11,9 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.utils.flop_counter import FlopCounterMode
 
-import gradwatch
 from tests.loops.models import loss_of, mlp
 from tests.loops.run import Clip, Run, conformance
-
-
-def step(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, name: str = "optimizer") -> None:
-    optimizer.zero_grad()
-    dtype = next(model.parameters()).dtype
-    (model(torch.randn(6, 4, dtype=dtype, device="cpu")) - 1).square().mean().mul(10).backward()
-    run.before(name)
-    norm = clip_grad_norm_(model.parameters(), 0.5)
-    run.after(name, Clip(0.5, norm))
-    optimizer.step()
+from tests.loops.usual import usual_step
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -37,7 +26,7 @@ def test_another_default_type(run: Run, dtype: torch.dtype) -> None:
         optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
         with run.track(optimizer, model):
             for _ in range(6):
-                step(run, model, optimizer)
+                usual_step(run, model, optimizer)
     finally:
         torch.set_default_dtype(torch.float32)
 
@@ -49,7 +38,7 @@ def test_another_default_device(run: Run) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     with torch.device("meta"), run.track(optimizer, model):
         for _ in range(6):
-            step(run, model, optimizer)
+            usual_step(run, model, optimizer)
 
 
 @conformance
@@ -58,10 +47,10 @@ def test_the_default_device_changes_while_training(run: Run) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     with run.track(optimizer, model):
         for _ in range(3):
-            step(run, model, optimizer)
+            usual_step(run, model, optimizer)
             with torch.device("meta"):
                 nn.Linear(3, 3)
-                step(run, model, optimizer)
+                usual_step(run, model, optimizer)
 
 
 @conformance
@@ -72,7 +61,7 @@ def test_deterministic_algorithms(run: Run) -> None:
     try:
         with run.track(optimizer, model):
             for _ in range(6):
-                step(run, model, optimizer)
+                usual_step(run, model, optimizer)
     finally:
         torch.use_deterministic_algorithms(False)
 
@@ -84,7 +73,7 @@ def test_operations_counted_by_the_user(run: Run) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     with run.track(optimizer, model), FlopCounterMode(display=False) as flops:
         for _ in range(6):
-            step(run, model, optimizer)
+            usual_step(run, model, optimizer)
     run.leave(flops=flops.get_total_flops())
 
 
@@ -94,7 +83,7 @@ def test_autograd_in_one_thread(run: Run) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     with run.track(optimizer, model), torch.autograd.set_multithreading_enabled(False):
         for _ in range(6):
-            step(run, model, optimizer)
+            usual_step(run, model, optimizer)
 
 
 @conformance
@@ -137,7 +126,7 @@ def endless(run: Run, model: nn.Module, optimizer: torch.optim.Optimizer, name: 
     """A training loop as a generator: it is left when nobody asks for more."""
     with run.track({name: optimizer}, model):
         while True:
-            step(run, model, optimizer, name)
+            usual_step(run, model, optimizer, name)
             yield
 
 
@@ -173,7 +162,7 @@ def test_coroutines(run: Run) -> None:
         optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
         with run.track({name: optimizer}, model):
             for _ in range(steps):
-                step(run, model, optimizer, name)
+                usual_step(run, model, optimizer, name)
                 await asyncio.sleep(0)
 
     async def both() -> None:
@@ -252,7 +241,7 @@ def test_parameters_of_a_class_of_the_users_own(run: Run) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     with run.track(optimizer, model):
         for _ in range(6):
-            step(run, model, optimizer)
+            usual_step(run, model, optimizer)
 
 
 @conformance
@@ -270,35 +259,3 @@ def test_an_optimizer_over_tensors_that_are_no_parameters(run: Run) -> None:
             run.after("optimizer", Clip(0.5, norm))
             optimizer.step()
     run.leave(image=image, latent=latent)
-
-
-def test_a_tracker_closed_by_its_own_alert() -> None:
-    """In the middle of a step, from inside the hooks that it removes."""
-    model = mlp()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    optimizer.register_step_post_hook(lambda *_: None)
-    watch = gradwatch.track(optimizer, model, on_alert=lambda alert: watch.close())
-    watch.__enter__()
-    optimizer.register_step_post_hook(lambda *_: None)
-    for number in range(4):
-        optimizer.zero_grad()
-        (loss_of(model) * (math.nan if number == 1 else 1.0)).backward()
-        optimizer.step()
-    assert [record.step for record in watch.history] == [1, 2]
-    assert watch.health().internal_errors == 0
-    assert len(optimizer._optimizer_step_post_hooks) == 2  # type: ignore[attr-defined]
-
-
-def test_a_tracker_closed_by_a_hook_of_the_users() -> None:
-    model = mlp()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    watch = gradwatch.track(optimizer, model)
-    optimizer.register_step_pre_hook(lambda *_: watch.close() if watch.last else None)
-    watch.__enter__()
-    for _ in range(4):
-        optimizer.zero_grad()
-        loss_of(model).backward()
-        optimizer.step()
-    assert [record.step for record in watch.history] == [1]
-    assert watch.health().internal_errors == 0
-    assert len(optimizer._optimizer_step_pre_hooks) == 1  # type: ignore[attr-defined]

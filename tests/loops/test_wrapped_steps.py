@@ -1,29 +1,17 @@
-"""Optimizers of the user's own: nested, wrapped, compiled, and stepped from inside the backward."""
+"""Optimizers of the user's own: nested, wrapped, delegating."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from tests.loops.models import loss_of, mlp
 from tests.loops.run import Clip, Run, conformance
-
-
-def clipped_steps(run: Run, model: nn.Module, optimizer: Any, step: Callable[[], object] | None = None) -> None:
-    """Six steps of the usual kind."""
-    for _ in range(6):
-        optimizer.zero_grad()
-        loss_of(model).backward()
-        run.before()
-        norm = clip_grad_norm_(model.parameters(), 1.0)
-        run.after("optimizer", Clip(1.0, norm))
-        (step or optimizer.step)()
+from tests.loops.usual import usual_steps
 
 
 class Decayed(torch.optim.Adam):
@@ -42,7 +30,7 @@ def test_super_step(run: Run) -> None:
     model = mlp()
     optimizer = Decayed(model.parameters(), lr=0.01)
     with run.track(optimizer, model):
-        clipped_steps(run, model, optimizer)
+        usual_steps(run, model, optimizer)
 
 
 class Changing(torch.optim.SGD):
@@ -62,7 +50,7 @@ def test_a_step_that_changes_the_gradients_first(run: Run) -> None:
     model = mlp()
     optimizer = Changing(model.parameters(), lr=0.05)
     with run.track(optimizer, model):
-        clipped_steps(run, model, optimizer)
+        usual_steps(run, model, optimizer)
 
 
 class Sign(torch.optim.Optimizer):
@@ -84,7 +72,7 @@ def test_an_optimizer_from_nothing(run: Run) -> None:
     model = mlp()
     optimizer = Sign(model.parameters(), lr=0.01)
     with run.track(optimizer, model):
-        clipped_steps(run, model, optimizer)
+        usual_steps(run, model, optimizer)
 
 
 class Wrapping(torch.optim.Optimizer):
@@ -160,7 +148,7 @@ def test_an_optimizer_that_hands_everything_on(run: Run, depth: int) -> None:
     for _ in range(depth):
         optimizer = Delegating(optimizer)
     with run.track(optimizer, model):
-        clipped_steps(run, model, optimizer)
+        usual_steps(run, model, optimizer)
 
 
 class Lookahead:
@@ -192,7 +180,7 @@ def test_lookahead(run: Run) -> None:
     inner = torch.optim.SGD(model.parameters(), lr=0.05)
     lookahead = Lookahead(inner)
     with run.track(inner, model):
-        clipped_steps(run, model, lookahead)
+        usual_steps(run, model, lookahead)
     run.leave(slow=lookahead.slow)
 
 
@@ -202,7 +190,7 @@ def test_a_step_bound_before_tracking(run: Run) -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     step = optimizer.step
     with run.track(optimizer, model):
-        clipped_steps(run, model, optimizer, step)
+        usual_steps(run, model, optimizer, step=step)
 
 
 @conformance
@@ -210,7 +198,7 @@ def test_a_step_called_through_its_class(run: Run) -> None:
     model = mlp()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     with run.track(optimizer, model):
-        clipped_steps(run, model, optimizer, lambda: torch.optim.Adam.step(optimizer))
+        usual_steps(run, model, optimizer, step=lambda: torch.optim.Adam.step(optimizer))
 
 
 @conformance
@@ -226,167 +214,5 @@ def test_a_step_that_the_user_replaced(run: Run) -> None:
 
     optimizer.step = counted  # type: ignore[method-assign]
     with run.track(optimizer, model):
-        clipped_steps(run, model, optimizer)
+        usual_steps(run, model, optimizer)
     assert len(calls) == 6
-
-
-@pytest.mark.parametrize("set_to_none", [True, False])
-@pytest.mark.parametrize("when", ["before tracking", "while tracking"])
-@conformance
-def test_optimizers_stepped_in_the_backward(run: Run, when: str, set_to_none: bool) -> None:
-    """One optimizer a parameter, stepped and zeroed as soon as its gradient is there."""
-    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
-    optimizers = {
-        name: torch.optim.SGD([parameter], lr=0.05, momentum=0.9) for name, parameter in model.named_parameters()
-    }
-
-    def register() -> None:
-        for name, parameter in model.named_parameters():
-
-            def consume(_: Tensor, name: str = name) -> None:
-                run.after(name)
-                optimizers[name].step()
-                optimizers[name].zero_grad(set_to_none=set_to_none)
-
-            parameter.register_post_accumulate_grad_hook(consume)
-
-    if when == "before tracking":
-        register()
-    with run.track(optimizers, model):
-        if when == "while tracking":
-            register()
-        for _ in range(6):
-            loss_of(model).backward()
-
-
-@conformance
-def test_optimizers_stepped_in_the_backward_with_clipping_of_each(run: Run) -> None:
-    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
-    optimizers = {name: torch.optim.Adam([parameter], lr=0.01) for name, parameter in model.named_parameters()}
-
-    for name, parameter in model.named_parameters():
-
-        def consume(parameter: Tensor, name: str = name) -> None:
-            run.before(name)
-            norm = clip_grad_norm_(parameter, 0.5)
-            run.after(name, Clip(0.5, norm))
-            optimizers[name].step()
-            optimizers[name].zero_grad()
-
-        parameter.register_post_accumulate_grad_hook(consume)
-
-    with run.track(optimizers, model):
-        for _ in range(6):
-            loss_of(model).backward()
-
-
-@pytest.mark.filterwarnings(r"ignore:.torch\.jit\.\w+. is deprecated:DeprecationWarning")
-@conformance
-def test_torchs_own_way_to_step_in_the_backward(run: Run) -> None:
-    """A hook on the node that accumulates, which also sets the gradient to None."""
-    from torch.distributed.optim import _apply_optimizer_in_backward  # torch warns of itself when it is loaded
-
-    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
-    _apply_optimizer_in_backward(torch.optim.SGD, model.parameters(), {"lr": 0.05})
-    optimizers = {name: p._in_backward_optimizers[0] for name, p in model.named_parameters()}  # type: ignore[attr-defined]
-    for name, optimizer in optimizers.items():
-        optimizer.register_step_pre_hook(lambda *_, name=name: run.after(name))
-    with run.track(optimizers, model):
-        for _ in range(6):
-            loss_of(model).backward()
-
-
-class Fragile(torch.optim.SGD):
-    failing = False
-
-    def step(self, closure: Any = None) -> Any:
-        if self.failing:
-            raise ZeroDivisionError
-        return super().step(closure)
-
-
-@conformance
-def test_an_exception_in_the_step(run: Run) -> None:
-    """A step that raised was none; the loop goes on and takes it again with the same gradients."""
-    model = mlp()
-    optimizer = Fragile(model.parameters(), lr=0.05)
-    with run.track(optimizer, model):
-        for step in range(8):
-            optimizer.zero_grad()
-            loss_of(model).backward()
-            run.before()
-            norm = clip_grad_norm_(model.parameters(), 1.0)
-            if step % 3 == 1:
-                optimizer.failing = True
-                with pytest.raises(ZeroDivisionError):
-                    optimizer.step()
-                optimizer.failing = False
-            run.after("optimizer", Clip(1.0, norm))
-            optimizer.step()
-
-
-@conformance
-def test_an_exception_in_the_step_and_on_with_the_next_batch(run: Run) -> None:
-    model = mlp()
-    optimizer = Fragile(model.parameters(), lr=0.05)
-    with run.track(optimizer, model):
-        for step in range(9):
-            optimizer.zero_grad()
-            loss_of(model).backward()
-            optimizer.failing = step % 3 == 1
-            if optimizer.failing:
-                with pytest.raises(ZeroDivisionError):
-                    optimizer.step()
-            else:
-                run.after(passes=2 if step % 3 == 2 else 1)
-                optimizer.step()
-
-
-@conformance
-def test_an_exception_in_the_closure(run: Run) -> None:
-    model = mlp()
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    failing = False
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = loss_of(model)
-        if failing:
-            raise ZeroDivisionError
-        loss.backward()
-        run.after()
-        return loss
-
-    with run.track(optimizer, model):
-        for step in range(9):
-            failing = step % 3 == 1
-            if failing:
-                with pytest.raises(ZeroDivisionError):
-                    optimizer.step(closure)
-            else:
-                optimizer.step(closure)
-
-
-@conformance
-def test_a_user_hook_that_raises(run: Run) -> None:
-    """A guard of the user's own that refuses a step: no record, and the next one is right."""
-    model = mlp()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    refusing = False
-
-    def refuse(*_: object) -> None:
-        if refusing:
-            raise ZeroDivisionError
-
-    optimizer.register_step_pre_hook(refuse)
-    with run.track(optimizer, model):
-        for step in range(9):
-            optimizer.zero_grad()
-            loss_of(model).backward()
-            refusing = step % 3 == 1
-            if refusing:
-                with pytest.raises(ZeroDivisionError):
-                    optimizer.step()
-            else:
-                run.after(passes=2 if step % 3 == 2 else 1)
-                optimizer.step()
