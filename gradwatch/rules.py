@@ -1,8 +1,9 @@
 """The rules, under the names that users write."""
 
-from gradwatch.judge.clipping import ClipBroken, ClipOverflow
+from gradwatch.judge.clipping import ClipBroken
 from gradwatch.judge.growth import Growth
 from gradwatch.judge.magnitude import Explosion, NonFinite
+from gradwatch.judge.overflow import ClipOverflow
 from gradwatch.judge.ownership import Leaked, Stale
 from gradwatch.judge.rule import Finding, Rule
 from gradwatch.judge.saturation import ClipSaturated

@@ -53,9 +53,7 @@ class Judge:
         """The alerts that fire now and that a diagnostic backward may find the cause of."""
         return [alert for alert in self.active if alert.rule in _TO_EXPLAIN and alert.cause is None]
 
-    def explained(
-        self, rule_id: str, optimizer: str, module: str | None, cause: Cause, step: int
-    ) -> Alert | None:
+    def explained(self, rule_id: str, optimizer: str, module: str | None, cause: Cause, step: int) -> Alert | None:
         """Take in the cause of an alert that fires, found at this step.
 
         A cause of the same kind as the one at hand confirms it, with more evidence; another kind does not
@@ -109,9 +107,7 @@ class Judge:
                 alerts += self._changes(rule, record, findings)
         return alerts
 
-    def _changes(
-        self, rule: Rule, record: StepRecord, findings: Mapping[str | None, Finding]
-    ) -> Iterator[Alert]:
+    def _changes(self, rule: Rule, record: StepRecord, findings: Mapping[str | None, Finding]) -> Iterator[Alert]:
         key = (rule.id, record.optimizer)
         episodes = self._episodes.get(key)
         if episodes:

@@ -24,9 +24,7 @@ class _Presence:
     # Steps after which the past counts half.
     _MEMORY = 512
 
-    def __init__(
-        self, alive: float = 0.0, silent: float = 0.0, silence: int = 0, drawn: bool = False
-    ) -> None:
+    def __init__(self, alive: float = 0.0, silent: float = 0.0, silence: int = 0, drawn: bool = False) -> None:
         self.alive = alive
         self.silent = silent
         self.silence = silence
@@ -91,7 +89,9 @@ class Presences:
         own = self._of(module)
         if own.silent:
             return own.alive / (own.alive + own.silent + 1.0)
-        rivals = sum(1 for other in self._modules.values() if other is not own and (other.drawn or not other.alive))
+        rivals = sum(
+            1 for other in self._modules.values() if other is not own and (other.drawn or not other.alive)
+        )
         if own.drawn:
             return own.alive / (own.alive + max(rivals, 1))
         # Never heard so far: where others are drawn, it may be one that has not come up yet.

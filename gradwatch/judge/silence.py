@@ -35,7 +35,9 @@ class _Memory:
     def follow(self, norm: float) -> None:
         if 0.0 < norm < math.inf:
             logarithm = math.log(norm)
-            self.level = logarithm if self.level == -math.inf else self.level + _FOLLOWING * (logarithm - self.level)
+            self.level = (
+                logarithm if self.level == -math.inf else self.level + _FOLLOWING * (logarithm - self.level)
+            )
             self.highest = max(self.highest, self.level)
 
 
@@ -126,7 +128,9 @@ class Zero:
                 known = memory.known.get(module)
                 if known is None or beyond <= self._CLOSELY or beyond % self._STRIDE == 0:
                     cause = silence(record, module, norms)
-                    known = memory.known[module] = _Known(cause, cause is None and _unreached(record, module, norms))
+                    known = memory.known[module] = _Known(
+                        cause, cause is None and _unreached(record, module, norms)
+                    )
                 yield self._finding(record, module, norms, known, faded, lasts)
 
     def _finding(
@@ -147,7 +151,7 @@ class Zero:
 
 
 def _sorted_out(record: StepRecord) -> tuple[list[str | None], dict[str | None, GroupNorms]]:
-    """The modules with a gradient, and the norms of those without; None stands for the whole where there are none."""
+    """The modules with a gradient, and the norms of those without; None is the whole, where there are no modules."""
     if not record.modules:
         whole = GroupNorms(record.norm_before, record.norm_after)
         none_at_all = bool(record.missing) and len(record.missing) == len(record.parameters)
@@ -189,5 +193,7 @@ def _words(record: StepRecord, module: str | None, norms: GroupNorms, known: _Kn
     if known.unreached:
         return f"{is_so}: the loss does not reach it, so nothing is learned there"
     if faded:
-        return f"{is_so}, as is that of all the optimizer holds: the norm has faded to 0, and nothing is learned now"
+        return (
+            f"{is_so}, as is that of all the optimizer holds: the norm has faded to 0, and nothing is learned now"
+        )
     return f"{is_so}, so nothing is learned there"
