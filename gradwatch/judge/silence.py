@@ -151,7 +151,7 @@ class Zero:
 
 
 def _sorted_out(record: StepRecord) -> tuple[list[str | None], dict[str | None, GroupNorms]]:
-    """The modules with a gradient, and the norms of those without; None is the whole, where there are no modules."""
+    """The modules with a gradient, and the norms of those without; None is the whole where there are none."""
     if not record.modules:
         whole = GroupNorms(record.norm_before, record.norm_after)
         none_at_all = bool(record.missing) and len(record.missing) == len(record.parameters)
