@@ -24,6 +24,9 @@ class _Trend:
     def __init__(self, window: int) -> None:
         self.logarithms: deque[float] = deque(maxlen=window)
         self.unseen = 0
+        # The medians of the newest block, look by look, and the highest of those that are older than the window.
+        self.medians: deque[float] = deque()
+        self.highest = -math.inf
         # Steps in which the norm doubles, and steps over which that was fitted.
         self.growth: tuple[float, int] | None = None
 
@@ -33,7 +36,8 @@ class Growth:
 
     The window is cut into five blocks. Each block's median of the logarithm must be above that of the one before;
     the doubling time, fitted on the medians, must be under a fifth of the window; and the rise must be over
-    ``doublings``, and six times what the noise within the blocks explains. It is asked of the whole window, and
+    ``doublings``, and six times what the noise within the blocks explains; and the norm must be where it never was
+    before the window, so that what swings up and down does not count. It is asked of the whole window, and
     of its newest quarter, which tells a fast growth early.
 
     Args:
@@ -70,14 +74,20 @@ class Growth:
         trend.unseen += 1
         if trend.unseen >= self._stride:
             trend.unseen = 0
-            trend.growth = self._growth(list(trend.logarithms))
+            trend.growth = self._growth(trend)
         return [] if trend.growth is None else [self._finding(record, trend, *trend.growth)]
 
     def state_dict(self) -> dict[str, Any]:
         """The logarithms in each optimizer's window, and what was made of them last."""
         return {
-            name: {"logarithms": list(t.logarithms), "unseen": t.unseen, "growth": t.growth}
-            for name, t in self._trends.items()
+            name: {
+                "logarithms": list(trend.logarithms),
+                "unseen": trend.unseen,
+                "medians": list(trend.medians),
+                "highest": None if trend.highest == -math.inf else trend.highest,
+                "growth": trend.growth,
+            }
+            for name, trend in self._trends.items()
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -86,10 +96,19 @@ class Growth:
             trend = self._trends[name] = _Trend(self._window)
             trend.logarithms.extend(saved["logarithms"])
             trend.unseen = saved["unseen"]
+            trend.medians.extend(saved["medians"])
+            trend.highest = -math.inf if saved["highest"] is None else saved["highest"]
             trend.growth = None if saved["growth"] is None else (saved["growth"][0], saved["growth"][1])
 
-    def _growth(self, logarithms: Sequence[float]) -> tuple[float, int] | None:
+    def _growth(self, trend: _Trend) -> tuple[float, int] | None:
         """The growth over the newest quarter of the window, or else over the whole of it."""
+        logarithms = list(trend.logarithms)
+        newest = median(logarithms[-(self._window // _BLOCKS) :])
+        trend.medians.append(newest)
+        if len(trend.medians) > self._window // self._stride:
+            trend.highest = max(trend.highest, trend.medians.popleft())
+        if newest <= trend.highest:
+            return None
         for steps in (self._window // 4, self._window):
             if len(logarithms) >= steps:
                 doubling = self._doubling_time(logarithms[-steps:])

@@ -121,10 +121,10 @@ class Zero:
     ) -> Iterator[Finding]:
         for module, norms in silent.items():
             lasts = memory.presences.silence(module)
-            patience = memory.presences.patience(module, self.fires_after)
-            # The judge counts ``fires_after`` findings before it fires.
-            beyond = lasts - (patience - self.fires_after)
-            if beyond > 0:
+            if lasts < self.fires_after:
+                continue
+            beyond = lasts - memory.presences.patience(module, self.fires_after)
+            if beyond >= 0:
                 known = memory.known.get(module)
                 if known is None or beyond <= self._CLOSELY or beyond % self._STRIDE == 0:
                     cause = silence(record, module, norms)
@@ -147,7 +147,7 @@ class Zero:
         faded = faded and known.cause is None
         severity: Severity = "warning" if frozen or waits or faded else "critical"
         message = _words(record, module, norms, known, faded)
-        return Finding(module, 0.0, 0.0, message, severity, known.cause)
+        return Finding(module, 0.0, 0.0, message, severity, known.cause, at_once=True)
 
 
 def _sorted_out(record: StepRecord) -> tuple[list[str | None], dict[str | None, GroupNorms]]:
