@@ -65,6 +65,8 @@ class Presences:
     # Times the longest gap of late: where gaps grow longer, as between the errors of a model that learns, the
     # frequency of late lags behind.
     _GAPS = 6.0
+    # So many steps with a gradient and none without: it is not drawn, whatever else changed as it fell silent.
+    _ALWAYS = 32
 
     def __init__(self) -> None:
         self._modules: dict[str | None, _Presence] = {}
@@ -90,7 +92,7 @@ class Presences:
             for presence in (*came, *went):
                 presence.drawn = True
             self._some_are_drawn = True
-        self._may_be_drawn = sum(1 for other in self._modules.values() if other.drawn or not other.alive)
+        self._count()
 
     def silence(self, module: str | None) -> int:
         """For how many steps running it has had no gradient."""
@@ -107,6 +109,8 @@ class Presences:
 
     def _share(self, own: _Presence) -> float:
         """The share of the steps in which it should be heard, guessed low; 1.0 where it should be in every one."""
+        if not own.silent and own.alive >= self._ALWAYS:
+            return 1.0
         share = own.alive / (own.alive + own.silent + 1.0) if own.silent else 1.0
         if own.drawn:
             # A few steps tell little of a frequency: one in so many, unless it was heard far more often.
@@ -115,6 +119,9 @@ class Presences:
         if not own.alive and self._some_are_drawn:
             return 1.0 / (1.0 + self._may_be_drawn)
         return share
+
+    def _count(self) -> None:
+        self._may_be_drawn = sum(1 for other in self._modules.values() if other.drawn or not other.alive)
 
     def _of(self, module: str | None) -> _Presence:
         presence = self._modules.get(module)
@@ -130,3 +137,4 @@ class Presences:
         """Go on from what ``state_dict`` gave."""
         self._modules = {name: _Presence(*numbers) for name, *numbers in state}
         self._some_are_drawn = any(presence.drawn for presence in self._modules.values())
+        self._count()
