@@ -62,9 +62,7 @@ def test_a_module_that_is_cut_off() -> None:
 
 
 def test_a_head_that_dies_among_heads_that_are_drawn() -> None:
-    said = fall_ill(
-        lambda made, _: remade(made, head3=NAN), heads_drawn(1, 3 + 1), steps=ONSET + 400
-    )
+    said = fall_ill(lambda made, _: remade(made, head3=NAN), heads_drawn(1, 3 + 1), steps=ONSET + 400)
     alert = next(alert for alert in said if alert.rule == "zero")
     # Drawn in every fourth step: a silence of 64 steps has a chance of 1e-8.
     assert (alert.module, alert.severity) == ("head3", "critical")
@@ -164,9 +162,7 @@ def test_gradients_that_are_not_finite() -> None:
 
 
 def test_a_shortcut_past_a_saturated_module() -> None:
-    grows = (
-        {"cnn": noisy_growth(step), "mlp": 0.1 if step < 9 else 0.0} for step in itertools.count()
-    )
+    grows = ({"cnn": noisy_growth(step), "mlp": 0.1 if step < 9 else 0.0} for step in itertools.count())
     judge = Judge(default_rules())
     said = [alert for made in records(grows, 1.0, 100) for alert in judge.judge(made)]
     assert [(a.rule, a.module, a.step) for a in said if a.rule == "zero"] == [("zero", "mlp", 12)]

@@ -34,7 +34,9 @@ def test_a_cause_without_numbers_has_no_brackets():
 
 
 def test_numbers_are_short_and_names_are_words():
-    cause = Cause("shortcut", "cnn", {"silent_norm": 0.0, "share": 0.99999999, "units": 12, "by": "mlp"}, "Cut it.")
+    cause = Cause(
+        "shortcut", "cnn", {"silent_norm": 0.0, "share": 0.99999999, "units": 12, "by": "mlp"}, "Cut it."
+    )
     assert "(silent norm 0, share 1, units 12, by mlp)" in in_words(alert(cause=cause))
 
 
