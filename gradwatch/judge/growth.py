@@ -34,11 +34,11 @@ class _Trend:
 class Growth:
     """The norm before clipping grows without pause, and has doubled again and again.
 
-    The window is cut into five blocks. Each block's median of the logarithm must be above that of the one before;
-    the doubling time, fitted on the medians, must be under a fifth of the window; and the rise must be over
-    ``doublings``, and six times what the noise within the blocks explains; and the norm must be where it never was
-    before the window, so that what swings up and down does not count. It is asked of the whole window, and
-    of its newest quarter, which tells a fast growth early.
+    The window is cut into five blocks. Each block's median of the logarithm must be above that of the one before.
+    The doubling time, fitted on the medians, must be under a fifth of the window, and the rise over ``doublings``
+    and six times what the noise within the blocks explains. The norm must be at twice what it ever was before the
+    window: what swings up and down does not count. All this is asked of the whole window, and of its newest
+    quarter, which tells a fast growth early.
 
     Args:
         window: steps looked back on.
@@ -107,7 +107,7 @@ class Growth:
         trend.medians.append(newest)
         if len(trend.medians) > self._window // self._stride:
             trend.highest = max(trend.highest, trend.medians.popleft())
-        if newest <= trend.highest:
+        if newest <= trend.highest + math.log(2.0):
             return None
         for steps in (self._window // 4, self._window):
             if len(logarithms) >= steps:
