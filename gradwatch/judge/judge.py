@@ -132,9 +132,11 @@ def _went_on(episode: _Episode, rule: Rule, record: StepRecord, finding: Finding
     open_alert = episode.alert
     severity = finding.severity or rule.severity
     if open_alert is None or (open_alert.severity, severity) == ("warning", "critical"):
+        episode.alert = _alert(rule, record, finding)
         if open_alert is not None:
             yield _over(open_alert, record, f"critical from step {record.step} on")
-        episode.alert, episode.explained = _alert(rule, record, finding), False
+            # It is the same episode: why it began is known already.
+            episode.alert = replace(episode.alert, cause=finding.cause or open_alert.cause)
         yield episode.alert
     elif open_alert.cause is None and finding.cause is not None:
         explained = _explained(episode, finding.cause, record.step)

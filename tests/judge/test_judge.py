@@ -197,6 +197,15 @@ def test_a_warning_that_turns_critical_is_over_and_fires_again() -> None:
     assert [a.severity for a in judge.active] == ["critical"]
 
 
+def test_a_warning_that_turns_critical_keeps_its_cause() -> None:
+    judge = Judge([Rising()])
+    judge.judge(record(1, 20.0))
+    judge.explained("above", "actor", None, CAUSE, step=1)
+    _, critical = judge.judge(record(2, 200.0))
+    assert (critical.state, critical.cause) == ("firing", CAUSE)
+    assert judge.explained("above", "actor", None, CAUSE, step=2) is None
+
+
 CAUSE = Cause("dead-relu", "mlp.2", {"share": 1.0}, "Lower the rate.")
 
 
