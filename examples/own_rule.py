@@ -33,9 +33,10 @@ class Unbalanced:
 
 def main() -> list[gradwatch.Alert]:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 1))
+    first, second = nn.Linear(8, 8), nn.Linear(8, 1)
     with torch.no_grad():
-        model[1].weight.mul_(1e-3)  # little comes back through the second layer
+        second.weight.mul_(1e-3)  # little comes back through it
+    model = nn.Sequential(first, second)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
     rules = [*gradwatch.default_rules(), Unbalanced()]
     with gradwatch.track(optimizer, model, rules=rules, on_alert=print) as watch:

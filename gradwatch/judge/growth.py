@@ -38,7 +38,7 @@ class Growth:
     The doubling time, fitted on the medians, must be under a fifth of the window, and the rise over ``doublings``
     and six times what the noise within the blocks explains. The norm must be at twice what it ever was before the
     window: what swings up and down does not count. All this is asked of the whole window, and of its newest
-    quarter, which tells a fast growth early.
+    quarter and half, which tell a fast growth early.
 
     Args:
         window: steps looked back on.
@@ -101,7 +101,7 @@ class Growth:
             trend.growth = None if saved["growth"] is None else (saved["growth"][0], saved["growth"][1])
 
     def _growth(self, trend: _Trend) -> tuple[float, int] | None:
-        """The growth over the newest quarter of the window, or else over the whole of it."""
+        """The growth over the newest quarter or half of the window, or else over the whole of it."""
         logarithms = list(trend.logarithms)
         newest = median(logarithms[-(self._window // _BLOCKS) :])
         trend.medians.append(newest)
@@ -109,7 +109,7 @@ class Growth:
             trend.highest = max(trend.highest, trend.medians.popleft())
         if newest <= trend.highest + math.log(2.0):
             return None
-        for steps in (self._window // 4, self._window):
+        for steps in (self._window // 4, self._window // 2, self._window):
             if len(logarithms) >= steps:
                 doubling = self._doubling_time(logarithms[-steps:])
                 if doubling is not None:

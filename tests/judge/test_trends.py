@@ -30,7 +30,7 @@ def norms(of: Callable[[int], float], steps: int) -> list[StepRecord]:
 # growth
 
 
-@pytest.mark.parametrize(("doubling", "by"), [(1.5, 25), (4.5, 25), (10.0, 100), (19.0, 100)])
+@pytest.mark.parametrize(("doubling", "by"), [(1.5, 25), (4.5, 25), (9.0, 50), (11.0, 100), (19.0, 100)])
 def test_growth_fires_when_its_window_is_seen(doubling: float, by: int) -> None:
     (alert, *_) = told(Growth(), norms(lambda step: 2 ** (step / doubling), 120))
     assert (alert.step, alert.severity, alert.module) == (by, "warning", None)
