@@ -88,6 +88,7 @@ class ClipCall:
             it was given none.
         scope_after: exact L2 norm of the same gradients when the optimizer consumed them.
         repeated: parameters that it was given more than once: torch counts and scales each as often.
+        rounding: machine epsilon of the coarsest type among them, such as 0.0078 for bfloat16.
     """
 
     function: str
@@ -97,6 +98,7 @@ class ClipCall:
     scope_before: float | None = None
     scope_after: float | None = None
     repeated: tuple[str, ...] = ()
+    rounding: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,9 @@ class ClipBroken:
     def _is_exceeded(self, call: ClipCall) -> bool:
         if call.norm_type is None or call.norm_type > 2 or call.scope_after is None:
             return False
-        return call.scope_after > abs(call.limit) * (1 + self._tolerance) * _torch_error(call)
+        # The coefficient, and each product with it, is rounded in the gradient's own type.
+        tolerance = self._tolerance + 2 * call.rounding
+        return call.scope_after > abs(call.limit) * (1 + tolerance) * _torch_error(call)
 
     def _left_out(self, record: StepRecord) -> Iterator[Finding]:
         """Gradients that no call was given, above the limit that the others were held to."""

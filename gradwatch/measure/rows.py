@@ -189,6 +189,7 @@ def _clip_call(clip: Clip, holding: Holding, before: _Side, after: _Side) -> Cli
         before.norm_of(places) if len(places) else None,
         after.norm_of(places) if len(places) else None,
         tuple(holding.names[place] for place in holding.places_of(clip.repeated)),
+        float(holding.rounding[places].max(initial=0.0)),
     )
 
 

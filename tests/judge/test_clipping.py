@@ -44,6 +44,13 @@ def test_clip_broken_is_silent_within_the_limit_and_its_rounding() -> None:
     assert broken(call(1.0)) == broken(call(0.3)) == broken(call(1.000009)) == []
 
 
+def test_the_rounding_of_a_coarse_type_is_allowed_for() -> None:
+    bfloat16 = 2.0**-7
+    assert broken(call(1.0045, rounding=bfloat16)) == []
+    assert len(broken(call(1.0045, rounding=2.0**-10))) == 1
+    assert len(broken(call(1.02, rounding=bfloat16))) == 1
+
+
 def test_two_halves_clipped_one_by_one_may_exceed_the_limit_together() -> None:
     assert broken(call(1.0), call(1.0), after=math.sqrt(2)) == []
 
