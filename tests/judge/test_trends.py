@@ -51,6 +51,12 @@ def test_growth_is_seen_through_noise() -> None:
     assert said[0].step <= 120
 
 
+def test_noise_alone_is_no_growth() -> None:
+    # With this seed, medians of noise alone climb from block to block by three doublings.
+    rng = random.Random(3)
+    assert told(Growth(), norms(lambda _: math.exp(rng.gauss(0, 2.5)), 4000)) == []
+
+
 def test_a_single_jump_and_a_pause_are_no_growth() -> None:
     assert told(Growth(), norms(lambda step: 1.0 if step < 200 else 1000.0, 400)) == []
     assert told(Growth(), norms(lambda step: 2.0 ** (step // 50), 90)) == []
