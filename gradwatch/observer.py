@@ -163,14 +163,18 @@ class Observer:
                     self._measure(missing, current_pass())
             self._marks.next_event(len(self._slots))
             self._marks.clipped(slots)
+            self._ownership.clipping(slots)
 
     def clipped(self, event: ClipEvent, norm: Tensor | None) -> None:
         """It is done."""
         with self._lock:
             slots = self._slots.of(event.parameters)
             repeated = self._slots.of(_repeated(event.parameters))
+            self._ownership.clipped(slots, self._marks.event)
+            # A spent generator, or a copy that has no gradients: told to every optimizer that waits for its step.
+            nothing = not slots and all(parameter.grad is None for parameter in event.parameters)
             for followed in self.followed.values():
-                if followed.due and followed.holds_any(slots):
+                if followed.due and (followed.holds_any(slots) or (nothing and followed.waits_for_step)):
                     clip = SeenClip(event.function, event.limit, event.norm_type, slots, repeated)
                     followed.clip_seen(clip, norm, self._meter)
 

@@ -84,9 +84,11 @@ class ClipCall:
         limit: ``max_norm`` or ``clip_value`` as it was passed; infinity stays infinity here.
         norm_type: the p of the p-norm; None for clipping by value.
         norm_returned: the norm that torch computed, None where the function returns none.
-        scope_before: exact L2 norm, before the call, of the tracked gradients that the call was given.
+        scope_before: exact L2 norm, before the call, of the tracked gradients that the call was given; None where
+            it was given none.
         scope_after: exact L2 norm of the same gradients when the optimizer consumed them.
         repeated: parameters that it was given more than once: torch counts and scales each as often.
+        rounding: machine epsilon of the coarsest type among them, such as 0.0078 for bfloat16.
     """
 
     function: str
@@ -96,6 +98,7 @@ class ClipCall:
     scope_before: float | None = None
     scope_after: float | None = None
     repeated: tuple[str, ...] = ()
+    rounding: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,8 @@ class StepRecord:
         stale: of these, those that the step consumed just as an earlier step of this optimizer had left them.
         leaked: parameters whose gradient held, besides what was written since, what an earlier step had used.
         frozen: parameters that require no gradient.
+        missed_by_clip: parameters that a backward pass has written after the last clip call that was given them.
+        clipped_between: parameters whose gradient was clipped and then added to by another backward pass.
     """
 
     optimizer: str
@@ -149,6 +154,8 @@ class StepRecord:
     stale: tuple[str, ...] = ()
     leaked: tuple[str, ...] = ()
     frozen: tuple[str, ...] = ()
+    missed_by_clip: tuple[str, ...] = ()
+    clipped_between: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

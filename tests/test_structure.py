@@ -45,7 +45,9 @@ def test_public_names() -> None:
     assert set(PUBLIC) <= set(gradwatch.__all__)
     assert all(hasattr(gradwatch, name) for name in gradwatch.__all__)
     assert {"Console", "Jsonl", "Memory", "Prometheus", "TensorBoard"} <= set(gradwatch.sinks.__all__)
-    assert {"ClipBroken", "Explosion", "NonFinite", "Zero", "Rule", "Finding"} <= set(gradwatch.rules.__all__)
+    classes = {"NonFinite", "Explosion", "Growth", "Vanishing", "Zero", "Stale", "Leaked"}
+    classes |= {"ClipBroken", "ClipSaturated", "ClipOverflow"}
+    assert classes | {"Rule", "Finding", "default_rules"} <= set(gradwatch.rules.__all__)
     assert all(hasattr(gradwatch.rules, name) for name in gradwatch.rules.__all__)
     assert all(hasattr(gradwatch.errors, name) for name in gradwatch.errors.__all__)
 

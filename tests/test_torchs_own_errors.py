@@ -69,3 +69,18 @@ def test_a_tied_parameter_passed_twice_is_counted_and_scaled_twice_and_it_is_sai
 
 def test_none_of_this_is_said_of_gradients_that_torch_gets_right() -> None:
     assert one_step([torch.tensor([3.0, 4.0]), torch.tensor([1e-15])])[1] == []
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_rounding_of_half_precision_is_no_broken_clipping(dtype):
+    torch.manual_seed(0)
+    model = torch.nn.Linear(8, 8).to(dtype)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    with gradwatch.track(optimizer, model) as watch:
+        for _ in range(20):
+            optimizer.zero_grad()
+            (10 * model(torch.randn(16, 8).to(dtype))).square().mean().backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+            optimizer.step()
+    assert max(record.norm_after for record in watch.history) > 0.5 * (1 + 1e-5)
+    assert watch.alerts == []

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from gradwatch.judge.at_hand import shortcut
 from gradwatch.judge.baseline import Baseline
 from gradwatch.judge.rule import Finding
 from gradwatch.judge.wording import listed
@@ -17,7 +18,11 @@ __all__ = ["Explosion", "NonFinite"]
 class NonFinite:
     """A gradient holds NaN or Inf.
 
+    A step that was skipped for it, as under a GradScaler, has done no harm: that is a warning, until too many in
+    a row were skipped.
+
     Args:
+        skipped_after: skipped steps in a row after which one more is critical.
         clears_after: finite steps in a row before the episode is over.
         named: parameters that the message names; the record names them all.
     """
@@ -26,23 +31,48 @@ class NonFinite:
     severity: Severity = "critical"
     fires_after = 1
 
-    def __init__(self, *, clears_after: int = 10, named: int = 3) -> None:
+    def __init__(self, *, skipped_after: int = 10, clears_after: int = 10, named: int = 3) -> None:
         self.clears_after = clears_after
+        self._skipped_after = skipped_after
         self._named = named
+        self._skipped_in_a_row: dict[str, int] = {}
 
     def look(self, record: StepRecord) -> Iterator[Finding]:
         """One finding where any parameter's gradient is not finite."""
         bad = record.nonfinite
-        if not bad:
-            return
-        what = f"NaN or Inf in the gradient of {listed(bad, self._named)}"
-        if record.skipped:
-            message = f"{what}; the step was skipped and changed nothing"
-            severity: Severity = "warning"
-        else:
-            message = f"{what}; the optimizer has consumed it{_what_clipping_made_of_it(record)}"
-            severity = "critical"
-        yield Finding(None, float(len(bad)), 0.0, message, severity)
+        if not (bad and record.skipped):
+            self._skipped_in_a_row.pop(record.optimizer, None)
+        if bad:
+            yield self._skipped(record) if record.skipped else self._consumed(record)
+
+    def state_dict(self) -> dict[str, int]:
+        """Steps skipped in a row, by optimizer."""
+        return dict(self._skipped_in_a_row)
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on from what ``state_dict`` gave."""
+        self._skipped_in_a_row = dict(state)
+
+    def _skipped(self, record: StepRecord) -> Finding:
+        row = self._skipped_in_a_row.get(record.optimizer, 0) + 1
+        self._skipped_in_a_row[record.optimizer] = row
+        message = f"{self._what(record)}; the step was skipped and changed nothing"
+        if record.loss_scale is not None:
+            message += f" (loss scale {record.loss_scale:g})"
+        too_many = row >= self._skipped_after
+        if too_many:
+            message += f"; {row} steps in a row were skipped: training stands still"
+        return self._finding(record, message, "critical" if too_many else "warning")
+
+    def _consumed(self, record: StepRecord) -> Finding:
+        message = f"{self._what(record)}; the optimizer has consumed it{_what_clipping_made_of_it(record)}"
+        return self._finding(record, message, "critical")
+
+    def _what(self, record: StepRecord) -> str:
+        return f"NaN or Inf in the gradient of {listed(record.nonfinite, self._named)}"
+
+    def _finding(self, record: StepRecord, message: str, severity: Severity) -> Finding:
+        return Finding(None, float(len(record.nonfinite)), 0.0, message, severity)
 
 
 def _what_clipping_made_of_it(record: StepRecord) -> str:
@@ -92,22 +122,21 @@ class Explosion:
         self._warm_up = warm_up
         self._baselines: dict[str, Baseline] = {}
 
-    def look(self, record: StepRecord) -> Iterator[Finding]:
-        """One finding where the norm before clipping is too large."""
+    def look(self, record: StepRecord) -> list[Finding] | None:
+        """One finding where the norm before clipping is too large; a norm of NaN or Inf tells nothing."""
         norm = record.norm_before
         if not math.isfinite(norm):
-            return
+            return None
         baseline = self._baselines.setdefault(record.optimizer, Baseline())
         if norm > self._limit:
             message = f"norm before clipping {norm:.3g}, above the limit of {self._limit:.3g}"
-            yield Finding(None, norm, self._limit, message, at_once=True)
-            return
+            return [Finding(None, norm, self._limit, message, cause=shortcut(record), at_once=True)]
         if len(baseline) >= self._warm_up and norm > self._factor * baseline.median():
             usual = baseline.median()
             if norm > usual * baseline.spread() ** self._SIGMAS:
-                yield self._finding(norm, usual)
-                return
+                return [self._finding(record, usual)]
         baseline.add(norm)
+        return []
 
     def state_dict(self) -> dict[str, Any]:
         """The baselines by optimizer."""
@@ -118,7 +147,8 @@ class Explosion:
         for optimizer, saved in state.items():
             self._baselines.setdefault(optimizer, Baseline()).load_state_dict(saved)
 
-    def _finding(self, norm: float, usual: float) -> Finding:
+    def _finding(self, record: StepRecord, usual: float) -> Finding:
+        norm = record.norm_before
         message = f"norm before clipping {norm:.3g}, {norm / usual:.3g} times the usual {usual:.3g}"
         sudden = norm > self._sudden_factor * usual
-        return Finding(None, norm, self._factor * usual, message, at_once=sudden)
+        return Finding(None, norm, self._factor * usual, message, cause=shortcut(record), at_once=sudden)

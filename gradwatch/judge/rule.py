@@ -42,6 +42,9 @@ class Rule(Protocol):
         severity: ``"warning"`` or ``"critical"``.
         fires_after: findings in a row before an alert fires.
         clears_after: records in a row without a finding before it is resolved.
+
+    A finding may be more severe than the alert that it finds open: the alert is then resolved, and fires again as
+    the critical one.
     """
 
     id: str
@@ -49,8 +52,11 @@ class Rule(Protocol):
     fires_after: int
     clears_after: int
 
-    def look(self, record: StepRecord) -> Iterable[Finding]:
-        """What is wrong in this record; nothing where all is well."""
+    def look(self, record: StepRecord) -> Iterable[Finding] | None:
+        """What is wrong in this record; nothing where all is well, None where the record cannot tell.
+
+        A record that cannot tell, such as that of a skipped step, counts neither as ill nor as healthy.
+        """
 
 
 @runtime_checkable

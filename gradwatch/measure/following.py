@@ -119,6 +119,11 @@ class Followed:
         own = self.holding.place_of_slot
         return any(slot in own for slot in slots)
 
+    @property
+    def waits_for_step(self) -> bool:
+        """Whether a backward pass has written one of its gradients since its last step."""
+        return self._backward_passes > 0
+
     def has_stepped_in(self, backward_pass: int) -> bool:
         """Whether it stepped inside this pass: what the pass wrote is consumed already, and perhaps zeroed."""
         return self._pass_stepped_in == backward_pass != NO_PASS

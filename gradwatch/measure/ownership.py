@@ -29,11 +29,15 @@ class Consumed(NamedTuple):
         unwritten: no backward pass has written it since the optimizer's last step.
         stale: nor has anything else: it is as that step left it.
         leaked: an earlier step, of whatever optimizer, had used a part of it before the rest was added.
+        missed_by_clip: a pass has written it after the last clip call that was given it.
+        clipped_between: a clip call was given a part of it before a pass added the rest.
     """
 
     unwritten: _Flags
     stale: _Flags
     leaked: _Flags
+    missed_by_clip: _Flags
+    clipped_between: _Flags
 
 
 class Ownership:
@@ -43,7 +47,9 @@ class Ownership:
         self._slots = slots
         # A column for each slot. Passes are numbered by the event at which they ended.
         self._tensor, self._version, self._last_pass, self._left_version = np.zeros((4, 0), dtype=np.int64)
+        self._clipped_at = np.zeros(0, dtype=np.int64)
         self._used, self._leaked = np.zeros((2, 0), dtype=bool)
+        self._known, self._untouched, self._clipped, self._between = np.zeros((4, 0), dtype=bool)
 
     def written(self, slots: Sequence[int], event: int) -> None:
         """A backward pass has written these."""
@@ -52,9 +58,30 @@ class Ownership:
         tensors, versions = self._look(slots)
         added = (tensors == self._tensor[places]) & (versions == self._version[places] + 1)
         self._leaked[places] = added & (self._leaked[places] | self._used[places])
-        self._used[places] = False
+        self._between[places] = added & (self._between[places] | self._clipped[places])
+        self._used[places] = self._clipped[places] = False
         self._last_pass[places] = event
         self._tensor[places], self._version[places] = tensors, versions
+
+    def clipping(self, slots: Sequence[int]) -> None:
+        """A clip call is about to change these in place: it makes nothing new of what is there."""
+        self._grow()
+        places = np.array(slots, dtype=np.intp)
+        tensors, versions = self._look(slots)
+        same = tensors == self._tensor[places]
+        self._known[places] = same & (versions == self._version[places])
+        self._untouched[places] = same & (versions == self._left_version[places])
+
+    def clipped(self, slots: Sequence[int], event: int) -> None:
+        """It is done; what was followed up to it is followed on."""
+        self._grow()
+        places = np.array(slots, dtype=np.intp)
+        _, versions = self._look(slots)
+        known = self._known[places]
+        self._version[places] = np.where(known, versions, self._version[places])
+        self._left_version[places] = np.where(self._untouched[places], versions, self._left_version[places])
+        self._clipped[places] = known
+        self._clipped_at[places] = event
 
     def consumed(self, slots: Sequence[int], since: int) -> Consumed:
         """A step consumes these; what is known of them.
@@ -68,7 +95,14 @@ class Ownership:
         tensors, versions = self._look(slots)
         unwritten = self._last_pass[places] <= since
         untouched = (tensors == self._tensor[places]) & (versions == self._left_version[places])
-        return Consumed(unwritten, unwritten & untouched & (tensors != 0), self._leaked[places].copy())
+        clipped_at = self._clipped_at[places]
+        return Consumed(
+            unwritten,
+            unwritten & untouched & (tensors != 0),
+            self._leaked[places].copy(),
+            (clipped_at > since) & (self._last_pass[places] > clipped_at),
+            self._between[places].copy(),
+        )
 
     def left(self, slots: Sequence[int]) -> None:
         """The step is done and leaves its gradients like this; a fused one has changed them in place."""
@@ -76,6 +110,7 @@ class Ownership:
         places = np.array(slots, dtype=np.intp)
         self._tensor[places], versions = self._look(slots)
         self._version[places] = self._left_version[places] = versions
+        self._clipped[places] = self._between[places] = False
         # It used what its passes wrote, also what the same passes wrote for other optimizers.
         for backward_pass in set(self._last_pass[places].tolist()) - {0}:  # numpy: no device is read
             self._used |= self._last_pass == backward_pass
@@ -84,8 +119,9 @@ class Ownership:
         """These slots are another parameter's from now on."""
         self._grow()
         places = np.array(slots, dtype=np.intp)
-        self._tensor[places] = self._last_pass[places] = 0
-        self._used[places] = self._leaked[places] = False
+        self._tensor[places] = self._last_pass[places] = self._clipped_at[places] = 0
+        for flags in (self._used, self._leaked, self._known, self._untouched, self._clipped, self._between):
+            flags[places] = False
 
     def _look(self, slots: Sequence[int]) -> tuple[_Numbers, _Numbers]:
         """The identity and the version of each gradient; 0 and -1 where there is none."""
@@ -102,5 +138,7 @@ class Ownership:
             self._version = np.append(self._version, numbers)
             self._last_pass = np.append(self._last_pass, numbers)
             self._left_version = np.append(self._left_version, numbers - 1)
-            self._used = np.append(self._used, flags)
-            self._leaked = np.append(self._leaked, flags)
+            self._clipped_at = np.append(self._clipped_at, numbers)
+            self._used, self._leaked = np.append(self._used, flags), np.append(self._leaked, flags)
+            self._known, self._untouched = np.append(self._known, flags), np.append(self._untouched, flags)
+            self._clipped, self._between = np.append(self._clipped, flags), np.append(self._between, flags)

@@ -68,7 +68,7 @@ def record_of(optimizer: str, step: int, holding: Holding, row: Row) -> StepReco
     if not row.skipped:
         bad |= row.has_after & ~np.isfinite(row.after)
     clips = tuple(_clip_call(clip, holding, before, after) for clip in row.clips)
-    limits = [clip for clip in clips if clip.function != BY_VALUE and math.isfinite(clip.limit)]
+    limits = [clip for clip in clips if clip.scope_before is not None and _is_norm_limit(clip)]
     return StepRecord(
         optimizer=optimizer,
         step=step,
@@ -106,6 +106,8 @@ def _ownership_of(row: Row, holding: Holding) -> dict[str, tuple[str, ...]]:
         "unwritten": row.owned.unwritten,
         "stale": row.owned.stale & consumed,
         "leaked": row.owned.leaked & consumed,
+        "missed_by_clip": row.owned.missed_by_clip & consumed,
+        "clipped_between": row.owned.clipped_between & consumed,
         "frozen": row.frozen,
     }
     return {name: _named(flag, holding.names) for name, flag in flags.items()}
@@ -184,10 +186,15 @@ def _clip_call(clip: Clip, holding: Holding, before: _Side, after: _Side) -> Cli
         clip.limit,
         clip.norm_type,
         clip.norm_returned,
-        before.norm_of(places),
-        after.norm_of(places),
+        before.norm_of(places) if len(places) else None,
+        after.norm_of(places) if len(places) else None,
         tuple(holding.names[place] for place in holding.places_of(clip.repeated)),
+        float(holding.rounding[places].max(initial=0.0)),
     )
+
+
+def _is_norm_limit(clip: ClipCall) -> bool:
+    return clip.function != BY_VALUE and math.isfinite(clip.limit)
 
 
 def _was_above(clip: ClipCall) -> bool:

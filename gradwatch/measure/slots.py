@@ -11,6 +11,7 @@ from typing import cast
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -99,6 +100,7 @@ class Holding:
         slots: slot of each distinct parameter, in the optimizer's order; a row of the record has this order.
         parameters: the parameters themselves.
         names: their names.
+        rounding: machine epsilon of each parameter's type.
         places: name -> index into the row.
         modules: module name -> indices into the row.
         sharded: indices of those of which this rank holds a part only.
@@ -118,6 +120,7 @@ class Holding:
         self.slot_array = np.array(self.slots, dtype=np.intp)
         self.names = tuple(labels.values())
         self.places = {name: place for place, name in enumerate(self.names)}
+        self.rounding = np.array([_epsilon(parameter) for parameter in self.parameters])
         self.place_of_slot = {slot: place for place, slot in enumerate(self.slots)}
         self.modules = _module_places(names.owned, slots, self.place_of_slot)
         self.sharded = np.zeros(0, dtype=np.intp)
@@ -131,6 +134,12 @@ class Holding:
         """The row indices of those slots that this optimizer holds."""
         found = [self.place_of_slot[slot] for slot in slots if slot in self.place_of_slot]
         return np.array(found, dtype=np.intp)
+
+
+def _epsilon(parameter: Tensor) -> float:
+    """The relative distance between neighbouring numbers of its type."""
+    of_floats = parameter.is_floating_point() or parameter.is_complex()
+    return float(torch.finfo(parameter.dtype).eps) if of_floats else 0.0
 
 
 def parameter_ids(optimizer: Optimizer) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gradwatch.records import Alert
+from gradwatch.records import Alert, Cause
 
 __all__ = ["headline", "in_words"]
 
@@ -17,8 +17,17 @@ def headline(alert: Alert) -> str:
 
 
 def in_words(alert: Alert) -> str:
-    """The alert as one line."""
-    cause = (
-        "" if alert.cause is None else f" Cause: {alert.cause.kind} at {alert.cause.where}. {alert.cause.remedy}"
-    )
-    return f"{_MARKS[alert.state]} {headline(alert)}: {alert.message}.{cause}"
+    """The alert as one line, with its cause and what to do; that is of no use any more once it is over."""
+    why = "" if alert.cause is None or alert.state == "resolved" else f" {_why(alert.cause)}"
+    return f"{_MARKS[alert.state]} {headline(alert)}: {alert.message}.{why}"
+
+
+def _why(cause: Cause) -> str:
+    """The kind, the place, the numbers that prove it and the remedy."""
+    numbers = ", ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in cause.evidence.items())
+    proof = f" ({numbers})" if numbers else ""
+    return f"Cause: {cause.kind} at {cause.where}{proof}. {cause.remedy}"
+
+
+def _short(value: float | int | str) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -157,3 +159,114 @@ def test_other_rules_still_judge_the_record_on_which_one_failed() -> None:
 
 def test_no_rules_no_alerts() -> None:
     assert Judge([]).judge(record(1, math.nan)) == []
+
+
+# None, severity and causes
+
+
+class Blind(Above):
+    """Cannot tell from a skipped step."""
+
+    def look(self, record: StepRecord) -> list[Finding] | None:
+        return None if record.skipped else list(super().look(record))
+
+
+def test_a_record_that_cannot_tell_is_neither_ill_nor_healthy() -> None:
+    judge = Judge([Blind(fires_after=2, clears_after=2)])
+    story = [(ILL, False), (ILL, True), (ILL, False), (WELL, False), (WELL, True), (WELL, True), (WELL, False)]
+    said = [judge.judge(record(step, norm, skipped=skipped)) for step, (norm, skipped) in enumerate(story, 1)]
+    assert [[a.state for a in alerts] for alerts in said] == [[], [], ["firing"], [], [], [], ["resolved"]]
+
+
+class Rising(Above):
+    """A warning above 10, critical above 100."""
+
+    def look(self, record: StepRecord) -> Iterator[Finding]:
+        for finding in super().look(record):
+            yield replace(finding, severity="critical" if record.norm_before > 100 else "warning")
+
+
+def test_a_warning_that_turns_critical_is_over_and_fires_again() -> None:
+    judge = Judge([Rising()])
+    told = [
+        (a.state, a.severity, a.step)
+        for s, n in enumerate([20, 20, 200, 20], 1)
+        for a in judge.judge(record(s, n))
+    ]
+    assert told == [("firing", "warning", 1), ("resolved", "warning", 3), ("firing", "critical", 3)]
+    assert [a.severity for a in judge.active] == ["critical"]
+
+
+def test_a_warning_that_turns_critical_keeps_its_cause() -> None:
+    judge = Judge([Rising()])
+    judge.judge(record(1, 20.0))
+    judge.explained("above", "actor", None, CAUSE, step=1)
+    _, critical = judge.judge(record(2, 200.0))
+    assert (critical.state, critical.cause) == ("firing", CAUSE)
+    assert judge.explained("above", "actor", None, CAUSE, step=2) is None
+
+
+CAUSE = Cause("dead-relu", "mlp.2", {"share": 1.0}, "Lower the rate.")
+
+
+def test_a_cause_that_is_found_later_is_told_once() -> None:
+    judge = Judge([Zeroed(clears_after=2)])
+    (firing,) = judge.judge(record(1, ILL))
+    assert judge.unexplained() == [firing]
+    told = judge.explained("zero", "actor", None, CAUSE, step=3)
+    assert told == replace(firing, state="explained", cause=CAUSE, step=3)
+    assert judge.active == [replace(firing, cause=CAUSE)]
+    assert judge.unexplained() == []
+    assert judge.explained("zero", "actor", None, CAUSE, step=4) is None
+    judge.judge(record(4, WELL))
+    (over,) = judge.judge(record(5, WELL))
+    assert (over.state, over.cause) == ("resolved", CAUSE)
+
+
+def test_nothing_is_explained_that_does_not_fire() -> None:
+    judge = Judge([Zeroed(fires_after=2)])
+    judge.judge(record(1, ILL))
+    assert judge.explained("zero", "actor", None, CAUSE, step=1) is None
+    judge.judge(record(2, ILL))
+    for where in (("zero", "critic", None), ("zero", "actor", "mlp"), ("stale", "actor", None)):
+        assert judge.explained(*where, CAUSE, step=2) is None
+
+
+def test_a_cause_at_hand_may_be_confirmed_and_not_replaced() -> None:
+    at_hand = replace(CAUSE, kind="shortcut")
+    judge = Judge([Zeroed(cause=at_hand)])
+    judge.judge(record(1, ILL))
+    assert judge.unexplained() == []
+    assert judge.explained("zero", "actor", None, CAUSE, step=2) is None
+    more = replace(at_hand, evidence={"share": 1.0, "path": "cnn -> q"})
+    told = judge.explained("zero", "actor", None, more, step=2)
+    assert told is not None
+    assert told.cause == more
+
+
+def test_a_finding_that_comes_to_know_its_cause_explains() -> None:
+    rule = Zeroed()
+    judge = Judge([rule])
+    judge.judge(record(1, ILL))
+    rule._finding["cause"] = CAUSE
+    assert [(a.state, a.cause) for a in judge.judge(record(2, ILL))] == [("explained", CAUSE)]
+    assert judge.judge(record(3, ILL)) == []
+
+
+def test_only_some_rules_ask_for_an_explanation() -> None:
+    judge = Judge([Above()])
+    judge.judge(record(1, ILL))
+    assert judge.unexplained() == []
+
+
+def test_a_resumed_judge_knows_what_was_explained() -> None:
+    first, second = Judge([Zeroed()]), Judge([Zeroed()])
+    first.judge(record(1, ILL))
+    first.explained("zero", "actor", None, CAUSE, step=1)
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    assert second.active == first.active
+    assert second.explained("zero", "actor", None, CAUSE, step=2) is None
+
+
+class Zeroed(Above):
+    id = "zero"

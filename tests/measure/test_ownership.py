@@ -146,3 +146,131 @@ def test_a_missing_gradient_and_one_of_zero_are_neither_stale_nor_leaked() -> No
         pair.optimizers["critic"].step()
     assert all(r.stale == r.leaked == () for r in watch.history)
     assert watch["critic"].unwritten == watch["critic"].missing == ("c.weight", "c.bias")
+
+
+# Where clip calls fall between the passes
+
+
+class One:
+    """A model, its optimizer, and what the record of its last step says of clipping."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01)
+
+    def backward(self) -> None:
+        self.model(torch.randn(4, 3)).square().mean().backward()
+
+    def clip(self, limit: float = 1e-3) -> None:
+        clip_grad_norm_(self.model.parameters(), limit)
+
+    def zero(self, to_none: bool = True) -> None:
+        self.optimizer.zero_grad(set_to_none=to_none)
+
+    def run(self, *events: Callable[[], None], steps: int = 3) -> list[tuple[int, int, int]]:
+        """For each step: how many gradients a clip call missed, came between for, and how many were stale."""
+        with gradwatch.track(self.optimizer, self.model, rules=[]) as watch:
+            for _ in range(steps):
+                for event in events:
+                    event()
+        return [(len(r.missed_by_clip), len(r.clipped_between), len(r.stale)) for r in watch.history]
+
+
+def test_a_clip_call_after_the_last_backward_misses_nothing() -> None:
+    one = One()
+    assert one.run(one.zero, one.backward, one.clip, one.optimizer.step) == [(0, 0, 0)] * 3
+    assert one.run(one.zero, one.backward, one.backward, one.clip, one.clip, one.optimizer.step) == [(0, 0, 0)] * 3
+
+
+@pytest.mark.parametrize("to_none", [True, False])
+def test_a_clip_call_before_the_backward_misses_all(to_none: bool) -> None:
+    one = One()
+    assert one.run(lambda: one.zero(to_none), one.clip, one.backward, one.optimizer.step) == [(4, 0, 0)] * 3
+
+
+def test_a_clip_call_after_the_step_misses_the_next() -> None:
+    one = One()
+    assert one.run(one.zero, one.backward, one.optimizer.step, one.clip) == [(0, 0, 0), (4, 0, 0), (4, 0, 0)]
+
+
+def test_a_clip_call_for_each_micro_batch_comes_between() -> None:
+    one = One()
+    micro = [one.backward, one.clip]
+    assert one.run(one.zero, *micro, *micro, one.optimizer.step) == [(0, 4, 0)] * 3
+    assert one.run(one.zero, *micro, one.backward, one.optimizer.step) == [(4, 4, 0)] * 3
+
+
+@pytest.mark.parametrize("to_none", [True, False])
+def test_a_clip_call_for_a_step_that_was_left_out_comes_between_nothing(to_none: bool) -> None:
+    one = One()
+    left_out = [lambda: one.zero(to_none), one.backward, one.clip]
+    assert one.run(*left_out, *left_out, one.optimizer.step) == [(0, 0, 0)] * 3
+
+
+def test_a_clip_call_makes_an_old_gradient_no_newer() -> None:
+    one = One()
+    one.backward()
+    assert one.run(one.clip, one.optimizer.step) == [(0, 0, 0), (0, 0, 4), (0, 0, 4)]
+
+
+def test_a_gradient_that_is_never_zeroed_has_leaked_and_was_not_clipped_between() -> None:
+    one = One()
+    with gradwatch.track(one.optimizer, one.model, rules=[]) as watch:
+        for _ in range(3):
+            one.backward()
+            one.clip()
+            one.optimizer.step()
+    assert [(len(r.leaked), len(r.clipped_between)) for r in watch.history] == [(0, 0), (4, 0), (4, 0)]
+
+
+def test_a_gradient_that_was_zeroed_before_a_clip_call_has_not_leaked() -> None:
+    one = One()
+    with gradwatch.track(one.optimizer, one.model, rules=[]) as watch:
+        for _ in range(3):
+            one.clip()
+            one.backward()
+            one.optimizer.step()
+            one.zero(to_none=False)
+    assert [len(r.leaked) for r in watch.history] == [0, 0, 0]
+
+
+def test_a_closure_with_a_clip_call_is_in_order() -> None:
+    one = One()
+    optimizer = torch.optim.LBFGS(one.model.parameters(), max_iter=4)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = one.model(torch.ones(4, 3)).square().mean()
+        loss.backward()
+        one.clip(0.1)
+        return loss
+
+    with gradwatch.track(optimizer, one.model, rules=[]) as watch:
+        for _ in range(3):
+            optimizer.step(closure)
+    assert [(len(r.missed_by_clip), len(r.clipped_between)) for r in watch.history] == [(0, 0)] * 3
+
+
+def test_a_clip_call_that_is_given_nothing_is_told_to_those_who_wait_for_their_step() -> None:
+    one = One()
+    spent = iter(())
+    with gradwatch.track(one.optimizer, one.model, rules=[]) as watch:
+        clip_grad_norm_(spent, 1.0)
+        one.backward()
+        clip_grad_norm_(spent, 1.0)
+        clip_grad_norm_(nn.Linear(2, 2).parameters(), 1.0)
+        one.optimizer.step()
+    (record,) = watch.history
+    assert [(c.norm_returned, c.scope_before, c.scope_after) for c in record.clips] == [(0.0, None, None)] * 2
+    assert (record.max_norm, record.clipped) == (None, False)
+
+
+def test_a_clip_call_on_others_gradients_is_not_told() -> None:
+    one, other = One(), nn.Linear(2, 1)
+    other(torch.ones(1, 2)).sum().backward()
+    with gradwatch.track(one.optimizer, one.model, rules=[]) as watch:
+        one.backward()
+        clip_grad_norm_(other.parameters(), 1.0)
+        one.optimizer.step()
+    assert watch.last["optimizer"].clips == ()

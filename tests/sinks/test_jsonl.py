@@ -136,6 +136,7 @@ records = st.builds(
     nonfinite=st.lists(names, max_size=2).map(tuple),
     missing_modules=st.lists(names, max_size=2).map(tuple),
     unwritten=st.lists(names, max_size=2).map(tuple),
+    missed_by_clip=st.lists(names, max_size=2).map(tuple),
 )
 causes = st.builds(Cause, names, names, st.dictionaries(names, floats | st.integers(), max_size=3), names)
 alerts = st.builds(
@@ -150,6 +151,19 @@ alerts = st.builds(
     threshold=floats,
     message=names,
     cause=st.none() | causes,
+)
+
+
+NAMES = (
+    "missing",
+    "nonfinite",
+    "missing_modules",
+    "unwritten",
+    "stale",
+    "leaked",
+    "frozen",
+    "missed_by_clip",
+    "clipped_between",
 )
 
 
@@ -174,7 +188,7 @@ def step_of(line):
     fields["clips"] = tuple(ClipCall(**numbers(call, *calls)) for call in fields["clips"])
     for name in ("modules", "parameters"):
         fields[name] = group_norms(fields[name])
-    for name in ("missing", "nonfinite", "missing_modules", "unwritten", "stale", "leaked", "frozen"):
+    for name in NAMES:
         fields[name] = tuple(fields[name])
     return StepRecord(**fields)
 

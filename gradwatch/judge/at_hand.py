@@ -1,0 +1,119 @@
+"""Causes that the record of a step shows by itself, without a diagnostic backward.
+
+Each function gives a cause only where the numbers of the record prove it, and None otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from gradwatch.judge.causes import cause
+from gradwatch.records import Cause, ClipCall, GroupNorms, StepRecord
+
+__all__ = ["members", "shortcut", "silence", "where_of"]
+
+# The share of the squared norm from which one module is said to hold all of it.
+_SHORTCUT_SHARE = 0.999
+
+# Gradients whose norm is above this after scaling do not become exactly 0 by it: float16 ends at 6e-8.
+_SURELY_NOT_ROUNDED_AWAY = 1e-6
+
+
+def members(record: StepRecord, module: str | None) -> list[str]:
+    """The parameters of a module, by their names; empty where names do not tell, as in overlapping modules."""
+    if module is None:
+        return list(record.parameters)
+    if module == "(root)":
+        return [name for name in record.parameters if "." not in name]
+    return [name for name in record.parameters if name.startswith(f"{module}.")]
+
+
+def silence(record: StepRecord, module: str | None, norms: GroupNorms) -> Cause | None:
+    """Why a module's gradient is exactly 0 or missing, where that is at hand.
+
+    Args:
+        record: the step.
+        module: the module, None for all that the optimizer holds.
+        norms: its norms, NaN where they are missing.
+    """
+    where = record.optimizer if module is None else module
+    names = members(record, module)
+    if names and set(names) <= set(record.frozen):
+        return cause("frozen", where, parameters=len(names))
+    if norms.norm_before > 0.0:
+        return _erased(record, where, norms)
+    if record.backward_passes == 0 and not record.skipped:
+        return cause("no-backward", where, backward_passes=0, missing=len(set(names) & set(record.missing)))
+    return None
+
+
+def shortcut(record: StepRecord) -> Cause | None:
+    """One module holds all of the squared norm while another of the same optimizer is exactly 0.
+
+    Whether the silent one lies downstream of the other is not in the record: the graph walk confirms it.
+    """
+    whole = record.norm_before
+    if not 0.0 < whole < math.inf or len(record.modules) < 2:
+        return None
+    name, norms = max(record.modules.items(), key=lambda item: _or_zero(item[1].norm_before))
+    share = (norms.norm_before / whole) ** 2
+    # A module that holds more than all, or contains the silent one, overlaps with it: it is no sibling.
+    if not _SHORTCUT_SHARE < share < 1.0 + 1e-9:
+        return None
+    silent = [
+        other
+        for other, its in record.modules.items()
+        if its.norm_before == 0.0 and not other.startswith(f"{name}.") and not _unwritten(record, other)
+    ]
+    if not silent:
+        return None
+    return cause("shortcut", name, share=share, norm=norms.norm_before, silent=silent[0], silent_norm=0.0)
+
+
+def _unwritten(record: StepRecord, module: str) -> bool:
+    """No backward has reached the module: a head that was not drawn, rather than one that is passed by."""
+    if not record.unwritten:
+        return False
+    names = members(record, module)
+    return bool(names) and set(names) <= set(record.unwritten)
+
+
+def _erased(record: StepRecord, where: str, norms: GroupNorms) -> Cause:
+    """Its gradient was there after backward and is not at the step: by clipping, or by something else."""
+    evidence: dict[str, float | str] = {
+        "norm_before": norms.norm_before,
+        "norm_after": "missing" if math.isnan(norms.norm_after) else norms.norm_after,
+    }
+    for call in record.clips:
+        kind = _erased_by(call)
+        if kind is not None:
+            evidence["limit"] = call.limit
+            if call.norm_returned is not None:
+                evidence["norm_returned"] = call.norm_returned
+            return cause(kind, where, **evidence)
+    return cause("zeroed", where, **evidence)
+
+
+def _erased_by(call: ClipCall) -> str | None:
+    """What a clip call did that leaves nothing, if it did."""
+    before, returned = call.scope_before, call.norm_returned
+    if returned is not None and not math.isfinite(returned):
+        return "clip-overflow" if before is not None and math.isfinite(before) else "clipped-to-zero"
+    if before is None or call.scope_after != 0.0 or before == 0.0:
+        return None
+    left = min(call.limit, before * call.limit / returned if returned else call.limit)
+    return None if left > _SURELY_NOT_ROUNDED_AWAY else "clipped-to-zero"
+
+
+def _or_zero(norm: float) -> float:
+    return 0.0 if math.isnan(norm) else norm
+
+
+def where_of(record: StepRecord, names: Iterable[str]) -> str:
+    """The module whose parameters these are, the optimizer where they are of several or of none."""
+    named = set(names)
+    for module in record.modules:
+        if named <= set(members(record, module)):
+            return module
+    return record.optimizer

@@ -1,0 +1,66 @@
+"""How long a silence is too long: never on a guess, never for good."""
+
+from __future__ import annotations
+
+import json
+
+from gradwatch.judge.presence import Presences
+
+
+def presences(*steps: str, all_of: str = "abc") -> Presences:
+    """Each step names the modules with a gradient by letters."""
+    known = Presences()
+    for step in steps:
+        known.take([m for m in all_of if m in step], [m for m in all_of if m not in step])
+    return known
+
+
+def test_where_nothing_comes_and_goes_three_steps_are_enough() -> None:
+    assert presences("abc", "abc", "bc").patience("a", 3) == 3
+
+
+def test_a_module_that_was_never_heard_is_not_waited_for() -> None:
+    assert presences("bc", "bc", "bc").patience("a", 3) == 3
+
+
+def test_a_silence_in_the_first_steps_alone_is_forgotten() -> None:
+    assert presences("bc", "abc", "abc", "bc").patience("a", 3) == 3
+    assert presences("bc", "abc", "abc", "ab").patience("c", 3) == 3
+
+
+def test_modules_that_take_turns_are_waited_for() -> None:
+    known = presences("a", "b", all_of="abc")
+    assert known.patience("a", 3) > 30
+    # Never heard, and others are drawn: it may come.
+    assert known.patience("c", 3) > 30
+
+
+def test_a_module_heard_in_each_of_many_steps_is_not_drawn() -> None:
+    assert presences(*["ab", "ac"] * 16, "b").patience("a", 3) == 3
+
+
+def test_patience_follows_the_frequency() -> None:
+    often, seldom = presences(*["a", "a", ""] * 50), presences(*["a", "", "", "", ""] * 50)
+    assert 3 < often.patience("a", 3) < seldom.patience("a", 3) < 150
+
+
+def test_gaps_that_grow_longer_are_waited_for() -> None:
+    steps = [step for gap in (1, 2, 4, 8, 16, 32) for step in ["a", *[""] * gap]]
+    assert presences(*steps, "a").patience("a", 3) == 6 * 32
+
+
+def test_a_single_silence_is_forgotten_in_time() -> None:
+    assert presences("a", "", *["a"] * 10).patience("a", 3) > 3
+    assert presences("a", "", *["a"] * 1200).patience("a", 3) == 3
+
+
+def test_its_state_goes_on() -> None:
+    known = presences("a", "b", "a", "", "")
+    again = Presences()
+    again.load_state_dict(json.loads(json.dumps(known.state_dict())))
+    for _ in range(3):
+        for module in "abc":
+            assert again.patience(module, 3) == known.patience(module, 3)
+            assert again.silence(module) == known.silence(module)
+        again.take(["b"], ["a", "c"])
+        known.take(["b"], ["a", "c"])

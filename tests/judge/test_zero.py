@@ -1,0 +1,147 @@
+"""The rule on gradients that are exactly 0, or missing."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from gradwatch.judge.judge import Judge
+from gradwatch.judge.rule import Rule
+from gradwatch.records import Alert, GroupNorms, StepRecord
+from gradwatch.rules import Zero
+from tests.made_up import record
+
+NAN = math.nan
+
+
+def alerts(rule: Rule, records: list[StepRecord]) -> list[Alert]:
+    judge = Judge([rule])
+    return [alert for made in records for alert in judge.judge(made)]
+
+
+def modules(**norms: tuple[float, float]) -> dict[str, GroupNorms]:
+    return {name: GroupNorms(*pair) for name, pair in norms.items()}
+
+
+def zeros(count: int, **other: Any) -> list[StepRecord]:
+    values = {"modules": modules(cnn=(5.0, 5.0), mlp=(0.0, 0.0)), **other}
+    return [record(step, **values) for step in range(1, count + 1)]
+
+
+def test_zero_fires_for_the_module_after_three_steps() -> None:
+    assert alerts(Zero(), zeros(2)) == []
+    (alert,) = alerts(Zero(), zeros(6))
+    assert (alert.module, alert.step, alert.value, alert.severity) == ("mlp", 3, 0.0, "critical")
+    assert "exactly 0" in alert.message
+
+
+def test_zero_tells_missing_from_zero() -> None:
+    missing = zeros(3, modules=modules(cnn=(5.0, 5.0), mlp=(NAN, NAN)), missing_modules=("mlp",))
+    (alert,) = alerts(Zero(), missing)
+    assert (alert.module, "missing" in alert.message) == ("mlp", True)
+
+
+def test_zero_tells_an_erased_gradient() -> None:
+    (alert,) = alerts(Zero(), zeros(3, modules=modules(mlp=(5.0, 0.0))))
+    assert "erased" in alert.message
+
+
+def test_zero_is_silent_on_small_and_on_nan_gradients() -> None:
+    assert alerts(Zero(), zeros(9, modules=modules(a=(1e-300, 1e-300), b=(NAN, NAN)), nonfinite=("b.w",))) == []
+
+
+def test_zero_passes_over_skipped_steps() -> None:
+    assert alerts(Zero(), zeros(9, skipped=True)) == []
+
+
+def test_zero_without_modules_looks_at_the_whole() -> None:
+    whole = [record(step, 0.0, 0.0, modules={}) for step in (1, 2, 3)]
+    (alert,) = alerts(Zero(), whole)
+    assert alert.module is None
+    nothing = [record(step, NAN, NAN, modules={}, missing=("mlp.weight",)) for step in (1, 2, 3)]
+    (alert,) = alerts(Zero(), nothing)
+    assert "missing" in alert.message
+    partly = {"a": GroupNorms(1.0, 1.0), "b": GroupNorms(NAN, NAN)}
+    assert alerts(Zero(), [record(s, modules={}, missing=("b",), parameters=partly) for s in range(1, 9)]) == []
+
+
+def test_zero_is_over_after_three_steps_with_a_gradient() -> None:
+    healthy = [record(step, modules=modules(cnn=(5.0, 5.0), mlp=(1.0, 1.0))) for step in range(4, 9)]
+    assert [(a.state, a.step) for a in alerts(Zero(), zeros(3) + healthy)] == [("firing", 3), ("resolved", 6)]
+
+
+# Warnings: what may be meant
+
+
+def cut_off(count: int, **other: Any) -> list[StepRecord]:
+    values = {"modules": modules(cnn=(5.0, 5.0), mlp=(NAN, NAN)), "missing_modules": ("mlp",), **other}
+    return zeros(count, **values)
+
+
+def test_a_module_that_no_backward_reaches_is_a_warning_for_ten_steps() -> None:
+    said = alerts(Zero(), cut_off(12))
+    assert [(a.severity, a.state, a.step) for a in said] == [
+        ("warning", "firing", 3), ("warning", "resolved", 11), ("critical", "firing", 11),
+    ]  # fmt: skip
+    assert "the loss does not reach it" in said[0].message
+
+
+def test_a_gradient_of_zero_that_was_not_written_is_not_reached_either() -> None:
+    names = {"parameters": modules(**{"cnn.w": (5.0, 5.0), "mlp.w": (0.0, 0.0)})}
+    assert alerts(Zero(), zeros(3, unwritten=("mlp.w",), **names))[0].severity == "warning"
+    assert alerts(Zero(), zeros(3, **names))[0].severity == "critical"
+
+
+def test_no_backward_at_all_is_critical_at_once() -> None:
+    (alert,) = alerts(Zero(), cut_off(20, backward_passes=0))
+    assert (alert.severity, alert.cause.kind if alert.cause else None) == ("critical", "no-backward")
+    assert "no backward pass has written it" in alert.message
+
+
+def test_a_frozen_module_is_a_warning_for_good() -> None:
+    names = {"parameters": modules(**{"cnn.w": (5.0, 5.0), "mlp.w": (NAN, NAN)})}
+    (alert,) = alerts(Zero(), cut_off(30, frozen=("mlp.w",), **names))
+    assert (alert.severity, alert.cause.kind if alert.cause else None) == ("warning", "frozen")
+
+
+def test_a_norm_that_faded_to_zero_is_a_warning() -> None:
+    def run(last: float) -> list[Alert]:
+        fading = [math.exp(math.log(last) * step / 60) for step in range(61)]
+        norms = [*fading, *[0.0] * 5]
+        return alerts(Zero(), [record(step, n, n, modules=modules(a=(n, n))) for step, n in enumerate(norms, 1)])
+
+    assert [(a.severity, a.step) for a in run(1e-6)] == [("warning", 64)]
+    assert "faded" in run(1e-6)[0].message
+    assert [(a.severity, a.step) for a in run(0.9)] == [("critical", 64)]
+
+
+def test_one_module_that_dies_as_the_rest_fades_is_critical() -> None:
+    norms = [math.exp(-step / 4) for step in range(60)]
+    made = [
+        record(step, n, n, modules=modules(a=(n, n), b=(n, n) if step < 50 else (0.0, 0.0)))
+        for step, n in enumerate(norms, 1)
+    ]
+    assert [(a.module, a.severity) for a in alerts(Zero(), made)] == [("b", "critical")]
+
+
+def test_what_it_remembers_goes_on_after_a_resume() -> None:
+    in_turn = [
+        record(
+            step,
+            modules=modules(a=(5.0, 5.0) if step % 2 else (0.0, 0.0), b=(0.0, 0.0) if step % 2 else (5.0, 5.0)),
+        )
+        for step in range(1, 21)
+    ]
+    first, second, fresh = Judge([Zero()]), Judge([Zero()]), Judge([Zero()])
+    for made in in_turn:
+        assert first.judge(made) == []
+    second.load_state_dict(first.state_dict())
+    silent = [record(20 + step, modules=modules(a=(0.0, 0.0), b=(5.0, 5.0))) for step in range(1, 6)]
+    assert [a for made in silent for a in second.judge(made)] == []
+    assert len([a for made in silent for a in fresh.judge(made)]) == 1
+
+
+def test_a_skipped_step_neither_ends_nor_lengthens_a_silence() -> None:
+    made = [*zeros(2), *zeros(20, skipped=True), *zeros(1)]
+    assert [a.state for a in alerts(Zero(), made)] == ["firing"]
+    assert [a.state for a in alerts(Zero(), [*zeros(3), *zeros(20, skipped=True)])] == ["firing"]
