@@ -1,6 +1,6 @@
 """What a GradScaler does: it divides the gradients by its scale, and leaves a step out where one is not finite.
 
-Three inner methods of the class are replaced while a tracker is active. They are always looked up on the scaler,
+Three inner methods of the class, and of the classes made of it, are replaced while a tracker is active. They are always looked up on the scaler,
 so that a ``step = scaler.step`` bound long before is seen too. A fused optimizer unscales inside its own step;
 its tensors ``grad_scale`` and ``found_inf`` say how, and no tap is needed.
 """
@@ -8,9 +8,8 @@ its tensors ``grad_scale`` and ``found_inf`` say how, and no tap is needed.
 from __future__ import annotations
 
 import logging
-import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
@@ -61,7 +60,8 @@ def stop_listening(listener: ScalerListener) -> None:
 
 
 def _install() -> None:
-    for kind in _scaler_classes():
+    # Each once, also where a class was made of two scalers.
+    for kind in dict.fromkeys(_scaler_classes()):
         for name, make in _SHIMS.items():
             if name in vars(kind):
                 _replace(kind, name, make)
@@ -69,10 +69,11 @@ def _install() -> None:
                 log.warning("gradwatch does not see GradScaler.%s: torch %s has none.", name, torch.__version__)
 
 
-def _scaler_classes() -> list[type]:
-    """GradScaler, and FSDP's own, which unscales in its own way, where somebody has imported it."""
-    sharded = sys.modules.get("torch.distributed.fsdp.sharded_grad_scaler")
-    return [torch.amp.GradScaler, *([sharded.ShardedGradScaler] if sharded is not None else [])]
+def _scaler_classes(base: type = torch.amp.GradScaler) -> Iterator[type]:
+    """GradScaler and every class made of it so far, such as FSDP's own, which unscales in its own way."""
+    yield base
+    for kind in base.__subclasses__():
+        yield from _scaler_classes(kind)
 
 
 def _replace(kind: type, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
