@@ -207,7 +207,7 @@ class Observer:
         with self._lock:
             self._refresh([followed])
             self._marks.next_event(len(self._slots))
-            owned = self._ownership.consumed(followed.holding.slots, followed.stepped_at)
+            owned = self._ownership.consumed(followed.holding.slots, followed.reported_at)
             followed.consume(self._marks, self._meter, current_pass(), owned)
 
     def _stepped(self, followed: Followed) -> None:

@@ -243,7 +243,7 @@ class Watch:
     def _announce(self, alert: Alert) -> None:
         if self._log_alerts:
             level = {"critical": logging.ERROR, "warning": logging.WARNING}[alert.severity]
-            log.log(level if alert.state == "firing" else logging.INFO, "%s", in_words(alert))
+            log.log(logging.INFO if alert.state == "resolved" else level, "%s", in_words(alert))
         if self._on_alert is not None:
             self._on_alert(alert)
 

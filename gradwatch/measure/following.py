@@ -74,6 +74,7 @@ class Followed:
     Attributes:
         steps: steps so far, skipped ones included.
         stepped_at: the event of its last step.
+        reported_at: the event of the last step that was measured.
         steps_before_scaler: the same when a GradScaler last began to let it step.
     """
 
@@ -89,7 +90,7 @@ class Followed:
         self._names = names
         self._every = every
         self._columns: list[int] = []
-        self.stepped_at = 0
+        self.stepped_at = self.reported_at = 0
         self._pass_counted = self._pass_stepped_in = NO_PASS
         self._backward_passes = 0
         self._clips: list[SeenClip] = []
@@ -235,6 +236,8 @@ class Followed:
         return meter.note(number, self._columns[which])
 
     def _finish(self, marks: Marks) -> None:
+        if self.due:
+            self.reported_at = marks.event
         self.steps += 1
         self.stepped_at = marks.event
         self._clips = []

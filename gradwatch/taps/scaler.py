@@ -1,8 +1,8 @@
 """What a GradScaler does: it divides the gradients by its scale, and leaves a step out where one is not finite.
 
-Three inner methods of the class, and of the classes made of it, are replaced while a tracker is active. They are always looked up on the scaler,
-so that a ``step = scaler.step`` bound long before is seen too. A fused optimizer unscales inside its own step;
-its tensors ``grad_scale`` and ``found_inf`` say how, and no tap is needed.
+Three inner methods of the class, and of every class made of it, are replaced while a tracker is active. They are
+always looked up on the scaler, so that a ``step = scaler.step`` bound long before is seen too. A fused optimizer
+unscales inside its own step; its tensors ``grad_scale`` and ``found_inf`` say how, and no tap is needed.
 """
 
 from __future__ import annotations
@@ -60,8 +60,7 @@ def stop_listening(listener: ScalerListener) -> None:
 
 
 def _install() -> None:
-    # Each once, also where a class was made of two scalers.
-    for kind in dict.fromkeys(_scaler_classes()):
+    for kind in set(_scaler_classes()):
         for name, make in _SHIMS.items():
             if name in vars(kind):
                 _replace(kind, name, make)
