@@ -125,7 +125,7 @@ class StepRecord:
         missing: names of parameters whose ``.grad`` is None.
         nonfinite: names of parameters whose gradient holds NaN or Inf.
         missing_modules: names of modules none of whose parameters has a gradient.
-        unwritten: parameters whose gradient no backward pass has written since this optimizer's last measured step.
+        unwritten: parameters whose gradient no backward pass has written since the last step that was measured.
         stale: of these, those that the step consumed just as an earlier step of this optimizer had left them.
         leaked: parameters whose gradient held, besides what was written since, what an earlier step had used.
         frozen: parameters that require no gradient.

@@ -60,7 +60,8 @@ def stop_listening(listener: ScalerListener) -> None:
 
 
 def _install() -> None:
-    for kind in set(_scaler_classes()):
+    kinds: set[type] = set(_scaler_classes())
+    for kind in kinds:
         for name, make in _SHIMS.items():
             if name in vars(kind):
                 _replace(kind, name, make)
