@@ -107,9 +107,11 @@ def matmul(first: int, first_name: str, second_name: str) -> Reader:
         factor = site.tensor(second_name if towards_first else first_name)
         if factor is None:
             return _unread(site, first + towards_first)
-        if towards_first and site.part is not None and site.part.dim == site.gradient.dim() - 1:
-            # A part of the columns of the first factor meets the same part of the rows of the second.
-            factor = factor.narrow(-2, site.part.start, site.part.length)
+        if towards_first and site.part is not None:
+            if site.part.dim != 1:
+                return None
+            # A part of the columns of the first factor meets the same rows of the second.
+            factor = factor.narrow(0, site.part.start, site.part.length)
         if not bool((factor != 0).any()):
             return name_factor(site, first + towards_first, factor)
         gradient, wide = _as_matrices(site.gradient), _as_matrices(factor).double()
@@ -173,6 +175,14 @@ def prelu(site: Site) -> Finding | None:
     return Finding(
         "dead-relu", {"share": share(before <= 0), "input_min": low, "input_max": high, "largest_slope": 0.0}
     )
+
+
+def weight_norm(site: Site) -> Finding | None:
+    """A weight that is normalised to a length of zero: its direction cannot be learned."""
+    length = site.tensor("g")
+    if site.index != 0 or length is None or bool((length != 0).any()):
+        return None
+    return Finding("zero-weight", {"share_of_zeros": 1.0, "elements": length.numel()})
 
 
 def name_factor(site: Site, other: int | None, factor: Tensor, *, elementwise: bool = False) -> Finding:
@@ -301,4 +311,5 @@ READERS: dict[str, Reader] = {
     "NativeGroupNorm": affine_norm,
     "FusedRmsNorm": affine_norm,
     "PreluKernel": prelu,
+    "WeightNormInterface": weight_norm,
 }

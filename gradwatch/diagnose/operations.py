@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from gradwatch.diagnose import factors, gates, losses, selections, slopes
 from gradwatch.diagnose.numbers import largest
-from gradwatch.diagnose.site import Finding, Site, no_grad_nor_autocast
+from gradwatch.diagnose.site import PRODUCTS, Finding, Site, no_grad_nor_autocast
 from gradwatch.diagnose.walk import operation
 
-__all__ = ["KNOWN", "read"]
+__all__ = ["BY_PARTS", "KNOWN", "read"]
 
 KNOWN: dict[str, Callable[[Site], Finding | None]] = {
     **slopes.READERS,
@@ -18,6 +18,9 @@ KNOWN: dict[str, Callable[[Site], Finding | None]] = {
     **losses.READERS,
     **gates.READERS,
 }
+
+# Whose readers can look at a part of an input: elementwise ones, and products with a weight.
+BY_PARTS = frozenset([*slopes.READERS, *PRODUCTS, "Mul", "Div", "Where", "MaskedFill", "Minimum", "Maximum"]) - {"Glu"}
 
 # What a nonzero gradient that arrives at an operation of the loss's graph rules out by itself.
 _ALWAYS_RULED_OUT = "unused, no-grad, detached, zero-loss"

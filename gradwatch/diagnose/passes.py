@@ -17,7 +17,7 @@ from gradwatch.diagnose.nonfinite import Forward, Values, found_in_forward, inpu
 from gradwatch.diagnose.numbers import largest
 from gradwatch.diagnose.remedies import cause
 from gradwatch.diagnose.site import Finding, Place, Site, no_grad_nor_autocast, parts
-from gradwatch.diagnose.walk import Graph, Node, is_leaf, root_of
+from gradwatch.diagnose.walk import Graph, Node, is_leaf, operation, root_of
 from gradwatch.records import Cause
 
 __all__ = ["Contribution", "Pass"]
@@ -237,11 +237,13 @@ class Pass:
 
         The operation that joined them would be seen to turn it zero, but only passes on what it got.
         """
-        for index, (joint, _) in enumerate(self.graph.inputs[node]):
-            handed_on = outgoing[index]
-            if joint is None or handed_on is None:
+        if operation(node) not in operations.BY_PARTS:
+            return
+        for index, handed_on in enumerate(outgoing):
+            if handed_on is None:
                 continue
-            for number, part in parts(self.graph, joint).items():
+            joint, joined = parts(self.graph, node, index)
+            for number, part in joined.items():
                 if largest(part.of(handed_on)) == 0.0:
                     site = Site(node, index, incoming, handed_on, self._place, part)
                     self._in_part[joint, number] = (node, operations.read(site))

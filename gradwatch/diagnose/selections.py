@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gradwatch.diagnose.numbers import same_everywhere, share
-from gradwatch.diagnose.site import Finding, Site
+from gradwatch.diagnose.site import Finding, Site, signed
 from gradwatch.diagnose.walk import operation
 
 __all__ = ["READERS"]
@@ -61,8 +61,7 @@ def embedding(site: Site) -> Finding | None:
     indices, padding = site.tensor("indices"), site.saved("padding_idx")
     if indices is None or padding is None:
         return None
-    # -1 stands for none, and comes as its 64-bit pattern.
-    padding = padding - 2**64 if padding >= 2**63 else padding
+    padding = signed(padding)  # below 0 where there is none
     live = (site.gradient != 0).flatten(indices.dim()).any(dim=-1)
     if padding < 0 or not same_everywhere(indices == padding, live.reshape(indices.shape)):
         return None
@@ -102,7 +101,7 @@ def softmax(site: Site) -> Finding | None:
     result, dim = site.tensor("result"), site.saved("dim")
     if result is None:
         return None
-    dim = dim - 2**64 if dim >= 2**63 else dim
+    dim = signed(dim)
     if result.shape[dim] == 1:
         return Finding(
             "unknown", {"reason": "softmax over one element is constant", "ruled_out": "masked, underflow"}
@@ -120,7 +119,7 @@ def log_softmax(site: Site) -> Finding | None:
     result, dim = site.tensor("result"), site.saved("dim")
     if result is None:
         return None
-    dim = dim - 2**64 if dim >= 2**63 else dim
+    dim = signed(dim)
     sure = (result.exp() == 1).any(dim=dim)
     rows = _live_rows(site.gradient, dim)
     if not same_everywhere(sure, rows):

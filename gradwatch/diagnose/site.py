@@ -15,7 +15,7 @@ from gradwatch.diagnose.forward import Call, Calls
 from gradwatch.diagnose.numbers import as_dense
 from gradwatch.diagnose.walk import Graph, Node, operation
 
-__all__ = ["Finding", "Part", "Place", "Site", "no_grad_nor_autocast", "parts", "read_saved", "saved_names"]
+__all__ = ["Finding", "Part", "Place", "Site", "no_grad_nor_autocast", "parts", "read_saved", "saved_names", "signed"]
 
 # Only reshape, scale or add up: a loss that goes through nothing else on its way is already a loss.
 LINEAR = frozenset(
@@ -48,6 +48,10 @@ LINEAR = frozenset(
         "Index",
     ]
 )
+
+
+# Sums of products: a part of an input meets a part of the other factor, which their reader takes itself.
+PRODUCTS = frozenset(["Addmm", "Mm"])
 
 
 class Finding(NamedTuple):
@@ -157,7 +161,9 @@ class Site:
         return self._in_part(value.detach()) if isinstance(value, Tensor) else None
 
     def _in_part(self, values: Tensor) -> Tensor:
-        if self.part is None or self.outgoing is None or values.shape != self.outgoing.shape:
+        if self.part is None or self.outgoing is None or operation(self.node) in PRODUCTS:
+            return values
+        if values.shape != self.outgoing.shape:
             return values
         return self.part.of(values)
 
@@ -182,23 +188,47 @@ def saved_names(node: Node) -> list[str]:
     return [name.removeprefix("_raw_saved_") for name in dir(node) if name.startswith("_raw_saved_")]
 
 
-def parts(graph: Graph, joint: Node) -> dict[int, Part]:
-    """Of an operation that joins tensors, the part that each of its inputs became; empty for any other."""
-    how = operation(joint)
-    if how not in ("Cat", "Stack"):
-        return {}
-    joined = joint._input_metadata[0].shape
-    dim = read_saved(joint, "dim")
-    dim = dim - 2**64 if dim >= 2**63 else dim
-    dim %= len(joined)
+def parts(graph: Graph, node: Node, index: int) -> tuple[Node | None, dict[int, Part]]:
+    """Of an input that joins several tensors: the operation that joined them, and what each of them became.
+
+    None and nothing where the input was not joined, or where the parts cannot be told in it.
+    """
+    joint: Node | None = graph.inputs[node][index][0]
+    flattened = joint is not None and operation(joint) in ("View", "UnsafeView", "ReshapeAlias")
+    if joint is not None and (flattened or operation(joint) == "ToCopy"):
+        joint = graph.inputs[joint][0][0]
+    if joint is None or operation(joint) not in ("Cat", "Stack"):
+        return None, {}
+    found = _parts_of(graph, joint)
+    if flattened:
+        found = _in_last_dimension(found, _shape(joint, 0), _shape(*graph.inputs[node][index]))
+    return joint, found
+
+
+def _parts_of(graph: Graph, joint: Node) -> dict[int, Part]:
+    stacked = operation(joint) == "Stack"
+    dim = signed(read_saved(joint, "dim")) % len(_shape(joint, 0))
     found, start = {}, 0
     for index, (made_by, output) in enumerate(graph.inputs[joint]):
-        if made_by is None and how == "Cat":
+        if made_by is None and not stacked:
             break  # the size of a constant has left no trace, and with it where the later ones begin
-        length = 1 if how == "Stack" else _shape(made_by, output)[dim]
+        length = 1 if stacked or made_by is None else _shape(made_by, output)[dim]
         found[index] = Part(dim, start, length)
         start += length
     return found
+
+
+def _in_last_dimension(found: dict[int, Part], joined: Sequence[int], seen: Sequence[int]) -> dict[int, Part]:
+    """The same parts where only the dimensions before the last one were flattened."""
+    last = len(joined) - 1
+    if joined[-1] != seen[-1] or any(part.dim != last for part in found.values()):
+        return {}
+    return {index: part._replace(dim=len(seen) - 1) for index, part in found.items()}
+
+
+def signed(index: int) -> int:
+    """A dimension as it was given: torch hands out one below 0 as its 64-bit pattern."""
+    return index - 2**64 if index >= 2**63 else index
 
 
 def _shape(made_by: Node, output: int) -> Sequence[int]:

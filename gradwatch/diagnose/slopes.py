@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gradwatch.diagnose.numbers import extent, largest, same_everywhere, share
-from gradwatch.diagnose.site import Finding, Site
+from gradwatch.diagnose.site import Finding, Site, signed
 
 __all__ = ["READERS"]
 
@@ -102,8 +102,7 @@ def glu(site: Site) -> Finding | None:
     before, dim = site.tensor("self"), site.saved("dim")
     if before is None:
         return None
-    # An index below 0 is given as its 64-bit pattern.
-    dim = dim - 2**64 if dim >= 2**63 else dim
+    dim = signed(dim)
     value, gate = before.chunk(2, dim=dim)
     shut = torch.sigmoid(gate)
     if not same_everywhere((shut == 0) | ((value == 0) & (shut >= 1)), site.gradient != 0):

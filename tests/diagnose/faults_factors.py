@@ -96,6 +96,32 @@ def critic_that_ignores_the_action() -> Loop:
     return Loop({"policy": policy, "encoder": encoder, "q": q}, step, lambda: not q.weight[:, 3:].any())
 
 
+@fault("zero-weight", at="policy", where="q")
+def square_critic_over_time() -> Loop:
+    """The same with as many outputs as inputs, and with a dimension of time that the layer flattens."""
+    policy, encoder, q, x = nn.Linear(4, 2), nn.Linear(4, 3), nn.Linear(5, 5), batch(3, 6, 4)
+    with torch.no_grad():
+        q.weight[:, 3:] = 0.0
+    step = lambda: q(torch.cat([encoder(x), policy(x)], dim=-1)).square().mean().backward()  # noqa: E731
+    return Loop({"policy": policy, "encoder": encoder, "q": q}, step, lambda: not q.weight[:, 3:].any())
+
+
+@fault("masked", at="second")
+def mask_over_one_branch() -> Loop:
+    first, second, head, x = nn.Linear(4, 2), nn.Linear(4, 2), nn.Linear(4, 1), batch(3, 4)
+    mask = torch.tensor([1.0, 1.0, 0.0, 0.0]).expand(3, 4)
+    step = lambda: head(torch.cat([first(x), second(x)], dim=1) * mask).sum().backward()  # noqa: E731
+    return Loop({"first": first, "second": second, "head": head}, step, lambda: not mask[:, 2:].any())
+
+
+@fault("zero-weight", at="0.parametrizations.weight.original1")
+def weight_norm_of_zero() -> Loop:
+    net, x = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)), nn.Linear(4, 1)), batch(3, 4)
+    with torch.no_grad():
+        net[0].parametrizations.weight.original0.zero_()
+    return Loop(net, lambda: net(x).sum().backward(), lambda: not net[0].weight.any())
+
+
 @fault("zero-input", at="0.weight", where="0")
 def inputs_never_filled() -> Loop:
     net, x = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1)), torch.zeros(3, 4)

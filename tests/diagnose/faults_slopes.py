@@ -245,6 +245,32 @@ def lstm_output_gate() -> Loop:
     return Loop({"lstm": net, "head": head}, lambda: head(net(x)[0]).sum().backward(), lambda: not net(x)[0].any())
 
 
+@fault("saturated-sigmoid", at="lstm", where="lstm", share_output_gate_at_0=1.0)
+def lstm_in_layers_and_both_directions() -> Loop:
+    net = nn.LSTM(3, 5, num_layers=2, bidirectional=True, batch_first=True)
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            if name.startswith("bias_ih"):
+                parameter[15:] = -500.0
+    x = batch(2, 4, 3)
+    return Loop({"lstm": net}, lambda: net(x)[0].sum().backward(), lambda: not net(x)[0].any())
+
+
+@fault("zero-input", at="lstm.weight_ih_l0", where="lstm")
+def lstm_of_zeros() -> Loop:
+    net, x = nn.LSTM(3, 5, batch_first=True), torch.zeros(2, 4, 3)
+    return Loop({"lstm": net}, lambda: net(x)[0].sum().backward(), lambda: not x.any())
+
+
+@fault("saturated-sigmoid", at="generator", where="critic.1")
+def generator_against_a_sure_critic() -> Loop:
+    """The GAN loss that saturates: log(1 - D(G(z))) while D is sure."""
+    generator, critic = nn.Linear(2, 4), nn.Sequential(filled(nn.Linear(4, 1), bias=-200.0), nn.Sigmoid())
+    noise = batch(5, 2)
+    step = lambda: torch.log(1 - critic(generator(noise))).mean().backward()  # noqa: E731
+    return Loop({"generator": generator, "critic": critic}, step, lambda: not critic(generator(noise)).any())
+
+
 @fault("saturated-sigmoid", at="cell", where="cell")
 def lstm_cell() -> Loop:
     net = nn.LSTMCell(3, 5)
