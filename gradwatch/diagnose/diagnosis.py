@@ -162,23 +162,21 @@ class Diagnosis:
 
     def _cause_of(self, name: str, parameter: Tensor) -> Cause | None:
         contributions = self._found.get(id(parameter), [])
-        if any(
-            contribution.size != 0.0 and math.isfinite(contribution.size) for contribution in contributions
-        ) and all(math.isfinite(contribution.size) for contribution in contributions):
-            return None
-        found = max(contributions, key=lambda each: not math.isfinite(each.size)).cause if contributions else None
-        if not contributions and not self._written_unseen(name, parameter):
-            blind = cause("unknown", name, reason="the backward pass could not be looked at")
-            found = blind if self._blind else why_missing(name, parameter, self._owners, self._calls)
+        found = _together(contributions) if contributions else self._unreached(name, parameter)
         if found is not None and found.kind == "unknown" and self.errors:
             found = replace(found, evidence={**found.evidence, "error": repr(self.errors[0])})
         return found
 
-    def _written_unseen(self, name: str, parameter: Tensor) -> bool:
-        """Whether a gradient is there that no backward pass was seen to write, as sharding does with its own."""
-        if parameter.grad is None or _state_of(parameter) == self._before.get(name):
-            return False
-        return largest(parameter.grad) != 0.0
+    def _unreached(self, name: str, parameter: Tensor) -> Cause | None:
+        """Why no backward pass reached a parameter; None where it has got its gradient in another way."""
+        written = parameter.grad is not None and _state_of(parameter) != self._before.get(name)
+        if written and largest(parameter.grad) != 0.0:
+            return None
+        if self._blind:
+            return cause("unknown", name, reason="the backward pass could not be looked at")
+        if hasattr(parameter, "to_local"):
+            return cause("unknown", name, reason="it is sharded, and no graph holds it", ruled_out="frozen")
+        return why_missing(name, parameter, self._owners, self._calls)
 
     def _causes_of_modules(self, by_id: Mapping[int, Cause]) -> dict[str, Cause]:
         wanted = {id(parameter) for parameter in self._parameters.values()}
@@ -201,6 +199,16 @@ class Diagnosis:
         if not self.errors:
             log.warning("gradwatch's diagnosis failed in part; training goes on.", exc_info=error)
         self.errors.append(error)
+
+
+def _together(contributions: Sequence[Contribution]) -> Cause | None:
+    """Of what several backward passes gave: why one is not finite, else why all of them gave nothing."""
+    for contribution in contributions:
+        if not math.isfinite(contribution.size):
+            return contribution.cause
+    if any(contribution.size != 0.0 for contribution in contributions):
+        return None
+    return contributions[0].cause
 
 
 def _common(causes: Sequence[Cause | None]) -> Cause | None:

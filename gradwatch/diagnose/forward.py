@@ -69,12 +69,12 @@ class Calls:
         self._open = threading.local()
         self.all: list[Call] = []
         self._of: dict[int, list[Call]] = {}
+        self._hidden = _hidden(modules.values())
 
     def attach(self) -> None:
         """Hook every module."""
-        hidden = _inside_opaque(self._modules.values())
         for path, module in self._modules.items():
-            if id(module) in hidden:
+            if id(module) in self._hidden:
                 continue
             before, after = self._hooks(path, module)
             self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
@@ -93,6 +93,10 @@ class Calls:
     def of(self, module: nn.Module) -> list[Call]:
         """The calls of one module, oldest first."""
         return self._of.get(id(module), [])
+
+    def sees(self, module: nn.Module) -> bool:
+        """Whether a module's calls would be noted."""
+        return id(module) not in self._hidden
 
     def around(self, node: Node, thread: int) -> list[Call]:
         """The calls that an operation was made in, innermost first."""
@@ -150,21 +154,18 @@ class Calls:
         return calls
 
 
-def _inside_opaque(modules: Iterable[nn.Module]) -> set[int]:
-    """``id`` of the modules that are inside one whose inside runs outside Python."""
-    opaque = [module for module in modules if _is_opaque(module)]
-    return {id(inner) for module in opaque for inner in module.modules() if inner is not module}
+def _hidden(modules: Iterable[nn.Module]) -> set[int]:
+    """``id`` of the modules that run outside Python, where no hook belongs: what is compiled, or inside of it.
 
-
-def _is_opaque(module: nn.Module) -> bool:
-    """Whether a module's inside runs outside Python.
-
-    Compiled modules are known by name: importing torch's compiler for the type takes seconds.
+    Compiled modules are known by name: importing torch's compiler for the type takes seconds. A wrapper that
+    compiles is itself called in Python; a module that was compiled in place is not.
     """
-    compiled = (
-        type(module).__name__ == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None
-    )
-    return compiled or isinstance(module, torch.jit.ScriptModule)
+    found: set[int] = set()
+    for module in modules:
+        in_place = getattr(module, "_compiled_call_impl", None) is not None
+        if in_place or isinstance(module, torch.jit.ScriptModule) or type(module).__name__ == "OptimizedModule":
+            found.update(id(inner) for inner in module.modules() if in_place or inner is not module)
+    return found
 
 
 def readable() -> bool:
@@ -173,7 +174,7 @@ def readable() -> bool:
         return False
     if torch._C._functorch.peek_interpreter_stack() is not None:
         return False
-    return not (torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing())
+    return not (torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing())  # type: ignore[no-untyped-call]
 
 
 def _extents(something: object) -> tuple[Extent, ...]:

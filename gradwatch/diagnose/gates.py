@@ -20,7 +20,7 @@ _UNREAD = "zero-loss, unused, no-grad, detached"
 
 
 def fused_lstm(site: Site) -> Finding | None:
-    """The gates of one layer in one direction: input, forget and output gate are all at 0 or 1, or the last is shut."""
+    """One layer in one direction: input, forget and output gate are all at 0 or 1, or the output gate is shut."""
     gates = _lstm_gates(site)
     if gates is None:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from gradwatch.diagnose.walk import Graph
 from gradwatch.records import Cause
 
 __all__ = ["Owners", "frozen", "not_in_optimizer", "why_missing"]
+
+_COMPILED = "it is inside what torch.compile made, whose calls are not seen: run this step once without it"
 
 # Modules whose parameters their parent uses without calling them.
 _CONTAINERS = (nn.ParameterList, nn.ParameterDict, nn.ModuleList, nn.ModuleDict)
@@ -35,7 +38,7 @@ class Owners:
 
     def of(self, parameter: Tensor) -> list[nn.Module]:
         """The modules whose call uses a parameter: those that hold it, and the parents of mere containers."""
-        found = []
+        found: list[nn.Module] = []
         for module in self._owners.get(id(parameter), []):
             found.extend(self._users(module))
         return found
@@ -82,6 +85,8 @@ def why_missing(name: str, parameter: Tensor, owners: Owners, calls: Calls) -> C
     users = owners.of(parameter)
     if not users:
         return cause("unknown", name, reason="no module that was given holds it", ruled_out="frozen")
+    if not any(calls.sees(user) for user in users):
+        return _inside_compiled(name, parameter, users[0], owners, calls)
     noted = [call for user in users for call in calls.of(user)]
     holds = [call for user in users for call in _calls_that_hold(parameter, user, owners, calls)]
     if holds:
@@ -94,6 +99,8 @@ def why_missing(name: str, parameter: Tensor, owners: Owners, calls: Calls) -> C
 def _from_calls(name: str, user: nn.Module, noted: list[Call], owners: Owners, calls: Calls) -> Cause:
     if not noted:
         around = sum(len(calls.of(module)) for module in owners.enclosing(user))
+        if not around and _compiler_at_work():
+            return cause("unknown", name, reason=_COMPILED, ruled_out="frozen")
         return cause("unused", name, calls=0, calls_of_enclosing_modules=around)
     with_graph = [call for call in noted if call.grad_mode]
     if not with_graph:
@@ -103,6 +110,20 @@ def _from_calls(name: str, user: nn.Module, noted: list[Call], owners: Owners, c
     if depends and not type(user).__module__.startswith("torch.nn."):
         return cause("unused", name, **evidence, reason="the output of its module does not depend on it")
     return cause("detached", with_graph[-1].path, **evidence, output_requires_grad=int(depends))
+
+
+def _inside_compiled(name: str, parameter: Tensor, user: nn.Module, owners: Owners, calls: Calls) -> Cause:
+    """Only the call of what was compiled as a whole is seen, if at all."""
+    holds = list(_calls_that_hold(parameter, user, owners, calls))
+    if holds:
+        return cause("detached", holds[-1].path, in_output_of=holds[-1].path, in_graph_of_loss=0)
+    return cause("unknown", name, reason=_COMPILED, ruled_out="frozen")
+
+
+def _compiler_at_work() -> bool:
+    """Whether torch.compile has run anything: what it runs calls no hook, so a call may have gone unseen."""
+    compiler = sys.modules.get("torch._dynamo.utils")
+    return compiler is not None and bool(compiler.counters["frames"])
 
 
 def _calls_that_hold(parameter: Tensor, user: nn.Module, owners: Owners, calls: Calls) -> Iterator[Call]:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from gradwatch.diagnose.forward import Call
-from gradwatch.diagnose.numbers import Extent, extent, largest
-from gradwatch.diagnose.site import Finding, no_grad_nor_autocast, read_saved, saved_names
+from gradwatch.diagnose.numbers import Extent, arithmetic, extent, largest
+from gradwatch.diagnose.saved import read_saved, saved_names
+from gradwatch.diagnose.site import Finding
 from gradwatch.diagnose.walk import HANDS_ON, Graph, Node, operation
 
 __all__ = ["Forward", "Values", "found_in_forward", "input_range", "values_of"]
@@ -70,7 +71,7 @@ class Values(NamedTuple):
 
 def values_of(graph: Graph, node: Node, path: str | None) -> Values:
     """Read an operation's saved tensors; in its own hook, since they are freed after it ran."""
-    with no_grad_nor_autocast():
+    with arithmetic():
         saved = {name: read_saved(node, name) for name in saved_names(node)}
         tensors = {n: v.detach() for n, v in saved.items() if isinstance(v, Tensor) and v.is_floating_point()}
         made = _made(node, tensors)
@@ -166,7 +167,7 @@ class Forward:
 
 def input_range(node: Node) -> Mapping[str, float]:
     """Smallest and largest value of what an operation saved of its inputs, else of what it made."""
-    with no_grad_nor_autocast():
+    with arithmetic():
         for name in ("self", "input", "other", "mat1", *_MADE, *saved_names(node)):
             value = read_saved(node, name)
             if isinstance(value, Tensor) and value.is_floating_point() and value.numel():

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["Extent", "as_dense", "extent", "largest", "same_everywhere", "share", "tensors_in"]
+__all__ = ["Extent", "arithmetic", "as_dense", "extent", "largest", "same_everywhere", "share", "tensors_in"]
 
 
 class Extent(NamedTuple):
@@ -37,7 +38,7 @@ class Extent(NamedTuple):
 
 
 def as_dense(tensor: Tensor) -> Tensor:
-    """The values that a tensor stores, outside any graph: real, and without the zeros that a sparse one leaves out."""
+    """The values that a tensor stores, outside any graph: real ones, and of a sparse one those it holds."""
     values = tensor.detach()
     if values.layout == torch.sparse_coo:
         values = values.coalesce().values()
@@ -78,21 +79,33 @@ def same_everywhere(condition: Tensor, where: Tensor) -> bool:
 
 
 def tensors_in(something: object, depth: int = 3) -> Iterator[Tensor]:
-    """The floating-point tensors in arguments or outputs: alone, in sequences, in mappings and in dataclass-likes."""
+    """The floating-point tensors in arguments or outputs: alone, in sequences, mappings and dataclasses."""
     if isinstance(something, Tensor):
         if something.is_floating_point() or something.is_complex():
             yield something
-    elif depth and isinstance(something, (tuple, list)):
-        for entry in something:
+    elif depth:
+        for entry in _entries(something):
             yield from tensors_in(entry, depth - 1)
-    elif depth and isinstance(something, Mapping):
-        for entry in something.values():
-            yield from tensors_in(entry, depth - 1)
-    elif depth and hasattr(something, "__dataclass_fields__"):
-        for name in something.__dataclass_fields__:
-            yield from tensors_in(getattr(something, name, None), depth - 1)
+
+
+def _entries(something: object) -> Iterable[object]:
+    if isinstance(something, (tuple, list)):
+        return something
+    if isinstance(something, Mapping):
+        return something.values()
+    return [getattr(something, name, None) for name in getattr(something, "__dataclass_fields__", ())]
 
 
 def _reducible(values: Tensor) -> Tensor:
     # The 8-bit types have no reductions.
     return values.float() if values.element_size() == 1 else values
+
+
+def arithmetic() -> contextlib.ExitStack:
+    """A context in which computing makes no graph and keeps its own types."""
+    stack = contextlib.ExitStack()
+    stack.enter_context(torch.no_grad())
+    for device in ("cpu", "cuda"):
+        if torch.is_autocast_enabled(device):
+            stack.enter_context(torch.autocast(device, enabled=False))
+    return stack

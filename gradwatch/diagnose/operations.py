@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gradwatch.diagnose import factors, gates, losses, selections, slopes
-from gradwatch.diagnose.numbers import largest
-from gradwatch.diagnose.site import PRODUCTS, Finding, Site, no_grad_nor_autocast
+from gradwatch.diagnose.numbers import arithmetic, largest
+from gradwatch.diagnose.parts import PRODUCTS
+from gradwatch.diagnose.place import LOSS_FUNCTIONS
+from gradwatch.diagnose.site import Finding, Site
 from gradwatch.diagnose.walk import operation
 
 __all__ = ["BY_PARTS", "KNOWN", "read"]
@@ -20,7 +22,8 @@ KNOWN: dict[str, Callable[[Site], Finding | None]] = {
 }
 
 # Whose readers can look at a part of an input: elementwise ones, and products with a weight.
-BY_PARTS = frozenset([*slopes.READERS, *PRODUCTS, "Mul", "Div", "Where", "MaskedFill", "Minimum", "Maximum"]) - {"Glu"}
+_ELEMENTWISE = set(slopes.READERS) - {"Glu", "LinalgVectorNorm", "Norm", "Std"}
+BY_PARTS = _ELEMENTWISE | PRODUCTS | {"Mul", "Div", "Where", "MaskedFill", "Minimum", "Maximum"}
 
 # What a nonzero gradient that arrives at an operation of the loss's graph rules out by itself.
 _ALWAYS_RULED_OUT = "unused, no-grad, detached, zero-loss"
@@ -28,7 +31,7 @@ _ALWAYS_RULED_OUT = "unused, no-grad, detached, zero-loss"
 
 def read(site: Site) -> Finding:
     """What an operation's saved tensors prove; ``unknown``, with what was ruled out, where they do not decide."""
-    with no_grad_nor_autocast():
+    with arithmetic():
         finding = _read(site)
         numbers = {
             "operation": site.node.name(),
@@ -39,13 +42,24 @@ def read(site: Site) -> Finding:
 
 
 def _read(site: Site) -> Finding:
+    if site.outgoing is not None and site.outgoing.numel() == 0:
+        return _nothing_left(site)
     reader = KNOWN.get(operation(site.node))
-    if reader is None:
-        return from_outside(site) or Finding("unknown", {"reason": "no reader", "ruled_out": _ALWAYS_RULED_OUT})
-    found = reader(site) or from_outside(site)
-    if found is not None:
-        return found
-    return Finding("unknown", {"reason": "what was saved does not decide", "ruled_out": _ALWAYS_RULED_OUT})
+    found = reader(site) if reader is not None else None
+    return found or from_outside(site) or _undecided(site, known=reader is not None)
+
+
+def _nothing_left(site: Site) -> Finding:
+    """The input is empty: an empty mask or index left no element of it, or no sample came here."""
+    kind = "zero-loss" if site.place.linear_above(site.node, also=LOSS_FUNCTIONS) else "masked"
+    return Finding(kind, {"elements": 0, "reason": "nothing was selected"})
+
+
+def _undecided(site: Site, known: bool) -> Finding:
+    reason = "what was saved does not decide" if known else "what this operation saves is not known"
+    if operation(site.node) == "CompiledFunction":
+        reason = "torch.compile leaves no operations to look at: run this step once without it"
+    return Finding("unknown", {"reason": reason, "ruled_out": _ALWAYS_RULED_OUT})
 
 
 def from_outside(site: Site) -> Finding | None:

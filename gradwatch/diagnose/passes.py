@@ -14,9 +14,11 @@ from gradwatch.diagnose import operations
 from gradwatch.diagnose.forward import Calls, readable
 from gradwatch.diagnose.frontier import Crossing, Sighting, not_finite_from, zero_from
 from gradwatch.diagnose.nonfinite import Forward, Values, found_in_forward, input_range, values_of
-from gradwatch.diagnose.numbers import largest
+from gradwatch.diagnose.numbers import arithmetic, largest
+from gradwatch.diagnose.parts import parts
+from gradwatch.diagnose.place import Place
 from gradwatch.diagnose.remedies import cause
-from gradwatch.diagnose.site import Finding, Place, Site, no_grad_nor_autocast, parts
+from gradwatch.diagnose.site import Finding, Site
 from gradwatch.diagnose.walk import Graph, Node, is_leaf, operation, root_of
 from gradwatch.records import Cause
 
@@ -57,7 +59,7 @@ class Pass:
         self._failed = failed
         self._thread = threading.get_ident()
         self._place = Place(self.graph, calls, self._thread)
-        with no_grad_nor_autocast():
+        with arithmetic():
             self.loss = max(
                 (largest(root) for root in roots if isinstance(root, Tensor)), default=0.0, key=_badness
             )
@@ -193,7 +195,7 @@ class Pass:
         def hook(gradients: Sequence[Tensor | None]) -> None:
             try:
                 if readable():
-                    with no_grad_nor_autocast():
+                    with arithmetic():
                         self._arrived[node] = max(map(largest, gradients), default=0.0, key=_badness)
             except Exception as error:
                 self._failed(error)
@@ -211,7 +213,7 @@ class Pass:
         return hook
 
     def _look(self, node: Node, incoming: Sequence[Tensor | None], outgoing: Sequence[Tensor | None]) -> None:
-        with no_grad_nor_autocast():
+        with arithmetic():
             sighting = Sighting(tuple(map(largest, incoming)), tuple(map(largest, outgoing)))
         self._seen[node] = sighting
         if not math.isfinite(self.loss):
@@ -219,7 +221,7 @@ class Pass:
         arrives = max(sighting.incoming, default=0.0, key=_badness)
         if arrives == 0.0 and all(map(math.isfinite, sighting.outgoing)):
             return
-        with no_grad_nor_autocast():
+        with arithmetic():
             self._look_at_parts(node, incoming, outgoing)
         for index, handed_on in enumerate(sighting.outgoing):
             if self.graph.inputs[node][index][0] is None:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from gradwatch.diagnose.numbers import same_everywhere, share
-from gradwatch.diagnose.site import Finding, Site, signed
+from gradwatch.diagnose.saved import signed
+from gradwatch.diagnose.site import Finding, Site
 from gradwatch.diagnose.walk import operation
 
 __all__ = ["READERS"]

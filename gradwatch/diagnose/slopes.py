@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from gradwatch.diagnose.numbers import extent, largest, same_everywhere, share
-from gradwatch.diagnose.site import Finding, Site, signed
+from gradwatch.diagnose.saved import signed
+from gradwatch.diagnose.site import Finding, Site
 
 __all__ = ["READERS"]
 
@@ -181,6 +182,15 @@ def at_zero(site: Site) -> Finding | None:
     return Finding(kind, {"share_at_zero": share(before == 0), "elements": before.numel()})
 
 
+def length(site: Site) -> Finding | None:
+    """A norm or a standard deviation of exactly 0, where torch takes the slope to be 0."""
+    result = site.tensor("result")
+    if result is None or not same_everywhere(result == 0, site.gradient != 0):
+        return None
+    kind = "zero-input" if site.place.in_network(site.node) else "zero-loss"
+    return Finding(kind, {"share_at_zero": share(result == 0), "elements": result.numel()})
+
+
 def steps(site: Site) -> Finding | None:
     """round, floor, sign: constant between steps, so no gradient ever comes through."""
     return Finding(
@@ -261,6 +271,9 @@ READERS: dict[str, Callable[[Site], Finding | None]] = {
     "Softshrink": shrink,
     "Hardshrink": shrink,
     "Abs": at_zero,
+    "LinalgVectorNorm": length,
+    "Norm": length,
+    "Std": length,
     "Pow": at_zero,
     "Round": steps,
     "Floor": steps,

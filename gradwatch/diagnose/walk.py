@@ -18,38 +18,11 @@ __all__ = ["HANDS_ON", "NO_INPUT", "Consumer", "Graph", "Node", "is_leaf", "oper
 Node: TypeAlias = Any
 
 # Operations that hand a tensor's values on as they are, in another shape, place or type.
-HANDS_ON = frozenset(
-    [
-        "Alias",
-        "AsStrided",
-        "Chunk",
-        "Clone",
-        "Contiguous",
-        "Detach",
-        "Expand",
-        "ExpandAs",
-        "Flatten",
-        "Narrow",
-        "Permute",
-        "Reshape",
-        "ReshapeAlias",
-        "Select",
-        "Slice",
-        "Split",
-        "SplitWithSizes",
-        "Squeeze",
-        "T",
-        "ToCopy",
-        "Transpose",
-        "Unbind",
-        "Unflatten",
-        "UnsafeSplit",
-        "UnsafeSplitWithSizes",
-        "UnsafeView",
-        "Unsqueeze",
-        "View",
-    ]
-)
+HANDS_ON = frozenset([
+    "Alias", "AsStrided", "Chunk", "Clone", "Contiguous", "Detach", "Expand", "ExpandAs", "Flatten", "Narrow",
+    "Permute", "Reshape", "ReshapeAlias", "Select", "Slice", "Split", "SplitWithSizes", "Squeeze", "T", "ToCopy",
+    "Transpose", "Unbind", "Unflatten", "UnsafeSplit", "UnsafeSplitWithSizes", "UnsafeView", "Unsqueeze", "View",
+])  # fmt: skip
 
 
 class Consumer(NamedTuple):
@@ -59,7 +32,7 @@ class Consumer(NamedTuple):
     input: int
 
 
-# Stands for "whatever the input": a run of its own inside a node, as a reentrant checkpoint's, has no input number.
+# Stands for the input's number where there is none: a run inside a node, as a reentrant checkpoint's, has none.
 NO_INPUT = -1
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tests.diagnose.planted import Loop, batch, fault, filled
 
@@ -177,7 +177,9 @@ def satisfied_exactly() -> Loop:
     head, x = nn.Linear(4, 2), batch(3, 4)
     wanted = head(x).detach()
     return Loop(
-        {"head": head}, lambda: F.mse_loss(head(x), wanted).backward(), lambda: torch.equal(head(x), wanted)
+        {"head": head},
+        lambda: functional.mse_loss(head(x), wanted).backward(),
+        lambda: torch.equal(head(x), wanted),
     )
 
 
@@ -215,8 +217,8 @@ def margin_kept() -> Loop:
 def triplet_kept() -> Loop:
     net, x = nn.Linear(4, 4), batch(3, 4)
     far = batch(3, 4) * 100
-    step = lambda: F.triplet_margin_loss(net(x), net(x + 1e-3), far).backward()  # noqa: E731
-    return Loop({"net": net}, step, lambda: F.triplet_margin_loss(net(x), net(x + 1e-3), far).item() == 0)
+    step = lambda: functional.triplet_margin_loss(net(x), net(x + 1e-3), far).backward()  # noqa: E731
+    return Loop({"net": net}, step, lambda: functional.triplet_margin_loss(net(x), net(x + 1e-3), far).item() == 0)
 
 
 @fault("zero-loss", at="net")
@@ -224,7 +226,7 @@ def empty_mask() -> Loop:
     net, x, wanted, mask = nn.Linear(4, 2), batch(3, 4), batch(3, 2), torch.zeros(3, 2)
 
     def step() -> None:
-        each = F.mse_loss(net(x), wanted, reduction="none")
+        each = functional.mse_loss(net(x), wanted, reduction="none")
         ((each * mask).sum() / mask.sum().clamp(min=1)).backward()
 
     return Loop({"net": net}, step, lambda: not mask.any())
@@ -244,7 +246,7 @@ def advantages_of_zero() -> Loop:
 @fault("zero-loss", at="net", share_ignored=1.0)
 def every_label_ignored() -> Loop:
     net, x, labels = nn.Linear(4, 3), batch(6, 4), torch.full((6,), -100)
-    step = lambda: F.cross_entropy(net(x), labels, reduction="sum").backward()  # noqa: E731
+    step = lambda: functional.cross_entropy(net(x), labels, reduction="sum").backward()  # noqa: E731
     return Loop({"net": net}, step, lambda: bool((labels == -100).all()))
 
 
@@ -255,8 +257,8 @@ def sure_of_every_label() -> Loop:
         net.bias[1] = 900.0
     return Loop(
         {"net": net},
-        lambda: F.cross_entropy(net(x), labels).backward(),
-        lambda: F.cross_entropy(net(x), labels) == 0,
+        lambda: functional.cross_entropy(net(x), labels).backward(),
+        lambda: functional.cross_entropy(net(x), labels) == 0,
     )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tests.diagnose.planted import Loop, batch, fault, filled
 
@@ -32,7 +32,7 @@ def nan_in_the_data() -> Loop:
 def nan_in_the_targets() -> Loop:
     net, x, wanted = nn.Linear(4, 1), batch(3, 4), batch(3, 1)
     wanted[0] = math.nan
-    return Loop({"net": net}, lambda: F.mse_loss(net(x), wanted).backward(), lambda: not_finite(wanted))
+    return Loop({"net": net}, lambda: functional.mse_loss(net(x), wanted).backward(), lambda: not_finite(wanted))
 
 
 @fault("nonfinite-loss", at="net")

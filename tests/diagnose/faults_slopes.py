@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tests.diagnose.planted import Loop, batch, fault, filled
 
@@ -85,21 +85,21 @@ def transformer_feed_forward() -> Loop:
 
 @fault("dead-relu", at="first", where="(root)")
 def gelu_far_left() -> Loop:
-    net = Functional(-60.0, F.gelu)
+    net = Functional(-60.0, functional.gelu)
     x = batch(3, 4)
-    return Loop(net, lambda: net(x).mean().backward(), lambda: not F.gelu(net.first(x)).any())
+    return Loop(net, lambda: net(x).mean().backward(), lambda: not functional.gelu(net.first(x)).any())
 
 
 @fault("dead-relu", at="first", where="(root)")
 def leaky_without_slope() -> Loop:
-    net = Functional(-60.0, lambda x: F.leaky_relu(x, 0.0))
+    net = Functional(-60.0, lambda x: functional.leaky_relu(x, 0.0))
     x = batch(3, 4)
     return Loop(net, lambda: net(x).mean().backward(), lambda: bool((net.first(x) < 0).all()))
 
 
 @fault("dead-relu", at="first", where="(root)")
 def in_place_relu() -> Loop:
-    net = Functional(-60.0, lambda x: F.relu(x, inplace=True))
+    net = Functional(-60.0, lambda x: functional.relu(x, inplace=True))
     x = batch(3, 4)
     return Loop(net, lambda: net(x).mean().backward(), lambda: bool((net.first(x) < 0).all()))
 
@@ -316,7 +316,7 @@ class Fused(Attention):
     """The same by torch's own fused function."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.scaled_dot_product_attention(self.query(x), self.key(x), self.value(x))
+        return functional.scaled_dot_product_attention(self.query(x), self.key(x), self.value(x))
 
 
 @fault("zero-weight", at="query", where="(root)")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 LOOPS: dict[str, Callable[[], Healthy]] = {}
@@ -42,8 +42,16 @@ class Healthy:
         kept = [value for state in self.optimizer.state.values() for value in state.values()]
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         buffers = [b for m in self.modules.values() for b in m.buffers()]
-        tensors = [*self.parameters, *gradients, *buffers, *(v for v in kept if isinstance(v, Tensor)), torch.get_rng_state()]
-        return [(t.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes(), t.stride()) for t in tensors]
+        tensors = [
+            *self.parameters,
+            *gradients,
+            *buffers,
+            *(v for v in kept if isinstance(v, Tensor)),
+            torch.get_rng_state(),
+        ]
+        return [
+            (t.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes(), t.stride()) for t in tensors
+        ]
 
 
 def loop(build: Callable[[], Healthy]) -> Callable[[], Healthy]:
@@ -53,7 +61,10 @@ def loop(build: Callable[[], Healthy]) -> Callable[[], Healthy]:
 
 @loop
 def mlp() -> Healthy:
-    net, x = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 2)), torch.randn(16, 8)
+    net, x = (
+        nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 2)),
+        torch.randn(16, 8),
+    )
     return Healthy({"net": net}, lambda: net(x).square().mean().backward())
 
 
@@ -78,9 +89,17 @@ def partly_saturated_tanh() -> Healthy:
 
 @loop
 def cnn_with_dropout() -> Healthy:
-    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Dropout(0.5), nn.Linear(72, 4))
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Dropout(0.5),
+        nn.Linear(72, 4),
+    )
     x, labels = torch.randn(8, 3, 8, 8), torch.randint(4, (8,))
-    return Healthy({"net": net}, lambda: F.cross_entropy(net(x), labels).backward(), torch.optim.SGD)
+    return Healthy({"net": net}, lambda: functional.cross_entropy(net(x), labels).backward(), torch.optim.SGD)
 
 
 @loop
@@ -105,7 +124,7 @@ def transformer() -> Healthy:
 
     def backward() -> None:
         out = head(net(words(tokens), mask=causal, is_causal=True))
-        F.cross_entropy(out.flatten(0, 1), tokens.flatten(), ignore_index=0).backward()
+        functional.cross_entropy(out.flatten(0, 1), tokens.flatten(), ignore_index=0).backward()
 
     return Healthy({"words": words, "net": net, "head": head}, backward)
 
@@ -119,7 +138,7 @@ def actor_critic() -> Healthy:
     def backward() -> None:
         with torch.no_grad():
             target = reward + 0.9 * critic(torch.cat([x, actor(x)], dim=1))
-        F.mse_loss(critic(torch.cat([x, torch.rand(8, 2)], dim=1)), target).backward()
+        functional.mse_loss(critic(torch.cat([x, torch.rand(8, 2)], dim=1)), target).backward()
         (-critic(torch.cat([x, actor(x)], dim=1)).mean()).backward()
 
     return Healthy({"actor": actor, "critic": critic}, backward)
@@ -128,12 +147,17 @@ def actor_critic() -> Healthy:
 @loop
 def minimum_of_two_critics() -> Healthy:
     first, second, x = nn.Linear(4, 1), nn.Linear(4, 1), torch.randn(64, 4)
-    return Healthy({"first": first, "second": second}, lambda: torch.minimum(first(x), second(x)).mean().backward())
+    return Healthy(
+        {"first": first, "second": second}, lambda: torch.minimum(first(x), second(x)).mean().backward()
+    )
 
 
 @loop
 def accumulation_under_autocast() -> Healthy:
-    net, parts = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.LayerNorm(16), nn.Linear(16, 2)), torch.randn(3, 8, 8)
+    net, parts = (
+        nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.LayerNorm(16), nn.Linear(16, 2)),
+        torch.randn(3, 8, 8),
+    )
 
     def backward() -> None:
         for part in parts:
@@ -146,7 +170,11 @@ def accumulation_under_autocast() -> Healthy:
 
 @loop
 def checkpointed() -> Healthy:
-    first, second, x = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.3), nn.Tanh()), nn.Linear(8, 1), torch.randn(8, 8)
+    first, second, x = (
+        nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.3), nn.Tanh()),
+        nn.Linear(8, 1),
+        torch.randn(8, 8),
+    )
     return Healthy(
         {"first": first, "second": second},
         lambda: second(checkpoint(first, x, use_reentrant=False)).square().mean().backward(),
@@ -178,7 +206,9 @@ class Rounded(torch.autograd.Function):
 @loop
 def straight_through() -> Healthy:
     first, second, x = nn.Linear(8, 8), nn.Linear(8, 1), torch.randn(8, 8) * 3
-    return Healthy({"first": first, "second": second}, lambda: second(Rounded.apply(first(x))).square().mean().backward())
+    return Healthy(
+        {"first": first, "second": second}, lambda: second(Rounded.apply(first(x))).square().mean().backward()
+    )
 
 
 @loop
@@ -218,6 +248,6 @@ def multi_task_with_a_dead_zone() -> Healthy:
     def backward() -> None:
         features = torch.tanh(body(x))
         hinge = torch.relu(0.1 - first(features)).mean()
-        (hinge + 0.3 * F.cross_entropy(second(features), labels)).backward()
+        (hinge + 0.3 * functional.cross_entropy(second(features), labels)).backward()
 
     return Healthy({"body": body, "first": first, "second": second}, backward)

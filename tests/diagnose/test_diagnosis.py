@@ -132,12 +132,12 @@ def test_a_module_that_raises_does_not_confuse_the_next_call() -> None:
         def forward(self, x: Tensor) -> Tensor:
             out = self.inner(x)
             if self.raises:
-                raise ValueError
+                raise ValueError("in a mood")
             return out
 
     net = Moody()
     with Diagnosis(net) as diagnosis:
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="in a mood"):
             net(torch.ones(3, 4))
         net.raises = False
         backward(net)
@@ -146,7 +146,9 @@ def test_a_module_that_raises_does_not_confuse_the_next_call() -> None:
 
 
 @pytest.mark.parametrize("broken", ["read", "Graph"])
-def test_errors_inside_stay_inside(monkeypatch: pytest.MonkeyPatch, broken: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_errors_inside_stay_inside(
+    monkeypatch: pytest.MonkeyPatch, broken: str, caplog: pytest.LogCaptureFixture
+) -> None:
     def fail(*_: object) -> None:
         raise KeyError("inside")
 
@@ -224,7 +226,11 @@ def test_in_threads() -> None:
     found: dict[int, str] = {}
 
     def train(number: int) -> None:
-        net = dead_net() if number % 2 else nn.Sequential(filled(nn.Linear(4, 4), bias=40.0), nn.Tanh(), nn.Linear(4, 1))
+        net = (
+            dead_net()
+            if number % 2
+            else nn.Sequential(filled(nn.Linear(4, 4), bias=40.0), nn.Tanh(), nn.Linear(4, 1))
+        )
         with Diagnosis(net) as diagnosis:
             backward(net)
         found[number] = diagnosis.causes["0"].kind + "@" + diagnosis.causes["0"].where
