@@ -123,7 +123,7 @@ def _inside_compiled(name: str, parameter: Tensor, user: nn.Module, owners: Owne
 def _compiler_at_work() -> bool:
     """Whether torch.compile has run anything: what it runs calls no hook, so a call may have gone unseen."""
     compiler = sys.modules.get("torch._dynamo.utils")
-    return compiler is not None and bool(compiler.counters["frames"])
+    return compiler is not None and bool(compiler.counters["stats"])
 
 
 def _calls_that_hold(parameter: Tensor, user: nn.Module, owners: Owners, calls: Calls) -> Iterator[Call]:
