@@ -50,15 +50,18 @@ def threshold(site: Site) -> Finding | None:
 
 
 def leaky(site: Site) -> Finding | None:
-    """A leaky ReLU can only kill a gradient with a slope of 0."""
-    return rectifier(site) if site.saved("negative_slope") == 0 else None
+    """A leaky ReLU can only kill a gradient with a slope of 0, or one that is nearly nothing."""
+    slope = site.saved("negative_slope")
+    return rectifier(site) if slope == 0 else underflow_of(site, torch.tensor(slope))
 
 
 def tanh(site: Site) -> Finding | None:
     """Every output sits at -1 or 1, where the slope rounds to zero."""
     result = site.tensor("result")
-    if result is None or not same_everywhere(result.abs() >= 1, site.gradient != 0):
+    if result is None:
         return None
+    if not same_everywhere(result.abs() >= 1, site.gradient != 0):
+        return underflow_of(site, 1 - result.double().square())
     size = result.abs()
     evidence: dict[str, float | int | str] = {
         "share_saturated": share(size >= 1),
@@ -73,8 +76,10 @@ def tanh(site: Site) -> Finding | None:
 def sigmoid(site: Site) -> Finding | None:
     """Every output sits at 0 or 1."""
     result = site.tensor("result")
-    if result is None or not same_everywhere((result <= 0) | (result >= 1), site.gradient != 0):
+    if result is None:
         return None
+    if not same_everywhere((result <= 0) | (result >= 1), site.gradient != 0):
+        return underflow_of(site, result.double() * (1 - result.double()))
     return Finding("saturated-sigmoid", _ends(result <= 0, result >= 1))
 
 
@@ -114,13 +119,12 @@ def glu(site: Site) -> Finding | None:
 def exponential_tail(site: Site) -> Finding | None:
     """exp, ELU, softplus: far on the left the slope is an exponential that is too small for its type."""
     before = site.tensor("self")
-    if before is None:
-        result = site.tensor("result")
-        flat = None if result is None else result == 0
-    else:
-        flat = torch.exp(before.clamp(max=0)) == 0
-    if flat is None or not same_everywhere(flat, site.gradient != 0):
+    slope = site.tensor("result") if before is None else torch.exp(before.clamp(max=0))
+    if slope is None:
         return None
+    flat = slope == 0
+    if not same_everywhere(flat, site.gradient != 0):
+        return underflow_of(site, slope)
     return Finding(
         "underflow", {"share_underflown": share(flat), **(_inputs(before) if before is not None else {})}
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -405,3 +407,31 @@ def convolution_of_tiny_weights() -> Loop:
     net, x = nn.Sequential(nn.Conv2d(1, 2, 3), filled(nn.Conv2d(2, 1, 3), weight=1e-30)), batch(2, 1, 6, 6)
     step = lambda: (net(x).mean() * 1e-20).backward()  # noqa: E731
     return Loop(net, step, lambda: bool(net[1].weight.any()))
+
+
+@fault("underflow", at="0")
+def deep_chain_of_sigmoids() -> Loop:
+    """Each layer shrinks the gradient: after sixty of them nothing that float32 can hold is left."""
+    net = nn.Sequential(*(layer for _ in range(60) for layer in (nn.Linear(4, 4), nn.Sigmoid())))
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(0.3)
+    x = batch(3, 4)
+
+    def present() -> bool:
+        wide = copy.deepcopy(net).double()
+        wide(x.double()).sum().backward()
+        size = float(wide[0].weight.grad.abs().max())
+        return 0 < size < 1e-45 and bool((net[:2](x) > 0.1).all())
+
+    return Loop(net, lambda: net(x).sum().backward(), present)
+
+
+@fault("underflow", at="0")
+def deep_chain_of_tanhs() -> Loop:
+    net = nn.Sequential(*(layer for _ in range(40) for layer in (nn.Linear(4, 4), nn.Tanh())))
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(0.1)
+    x = batch(3, 4)
+    return Loop(net, lambda: net(x).sum().backward(), lambda: bool((net[:2](x).abs() < 0.9).all()))
