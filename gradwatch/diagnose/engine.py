@@ -65,7 +65,7 @@ def stop_listening(listener: RunListener) -> None:
 def _shim(original: Callable[..., Any]) -> Callable[..., Any]:
     def run(outputs: Sequence[object], *args: Any, **kwargs: Any) -> Any:
         gradients = args[0] if args else kwargs.get("grad_tensors", ())
-        endings = [listener.began(tuple(outputs), tuple(gradients or ())) for listener in tuple(_listeners)]
+        endings = [listener.began(outputs, gradients) for listener in tuple(_listeners)]
         try:
             return original(outputs, *args, **kwargs)
         finally:

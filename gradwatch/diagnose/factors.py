@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gradwatch.diagnose.numbers import extent, share
 from gradwatch.diagnose.site import Finding, Site
-from gradwatch.diagnose.slopes import underflow
+from gradwatch.diagnose.slopes import steps, underflow
 from gradwatch.diagnose.walk import Node, operation
 
 __all__ = ["READERS"]
@@ -63,6 +63,8 @@ def scale(site: Site) -> Finding | None:
 def div(site: Site) -> Finding | None:
     """A quotient: its gradient can only get too small, or its numerator be zero."""
     divisor = site.tensor("other")
+    if site.saved("rounding_mode") is not None:
+        return steps(site)
     if divisor is None:
         return None
     if site.index == 0:

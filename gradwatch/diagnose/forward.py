@@ -174,6 +174,8 @@ def readable() -> bool:
         return False
     if torch._C._functorch.peek_interpreter_stack() is not None:
         return False
+    if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None:
+        return False
     return not (torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing())  # type: ignore[no-untyped-call]
 
 

@@ -121,7 +121,10 @@ def _inside_compiled(name: str, parameter: Tensor, user: nn.Module, owners: Owne
 
 
 def _compiler_at_work() -> bool:
-    """Whether torch.compile has run anything: what it runs calls no hook, so a call may have gone unseen."""
+    """Whether torch.compile has compiled anything in this process: what it runs calls no hook of ours.
+
+    Only the wrapper that it made tells that a module is compiled, and that may not be among the modules given.
+    """
     compiler = sys.modules.get("torch._dynamo.utils")
     return compiler is not None and bool(compiler.counters["stats"])
 

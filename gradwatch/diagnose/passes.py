@@ -226,7 +226,7 @@ class Pass:
         for index, handed_on in enumerate(sighting.outgoing):
             if self.graph.inputs[node][index][0] is None:
                 continue
-            if handed_on == 0.0 and (node, index) not in self._in_part:
+            if handed_on == 0.0:
                 site = Site(node, index, incoming, outgoing[index], self._place)
                 self._findings[node, index] = operations.read(site)
             elif not math.isfinite(handed_on) and math.isfinite(arrives):

@@ -16,6 +16,11 @@ __all__ = ["READERS"]
 
 Reader = Callable[[Site], Finding | None]
 
+_OVERWRITING = [
+    "AsStridedScatter", "ConstantPadNd", "Copy", "CopyBackwards", "CopySlices", "DiagonalScatter", "Fill",
+    "IndexCopy", "IndexFill", "MaskedScatter", "Scatter", "SelectScatter", "SliceScatter", "Tril", "Triu", "Zero",
+]  # fmt: skip
+
 
 def masked_fill(site: Site) -> Finding | None:
     """A mask covers all of it."""
@@ -80,8 +85,12 @@ def index_put(site: Site) -> Finding | None:
 
 
 def written_over(site: Site) -> Finding | None:
-    """``zero_``, ``fill_``, ``copy_``: all of it was written over."""
-    return Finding("masked", {"share_masked": 1.0, "elements": site.gradient.numel()}) if site.index == 0 else None
+    """``fill_``, ``scatter``, ``tril`` and their kin: what a gradient came in for was written over or cut away.
+
+    They only move elements or leave them out, so a gradient that came in and went nowhere is that of the latter.
+    """
+    live = int((site.gradient != 0).sum())
+    return Finding("masked", {"share_masked": 1.0, "elements": live}) if site.index == 0 else None
 
 
 def nothing_selected(site: Site) -> Finding | None:
@@ -160,10 +169,7 @@ READERS: dict[str, Reader] = {
     "Maximum": extremum,
     "Embedding": embedding,
     "IndexPut": index_put,
-    "Zero": written_over,
-    "Fill": written_over,
-    "CopySlices": written_over,
-    "Copy": written_over,
+    **dict.fromkeys(_OVERWRITING, written_over),
     "Index": nothing_selected,
     "IndexSelect": nothing_selected,
     "Slice": nothing_selected,

@@ -286,4 +286,5 @@ READERS: dict[str, Callable[[Site], Finding | None]] = {
     "Sign": steps,
     "Sgn": steps,
     "Heaviside": steps,
+    "Bernoulli": steps,
 }

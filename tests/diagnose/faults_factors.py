@@ -334,6 +334,80 @@ def assigned_by_mask() -> Loop:
     return Loop(net, lambda: net(x).sum().backward(), lambda: bool((overwrite(net.body(x)) == 1).all()))
 
 
+@fault("masked", at="net", where="MulBackward0")
+def output_times_mask_outside() -> Loop:
+    net, x, mask = nn.Linear(4, 2), batch(3, 4), torch.zeros(3, 2)
+    return Loop({"net": net}, lambda: (net(x) * mask).sum().backward(), lambda: not mask.any())
+
+
+@fault("masked", at="body", where="(root)")
+def scattered_over() -> Loop:
+    net, x = Filled(lambda h: h.scatter(1, torch.arange(4).expand(3, 4), 1.0)), batch(3, 4)
+    return Loop(net, lambda: net(x).sum().backward(), lambda: bool((net.how(net.body(x)) == 1).all()))
+
+
+@fault("masked", at="body", where="(root)")
+def nothing_below_the_diagonal() -> Loop:
+    net, x = Filled(lambda h: h.tril(-9)), batch(3, 4)
+    return Loop(net, lambda: net(x).sum().backward(), lambda: not net.how(net.body(x)).any())
+
+
+@fault("masked", at="body", where="(root)")
+def filled_in_place() -> Loop:
+    net, x = Filled(lambda h: (h * 2).fill_(1.0)), batch(3, 4)
+    return Loop(net, lambda: net(x).sum().backward(), lambda: bool((net.how(net.body(x)) == 1).all()))
+
+
+@fault("masked", at="experts.0")
+def expert_without_samples() -> Loop:
+    """The router sends no sample to it: it is called with an empty batch."""
+    experts, x = nn.ModuleList(nn.Linear(4, 4) for _ in range(2)), batch(3, 4)
+    chosen = torch.ones(3, dtype=torch.long)
+
+    def step() -> None:
+        out = torch.zeros(3, 4)
+        for number, expert in enumerate(experts):
+            out = out.index_put((chosen == number,), expert(x[chosen == number]))
+        torch.tanh(out).square().sum().backward()
+
+    return Loop({"experts": experts}, step, lambda: not (chosen == 0).any())
+
+
+@fault("zero-loss", at="net")
+def nothing_selected_for_the_loss() -> Loop:
+    net, x, wanted, mask = nn.Linear(4, 2), batch(3, 4), batch(3, 2), torch.zeros(3, 2, dtype=torch.bool)
+    step = lambda: functional.mse_loss(net(x)[mask], wanted[mask], reduction="sum").backward()  # noqa: E731
+    return Loop({"net": net}, step, lambda: not mask.any())
+
+
+class WithLoss(nn.Module):
+    """A network whose forward pass computes the loss as well."""
+
+    def __init__(self, weigh: object) -> None:
+        super().__init__()
+        self.layer, self.weigh = nn.Linear(4, 3), weigh
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        return self.weigh(functional.cross_entropy(self.layer(x), labels, reduction="none"))
+
+
+@fault("zero-loss", at="layer", where="(root)")
+def masked_loss_inside_forward() -> Loop:
+    net, x, labels, mask = (
+        WithLoss(lambda each: (each * torch.zeros(6)).mean()),
+        batch(6, 4),
+        torch.arange(6) % 3,
+        torch.zeros(6),
+    )
+    return Loop(net, lambda: net(x, labels).backward(), lambda: not mask.any() and net(x, labels) == 0)
+
+
+@fault("zero-loss", at="layer", where="(root)")
+def loss_weight_inside_forward() -> Loop:
+    net, x, labels = WithLoss(lambda each: each.mean() * 0.0), batch(6, 4), torch.arange(6) % 3
+    return Loop(net, lambda: net(x, labels).backward(), lambda: net(x, labels) == 0)
+
+
 @fault("masked", at="words")
 def every_token_is_padding() -> Loop:
     words, head, tokens = nn.Embedding(6, 4, padding_idx=0), nn.Linear(4, 1), torch.zeros(2, 3, dtype=torch.long)
@@ -407,6 +481,20 @@ def convolution_of_tiny_weights() -> Loop:
     net, x = nn.Sequential(nn.Conv2d(1, 2, 3), filled(nn.Conv2d(2, 1, 3), weight=1e-30)), batch(2, 1, 6, 6)
     step = lambda: (net(x).mean() * 1e-20).backward()  # noqa: E731
     return Loop(net, step, lambda: bool(net[1].weight.any()))
+
+
+@fault("underflow", at="0", where="1", operation="TanhBackward0")
+def tanh_that_is_only_nearly_flat() -> Loop:
+    net, x = nn.Sequential(filled(nn.Linear(4, 4), bias=5.0), nn.Tanh()), batch(3, 4)
+    step = lambda: (net(x).sum() * 1e-30 * 1e-13).backward()  # noqa: E731
+    return Loop(net, step, lambda: bool((net(x) < 1).all()))
+
+
+@fault("underflow", at="0", where="1", operation="SigmoidBackward0")
+def sigmoid_that_is_only_nearly_flat() -> Loop:
+    net, x = nn.Sequential(filled(nn.Linear(4, 4), bias=-12.0), nn.Sigmoid()), batch(3, 4)
+    step = lambda: (net(x).sum() * 1e-30 * 1e-13).backward()  # noqa: E731
+    return Loop(net, step, lambda: bool((net(x) > 0).all()))
 
 
 @fault("underflow", at="0")

@@ -97,6 +97,12 @@ def leaky_without_slope() -> Loop:
     return Loop(net, lambda: net(x).mean().backward(), lambda: bool((net.first(x) < 0).all()))
 
 
+@fault("dead-relu", at="net", where="ReluBackward0")
+def relu_on_the_output_outside() -> Loop:
+    net, x = filled(nn.Linear(4, 2), bias=-50.0), batch(3, 4)
+    return Loop({"net": net}, lambda: torch.relu(net(x)).mean().backward(), lambda: bool((net(x) < 0).all()))
+
+
 @fault("dead-relu", at="first", where="(root)")
 def in_place_relu() -> Loop:
     net = Functional(-60.0, lambda x: functional.relu(x, inplace=True))

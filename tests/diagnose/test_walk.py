@@ -60,6 +60,16 @@ def test_what_a_hook_did_is_on_the_edge(chain: tuple[Made, Made, Made, Made]) ->
     assert zero_from(Graph([loss]), seen, leaf) == [Crossing("edge", layer, -1, 1)]
 
 
+def test_a_run_inside_an_operation_goes_on_with_that_operation(chain: tuple[Made, Made, Made, Made]) -> None:
+    """As in a reentrant checkpoint, whose inner run starts with the gradient that the outer operation got."""
+    leaf, layer, _, _ = chain
+    around = Made("CheckpointFunction", Made("AccumulateGrad", variable=object()))
+    graph = Graph([Made("Sum", around)])
+    graph.adopt(Graph([layer]), around)
+    seen = {layer: Sighting((0.0,), (0.0,)), around: Sighting((1.0,), (1.0,))}
+    assert zero_from(graph, seen, leaf) == [Crossing("operation", around, -1, 1)]
+
+
 def test_operations_that_did_not_run_are_passed_over(chain: tuple[Made, Made, Made, Made]) -> None:
     leaf, layer, _, loss = chain
     assert zero_from(Graph([loss]), {layer: Sighting((0.0,), (0.0,))}, leaf) == []
