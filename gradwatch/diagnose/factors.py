@@ -213,12 +213,10 @@ def _kind_of_factor(
 
 def _kind_of_constant(site: Site, factor: Tensor) -> str:
     """A constant factor of zero weighs the loss, or masks what a network makes."""
-    place, one = site.place, site.gradient.numel() == 1 and site.place.linear_above(site.node)
-    if place.in_network(site.node):
-        weighs_a_number = one and place.outside_or_beside_loss(site.node)
-    else:
-        weighs_a_number = one or factor.dim() == 0
-    return "zero-loss" if weighs_a_number or place.of_loss(site.node, site.index) else "masked"
+    place, one = site.place, site.gradient.numel() == 1
+    by_a_number = factor.dim() == 0 and not place.in_network(site.node)
+    weighs = (one or by_a_number) and place.linear_above(site.node) and place.outside_or_beside_loss(site.node)
+    return "zero-loss" if weighs or place.of_loss(site.node, site.index) else "masked"
 
 
 def _kind_of_made(site: Site, producer: Node, path: str | None) -> tuple[str, dict[str, float | int | str]]:

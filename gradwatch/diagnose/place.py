@@ -67,8 +67,9 @@ class Place:
         producer = self.graph.producer(node, index)
         if producer is None or is_leaf(producer) or not self.linear_above(node):
             return False
-        if not self.in_network(node):
+        if self._calls.all and not self.in_network(node):
             return not self.in_network(producer)
+        # Without modules there is no telling a network from a loss but by what a loss is made of.
         return self.outside_or_beside_loss(node) and self._made_by_loss_function(producer)
 
     def linear_above(self, node: Node, also: Collection[str] = ()) -> bool:

@@ -178,12 +178,7 @@ def at_zero(site: Site) -> Finding | None:
         return Finding("unknown", {"reason": "the power 0 is constant", "ruled_out": "zero-input, underflow"})
     if not same_everywhere(before == 0, site.gradient != 0):
         return underflow_of(site, _power_slope(before, exponent))
-    kind = (
-        "zero-loss"
-        if site.place.linear_above(site.node) and not site.place.in_network(site.node)
-        else "zero-input"
-    )
-    return Finding(kind, {"share_at_zero": share(before == 0), "elements": before.numel()})
+    return Finding(_kind_at_zero(site), {"share_at_zero": share(before == 0), "elements": before.numel()})
 
 
 def length(site: Site) -> Finding | None:
@@ -191,8 +186,13 @@ def length(site: Site) -> Finding | None:
     result = site.tensor("result")
     if result is None or not same_everywhere(result == 0, site.gradient != 0):
         return None
-    kind = "zero-input" if site.place.in_network(site.node) else "zero-loss"
-    return Finding(kind, {"share_at_zero": share(result == 0), "elements": result.numel()})
+    return Finding(_kind_at_zero(site), {"share_at_zero": share(result == 0), "elements": result.numel()})
+
+
+def _kind_at_zero(site: Site) -> str:
+    """A loss of exactly 0, or a layer that something of exactly 0 enters."""
+    ends = site.place.linear_above(site.node) and not site.place.in_network(site.node)
+    return "zero-loss" if ends else "zero-input"
 
 
 def steps(site: Site) -> Finding | None:

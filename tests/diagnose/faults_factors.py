@@ -340,6 +340,13 @@ def output_times_mask_outside() -> Loop:
     return Loop({"net": net}, lambda: (net(x) * mask).sum().backward(), lambda: not mask.any())
 
 
+@fault("masked", at="body", where="MulBackward0")
+def times_zero_between_modules() -> Loop:
+    body, head, x, switch = nn.Linear(4, 4), nn.Linear(4, 1), batch(3, 4), 0.0
+    step = lambda: head(body(x) * switch).sum().backward()  # noqa: E731
+    return Loop({"body": body, "head": head}, step, lambda: switch == 0.0)
+
+
 @fault("masked", at="body", where="(root)")
 def scattered_over() -> Loop:
     net, x = Filled(lambda h: h.scatter(1, torch.arange(4).expand(3, 4), 1.0)), batch(3, 4)

@@ -197,6 +197,20 @@ def test_parameters_without_modules() -> None:
     assert diagnosis.causes["group0.param1"].kind == "unknown"
 
 
+def test_without_modules_a_network_is_not_taken_for_a_loss() -> None:
+    first, bias, last = (
+        nn.Parameter(torch.ones(3, 3)),
+        nn.Parameter(torch.full((3,), -9.0)),
+        nn.Parameter(torch.ones(3)),
+    )
+    with Diagnosis({}, {"first": first}) as diagnosis:
+        torch.relu(torch.ones(2, 3) @ first + bias).sum().backward()
+    assert diagnosis.causes["first"].kind == "dead-relu"
+    with Diagnosis({}, {"last": last}) as diagnosis:
+        (nn.functional.mse_loss(last, torch.zeros(3), reduction="none") * torch.zeros(3)).sum().backward()
+    assert diagnosis.causes["last"].kind == "zero-loss"
+
+
 def test_no_backward_no_causes() -> None:
     net = dead_net()
     with Diagnosis(net) as diagnosis:
