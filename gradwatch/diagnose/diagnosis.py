@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from gradwatch.diagnose import engine
+from gradwatch.diagnose.contributions import Contribution, Contributions
 from gradwatch.diagnose.forward import Calls, readable
 from gradwatch.diagnose.missing import Owners, why_missing
 from gradwatch.diagnose.numbers import largest
-from gradwatch.diagnose.passes import Contribution, Pass
+from gradwatch.diagnose.passes import Pass
 from gradwatch.diagnose.remedies import cause
 from gradwatch.diagnose.shortcut import downstream
 from gradwatch.diagnose.walk import Node
@@ -127,7 +128,9 @@ class Diagnosis:
         looked_at = Pass(roots, gradients, self._calls, self._failed)
         parent = torch._C._current_autograd_node()
         with self._lock:
-            around = next((outer for outer, _, _ in reversed(self._open) if parent in outer.graph.inputs), None)
+            around = next(
+                (outer for outer, _, _ in reversed(self._open) if parent in outer.notes.graph.inputs), None
+            )
             self._open.append((looked_at, around, parent))
         looked_at.attach()
         return looked_at
@@ -141,12 +144,13 @@ class Diagnosis:
         looked_at.detach()
         _, around, parent = entry
         if around is not None:
-            around.adopt(looked_at, parent)
+            around.notes.adopt(looked_at.notes, parent)
             return
         self.passes += 1
-        for parameter, contribution in looked_at.contributions(map(id, self._parameters.values())).items():
+        given = Contributions(looked_at.notes).to(map(id, self._parameters.values()))
+        for parameter, contribution in given.items():
             self._found.setdefault(parameter, []).append(contribution)
-        for name, fed in downstream(looked_at.graph, self._entries).items():
+        for name, fed in downstream(looked_at.notes.graph, self._entries).items():
             self.downstream.setdefault(name, set()).update(fed)
 
     def _conclude(self) -> None:

@@ -11,12 +11,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gradwatch.diagnose.numbers import extent, share
+from gradwatch.diagnose.numbers import share
 from gradwatch.diagnose.site import Finding, Site
 from gradwatch.diagnose.slopes import steps, underflow
 from gradwatch.diagnose.walk import Node, operation
 
-__all__ = ["READERS"]
+__all__ = ["READERS", "name_factor"]
 
 Reader = Callable[[Site], Finding | None]
 
@@ -145,48 +145,6 @@ def convolution(site: Site) -> Finding | None:
     return _contraction(site, other, factor, _exact_convolution(site))
 
 
-def affine_norm(site: Site) -> Finding | None:
-    """A normalisation with a weight: the weight is zero, or what it normalises is constant."""
-    weight = site.tensor("weight")
-    if site.index == 0 and weight is not None and not bool((weight != 0).any()):
-        return name_factor(site, 1, weight)
-    before = site.tensor("input")
-    if before is None or site.index > 1:
-        return None
-    low, high, _ = extent(before)
-    if site.index == 1 and low == high:
-        return Finding(
-            "zero-input", {"input_min": low, "input_max": high, "reason": "a constant input is normalised to 0"}
-        )
-    if _normalised_alone(site, before):
-        return Finding(
-            "unknown", {"reason": "one value is normalised by itself", "ruled_out": "zero-weight, underflow"}
-        )
-    return None
-
-
-def prelu(site: Site) -> Finding | None:
-    """A PReLU whose slope is zero and that sees only negative inputs."""
-    before, weight = site.tensor("self"), site.tensor("weight")
-    if before is None or weight is None or site.index != 0:
-        return None
-    live = site.gradient != 0
-    if bool((live & ((before > 0) | (weight != 0))).any()):
-        return None
-    low, high, _ = extent(before)
-    return Finding(
-        "dead-relu", {"share": share(before <= 0), "input_min": low, "input_max": high, "largest_slope": 0.0}
-    )
-
-
-def weight_norm(site: Site) -> Finding | None:
-    """A weight that is normalised to a length of zero: its direction cannot be learned."""
-    length = site.tensor("g")
-    if site.index != 0 or length is None or bool((length != 0).any()):
-        return None
-    return Finding("zero-weight", {"share_of_zeros": 1.0, "elements": length.numel()})
-
-
 def name_factor(site: Site, other: int | None, factor: Tensor, *, elementwise: bool = False) -> Finding:
     """What a factor is that is zero wherever a gradient came in."""
     kind, extra = _kind_of_factor(site, other, factor, elementwise)
@@ -290,11 +248,6 @@ def _exact_convolution(site: Site) -> Tensor:
     return towards_input
 
 
-def _normalised_alone(site: Site, before: Tensor) -> bool:
-    shape = site.saved("normalized_shape")
-    return shape is not None and torch.Size(shape).numel() == 1
-
-
 READERS: dict[str, Reader] = {
     "Mul": mul,
     "Div": div,
@@ -308,11 +261,4 @@ READERS: dict[str, Reader] = {
     "Addmv": matmul(1, "mat", "vec"),
     "Dot": dot,
     "Convolution": convolution,
-    "NativeLayerNorm": affine_norm,
-    "NativeBatchNorm": affine_norm,
-    "CudnnBatchNorm": affine_norm,
-    "NativeGroupNorm": affine_norm,
-    "FusedRmsNorm": affine_norm,
-    "PreluKernel": prelu,
-    "WeightNormInterface": weight_norm,
 }

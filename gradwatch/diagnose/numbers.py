@@ -37,6 +37,11 @@ class Extent(NamedTuple):
         return self.low == 0.0 == self.high
 
 
+def badness(size: float) -> tuple[bool, bool, float]:
+    """Orders sizes: NaN above Inf above finite ones."""
+    return (math.isnan(size), math.isinf(size), 0.0 if math.isnan(size) else size)
+
+
 def as_dense(tensor: Tensor) -> Tensor:
     """The values that a tensor stores, outside any graph: real ones, and of a sparse one those it holds."""
     values = tensor.detach()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gradwatch.diagnose import factors, gates, losses, selections, slopes
+from gradwatch.diagnose import factors, gates, losses, selections, slopes, weighted
 from gradwatch.diagnose.numbers import arithmetic, largest
 from gradwatch.diagnose.parts import PRODUCTS
 from gradwatch.diagnose.place import LOSS_FUNCTIONS
@@ -16,6 +16,7 @@ __all__ = ["BY_PARTS", "KNOWN", "read"]
 KNOWN: dict[str, Callable[[Site], Finding | None]] = {
     **slopes.READERS,
     **factors.READERS,
+    **weighted.READERS,
     **selections.READERS,
     **losses.READERS,
     **gates.READERS,
