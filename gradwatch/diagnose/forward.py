@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from gradwatch.diagnose.numbers import Extent, extent, tensors_in
@@ -38,6 +39,7 @@ class Call:
         outputs: ranges of its floating-point outputs.
         made: of each output the operation that it comes from; None where it needs no gradient. Empty once more
             recent calls of the same module have been noted.
+        kept: what keeps those operations alive.
     """
 
     path: str
@@ -49,6 +51,11 @@ class Call:
     inputs: tuple[Extent, ...] = ()
     outputs: tuple[Extent, ...] = ()
     made: tuple[Node | None, ...] = field(default=(), repr=False)
+    kept: tuple[object, ...] = field(default=(), repr=False)
+
+    def forget(self) -> None:
+        """Let go of the operations, and with them of what they saved."""
+        self.made = self.kept = ()
 
 
 class Calls:
@@ -86,9 +93,9 @@ class Calls:
             self._handles.pop().remove()
 
     def forget(self) -> None:
-        """Let go of the operations that were noted, and with them of what they saved."""
+        """Let go of the operations that were noted."""
         for call in self.all:
-            call.made = ()
+            call.forget()
 
     def of(self, module: nn.Module) -> list[Call]:
         """The calls of one module, oldest first."""
@@ -140,11 +147,13 @@ class Calls:
         earlier = self._of.setdefault(id(call.module), [])
         earlier.append(call)
         if len(earlier) > self.MOST_MADE:
-            earlier[-self.MOST_MADE - 1].made = ()
+            earlier[-self.MOST_MADE - 1].forget()
 
     def _note_output(self, call: Call, output: Any) -> None:
         tensors = list(tensors_in(output))
         call.made = tuple(tensor.grad_fn for tensor in tensors)
+        # Python's own functions are not kept alive by being held; where torch has a token for that, this does it.
+        call.kept = tuple(get_gradient_edge(tensor) for tensor in tensors if tensor.grad_fn is not None)
         call.outputs = _extents(tensors)
 
     def _stack(self) -> list[Call]:

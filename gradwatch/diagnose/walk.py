@@ -110,13 +110,21 @@ class Graph:
                 self.order.append(node)
 
     def _open(self, node: Node) -> None:
-        self.inputs[node] = tuple(node.next_functions)
+        self.inputs[node] = _inputs_of(node)
         self.consumers.setdefault(node, [])
         for index, (below, _) in enumerate(self.inputs[node]):
             if below is not None:
                 self.consumers.setdefault(below, []).append(Consumer(node, index))
         if is_leaf(node):
             self.leaves[id(node.variable)] = node
+
+
+def _inputs_of(node: Node) -> tuple[tuple[Node | None, int], ...]:
+    try:
+        return tuple(node.next_functions)
+    except RuntimeError:
+        # One of Python's own functions does not live by being held: its output is gone, and so is what it knew.
+        return ()
 
 
 def is_leaf(node: Node) -> bool:

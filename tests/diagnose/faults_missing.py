@@ -107,6 +107,32 @@ def attention_detached() -> Loop:
     return Loop({"attention": attention, "head": head}, step, lambda: attention(x, x, x)[0].requires_grad)
 
 
+class Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        return gradient * 2
+
+
+class EndsInCustomFunction(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return Doubled.apply(self.layer(x))
+
+
+@fault("detached", at="encoder")
+def custom_function_detached() -> Loop:
+    encoder, head, x = EndsInCustomFunction(), nn.Linear(4, 1), batch(3, 4)
+    step = lambda: head(encoder(x).detach()).sum().backward()  # noqa: E731
+    return Loop({"encoder": encoder, "head": head}, step, lambda: encoder(x).requires_grad)
+
+
 @fault("no-grad", at="encoder", where="encoder.1", calls_in_grad_mode=0)
 def called_under_no_grad() -> Loop:
     encoder, head, x = nn.Sequential(nn.Tanh(), nn.Linear(4, 4)), nn.Linear(4, 1), batch(3, 4)
