@@ -164,7 +164,7 @@ def decorated_with_no_grad() -> Loop:
     return Loop({"net": net}, step, lambda: not net["encoder"](x).requires_grad)
 
 
-@fault("no-grad", at="attention")
+@fault("no-grad", at="attention.out_proj")
 def attention_under_no_grad() -> Loop:
     attention, head, x = nn.MultiheadAttention(4, 2, batch_first=True), nn.Linear(4, 1), batch(2, 3, 4)
 
