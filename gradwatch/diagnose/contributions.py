@@ -1,0 +1,155 @@
+"""From the notes on a backward pass to what it gave to each parameter, and why that is nothing or not finite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+from gradwatch.diagnose.forward import Call
+from gradwatch.diagnose.frontier import Crossing, not_finite_from, zero_from
+from gradwatch.diagnose.nonfinite import Forward, found_in_forward
+from gradwatch.diagnose.notes import Notes
+from gradwatch.diagnose.numbers import badness
+from gradwatch.diagnose.remedies import cause
+from gradwatch.diagnose.walk import Node
+from gradwatch.records import Cause
+
+__all__ = ["Contribution", "Contributions"]
+
+
+class Contribution(NamedTuple):
+    """What one backward pass gave to one parameter.
+
+    Attributes:
+        size: largest absolute value of the gradient; NaN or Inf where it is not finite.
+        cause: why it is zero or not finite; None where it is neither.
+    """
+
+    size: float
+    cause: Cause | None
+
+
+class Contributions:
+    """Reads the notes on one backward pass.
+
+    Args:
+        notes: complete.
+    """
+
+    def __init__(self, notes: Notes) -> None:
+        self._notes = notes
+
+    def to(self, parameters: Iterable[int]) -> dict[int, Contribution]:
+        """By ``id``, what each of the parameters got; those that the pass did not reach are left out."""
+        found = {}
+        for parameter in parameters:
+            leaf = self._notes.graph.leaves.get(parameter)
+            size = None if leaf is None else self._size_at(leaf)
+            if leaf is not None and size is not None:
+                found[parameter] = Contribution(size, self._why(leaf, size))
+        return found
+
+    def _size_at(self, leaf: Node) -> float | None:
+        if leaf in self._notes.arrived:
+            return self._notes.arrived[leaf]
+        # torch.autograd.grad takes the gradient before it is accumulated.
+        given = [
+            self._notes.seen[consumer.node].outgoing[consumer.input]
+            for consumer in self._notes.graph.consumers[leaf]
+            if consumer.node in self._notes.seen
+        ]
+        return max(given, key=badness) if given else None
+
+    def _why(self, leaf: Node, size: float) -> Cause | None:
+        if size == 0.0:
+            return self._of_zero(zero_from(self._notes.graph, self._notes.seen, leaf))
+        if not math.isfinite(size):
+            return self._of_not_finite(not_finite_from(self._notes.graph, self._notes.seen, leaf))
+        return None
+
+    def _of_zero(self, crossings: Sequence[Crossing]) -> Cause:
+        if not crossings:
+            return cause("unknown", "(backward)", reason="no operation was seen to turn it zero")
+        nearest = _nearest(crossings)
+        found = self._cause_at(nearest)
+        kinds = {self._cause_at(other).kind for other in crossings} - {found.kind}
+        if kinds:
+            found = cause(found.kind, found.where, **found.evidence, also=", ".join(sorted(kinds)))
+        return found
+
+    def _cause_at(self, crossing: Crossing) -> Cause:
+        where = self._notes.place.path(crossing.node) or crossing.node.name()
+        if crossing.at == "root":
+            return cause("zero-loss", where, largest_initial_gradient=self._notes.initial)
+        if crossing.at == "edge":
+            return self._cause_on_edge(crossing, where)
+        return self._cause_found(crossing, where)
+
+    def _cause_found(self, crossing: Crossing, where: str) -> Cause:
+        key = (crossing.node, crossing.input)
+        if key in self._notes.in_part:
+            node, finding = self._notes.in_part[key]
+            return cause(finding.kind, self._notes.place.path(node) or node.name(), **finding.evidence)
+        found = self._notes.findings.get(key)
+        if found is None:
+            return cause("unknown", where, operation=crossing.node.name(), reason="it could not be read")
+        return cause(found.kind, where, **found.evidence)
+
+    def _cause_on_edge(self, crossing: Crossing, where: str) -> Cause:
+        consumers = [c for c in self._notes.graph.consumers[crossing.node] if c.node in self._notes.seen]
+        given = [self._notes.seen[c.node].outgoing[c.input] for c in consumers if c.input >= 0]
+        number = sum(value != 0.0 for value in given)
+        at = {"operation": crossing.node.name(), "largest_given": max(given, default=0.0), "contributions": number}
+        if number == 1:
+            return cause("masked", where, **at, reason="a hook set it to zero")
+        return cause("unknown", where, **at, reason="contributions cancel exactly, or a hook set them to zero")
+
+    def _of_not_finite(self, crossings: Sequence[Crossing]) -> Cause:
+        if not math.isfinite(self._notes.loss):
+            return self._of_loss
+        if not crossings:
+            return cause("unknown", "(backward)", reason="no operation was seen to make it: a hook may have")
+        crossing = _nearest(crossings)
+        where = self._notes.place.path(crossing.node) or crossing.node.name()
+        if crossing.at == "root":
+            return cause(
+                "nonfinite-loss", where, loss=self._notes.loss, largest_initial_gradient=self._notes.initial
+            )
+        return self._cause_found(crossing, where)
+
+    @cached_property
+    def _of_loss(self) -> Cause:
+        """The loss itself is not finite: whatever the backward pass did, the forward pass came first."""
+        calls = self._notes.calls
+        forward = Forward(self._notes.graph, self._notes.values, calls)
+        values = forward.first_operation()
+        if values is not None:
+            return cause("nonfinite-op", values.path or values.name, **found_in_forward(values).evidence)
+        call = forward.first_call(calls)
+        if call is not None:
+            low = min((values.low for values in call.inputs), default=0.0)
+            high = max((values.high for values in call.inputs), default=0.0)
+            name = f"{type(call.module).__name__}.forward"
+            return cause(
+                "nonfinite-op", call.path, operation=name, direction="forward", input_min=low, input_max=high
+            )
+        return cause("nonfinite-loss", "loss", loss=self._notes.loss, **_state_of_calls(calls))
+
+
+def _nearest(crossings: Sequence[Crossing]) -> Crossing:
+    """Nearest to the parameter; of several as near, one where an operation did it."""
+    return min(crossings, key=lambda crossing: (crossing.distance, crossing.at != "operation"))
+
+
+def _state_of_calls(calls: Sequence[Call]) -> dict[str, float | int | str]:
+    for call in calls:
+        if not all(values.finite for values in call.inputs):
+            return {"first_nonfinite_input_of": call.path, "reason": "it was not finite before it came in"}
+        if not all(values.finite for values in call.outputs):
+            return {
+                "first_nonfinite_output_of": call.path,
+                "reason": "a parameter or buffer was not finite already",
+            }
+    return {"reason": "every module's output was finite", "calls": len(calls)}

@@ -1,0 +1,263 @@
+"""Armed for one forward and one backward pass, it says why gradients are zero, missing or not finite."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from gradwatch.diagnose import engine
+from gradwatch.diagnose.contributions import Contribution, Contributions
+from gradwatch.diagnose.forward import Calls, readable
+from gradwatch.diagnose.missing import Owners, why_missing
+from gradwatch.diagnose.numbers import largest
+from gradwatch.diagnose.passes import Pass
+from gradwatch.diagnose.remedies import cause
+from gradwatch.diagnose.shortcut import downstream
+from gradwatch.diagnose.walk import Node
+from gradwatch.records import Cause
+
+__all__ = ["Diagnosis"]
+
+log = logging.getLogger("gradwatch")
+
+LONE_MODULE = ""
+OWN_PARAMETERS = "(root)"
+
+
+class _Before(NamedTuple):
+    """A gradient as it was when the diagnosis was armed, to tell whether something wrote to it unseen."""
+
+    gradient: int
+    version: int
+
+
+class Diagnosis:
+    """Looks at what runs between ``start`` and ``finish``: forward passes, and the backward passes after them.
+
+    It may be armed and disarmed from hooks, in a loop that knows nothing of it, or be used as a context manager
+    around one iteration. It reads the device while it is armed; training is left as it is, bit for bit.
+
+    Args:
+        modules: what is watched, by name; a lone module is told by the paths inside it.
+        parameters: by name, what causes are wanted for; None for all parameters of the modules.
+
+    Attributes:
+        causes: by path of a module and by name of a parameter, for those whose gradient was zero, missing or not
+            finite in what was seen; empty until it is finished.
+        downstream: name of a module given (of a lone module's child) -> names of those that it feeds.
+        passes: backward passes seen.
+        errors: what went wrong inside; nothing is ever raised into what runs.
+    """
+
+    def __init__(
+        self,
+        modules: nn.Module | Mapping[str, nn.Module],
+        parameters: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        given = {LONE_MODULE: modules} if isinstance(modules, nn.Module) else dict(modules)
+        self._paths = _all_paths(given)
+        self._parameters = dict(_named_parameters(given) if parameters is None else parameters)
+        self._entries = _entries(given)
+        self._owners = Owners(self._paths)
+        self._calls = Calls(_once_each(self._paths), self._failed)
+        self._open: list[tuple[Pass, Pass | None, Node | None]] = []
+        self._found: dict[int, list[Contribution]] = {}
+        self._before: dict[str, _Before | None] = {}
+        self._blind = False
+        self._armed = False
+        self._lock = threading.RLock()
+        self.causes: Mapping[str, Cause] = {}
+        self.downstream: dict[str, set[str]] = {}
+        self.passes = 0
+        self.errors: list[Exception] = []
+
+    def __enter__(self) -> Diagnosis:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.finish()
+
+    def start(self) -> None:
+        """Arm it: what runs from now on is looked at."""
+        self._guarded(self._start)
+
+    def finish(self) -> None:
+        """Disarm it and draw the conclusions; allowed at the end of a backward pass, from within it, and twice."""
+        if self._armed:
+            self._guarded(self._disarm)
+            self._guarded(self._conclude)
+            self._calls.forget()
+        self._armed = False
+
+    def began(self, roots: Sequence[object], gradients: Sequence[object]) -> Callable[[], None]:
+        """A run of the autograd engine starts; what is returned is to be called when it is over."""
+        try:
+            looked_at = self._begin(roots, gradients) if readable() else None
+        except Exception as error:
+            self._blind = True
+            self._failed(error)
+            looked_at = None
+        return (lambda: None) if looked_at is None else lambda: self._guarded(self._end, looked_at)
+
+    def _start(self) -> None:
+        self._armed = True
+        self._before = {name: _state_of(parameter) for name, parameter in self._parameters.items()}
+        self._calls.attach()
+        engine.listen(self)
+
+    def _disarm(self) -> None:
+        engine.stop_listening(self)
+        self._calls.detach()
+        # Called from within a backward pass, at its end: what it has shown is all that it will.
+        for entry in reversed(tuple(self._open)):
+            self._end(entry[0])
+
+    def _begin(self, roots: Sequence[object], gradients: Sequence[object]) -> Pass:
+        looked_at = Pass(roots, gradients, self._calls, self._failed)
+        parent = torch._C._current_autograd_node()
+        with self._lock:
+            around = next(
+                (outer for outer, _, _ in reversed(self._open) if parent in outer.notes.graph.inputs), None
+            )
+            self._open.append((looked_at, around, parent))
+        looked_at.attach()
+        return looked_at
+
+    def _end(self, looked_at: Pass) -> None:
+        with self._lock:
+            entry = next((entry for entry in self._open if entry[0] is looked_at), None)
+            if entry is None:
+                return
+            self._open.remove(entry)
+        looked_at.detach()
+        _, around, parent = entry
+        if around is not None:
+            around.notes.adopt(looked_at.notes, parent)
+            return
+        self.passes += 1
+        given = Contributions(looked_at.notes).to(map(id, self._parameters.values()))
+        for parameter, contribution in given.items():
+            self._found.setdefault(parameter, []).append(contribution)
+        for name, fed in downstream(looked_at.notes.graph, self._entries).items():
+            self.downstream.setdefault(name, set()).update(fed)
+
+    def _conclude(self) -> None:
+        if not self.passes and not self._blind:
+            return
+        by_id: dict[int, Cause] = {}
+        for name, parameter in self._parameters.items():
+            found = self._cause_of(name, parameter)
+            if found is not None:
+                by_id[id(parameter)] = found
+        by_name = {n: by_id[id(p)] for n, p in self._parameters.items() if id(p) in by_id}
+        self.causes = {**self._causes_of_modules(by_id), **by_name}
+
+    def _cause_of(self, name: str, parameter: Tensor) -> Cause | None:
+        contributions = self._found.get(id(parameter), [])
+        found = _together(contributions) if contributions else self._unreached(name, parameter)
+        if found is not None and found.kind == "unknown" and self.errors:
+            found = replace(found, evidence={**found.evidence, "error": repr(self.errors[0])})
+        return found
+
+    def _unreached(self, name: str, parameter: Tensor) -> Cause | None:
+        """Why no backward pass reached a parameter; None where it has got its gradient in another way."""
+        written = parameter.grad is not None and _state_of(parameter) != self._before.get(name)
+        if written and largest(parameter.grad) != 0.0:
+            return None
+        if self._blind:
+            return cause("unknown", name, reason="the backward pass could not be looked at")
+        if hasattr(parameter, "to_local"):
+            return cause("unknown", name, reason="it is sharded, and no graph holds it", ruled_out="frozen")
+        return why_missing(name, parameter, self._owners, self._calls)
+
+    def _causes_of_modules(self, by_id: Mapping[int, Cause]) -> dict[str, Cause]:
+        wanted = {id(parameter) for parameter in self._parameters.values()}
+        found = {}
+        for path, module in self._paths.items():
+            own = path == OWN_PARAMETERS
+            held = [id(p) for p in module.parameters(recurse=not own) if id(p) in wanted]
+            cause_of_it = _common([by_id.get(parameter) for parameter in held])
+            if path and cause_of_it is not None:
+                found[path] = cause_of_it
+        return found
+
+    def _guarded(self, function: Callable[..., None], *args: object) -> None:
+        try:
+            function(*args)
+        except Exception as error:
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        if not self.errors:
+            log.warning("gradwatch's diagnosis failed in part; training goes on.", exc_info=error)
+        self.errors.append(error)
+
+
+def _together(contributions: Sequence[Contribution]) -> Cause | None:
+    """Of what several backward passes gave: why one is not finite, else why all of them gave nothing."""
+    for contribution in contributions:
+        if not math.isfinite(contribution.size):
+            return contribution.cause
+    if any(contribution.size != 0.0 for contribution in contributions):
+        return None
+    return contributions[0].cause
+
+
+def _common(causes: Sequence[Cause | None]) -> Cause | None:
+    """A module's cause: one that is not finite, else the one that most of its parameters have, if all have one."""
+    known = [each for each in causes if each is not None]
+    not_finite = [each for each in known if each.kind.startswith("nonfinite")]
+    if not_finite:
+        return not_finite[0]
+    if not known or len(known) < len(causes):
+        return None
+    kind = Counter(each.kind for each in known).most_common(1)[0][0]
+    return next(each for each in known if each.kind == kind)
+
+
+def _state_of(parameter: Tensor) -> _Before | None:
+    gradient = parameter.grad
+    return None if gradient is None else _Before(id(gradient), gradient._version)
+
+
+def _all_paths(given: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Every module by every path that leads to it; a lone module by ``"(root)"``."""
+    paths = {}
+    for name, module in given.items():
+        for inner, found in module.named_modules(remove_duplicate=False):
+            paths[".".join(filter(None, (name, inner))) or OWN_PARAMETERS] = found
+    return paths
+
+
+def _once_each(paths: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    once: dict[int, tuple[str, nn.Module]] = {}
+    for path, module in paths.items():
+        once.setdefault(id(module), (path, module))
+    return dict(once.values())
+
+
+def _named_parameters(given: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    return {
+        ".".join(filter(None, (name, inner))): parameter
+        for name, module in given.items()
+        for inner, parameter in module.named_parameters()
+    }
+
+
+def _entries(given: Mapping[str, nn.Module]) -> dict[str, frozenset[int]]:
+    """What one line of the report stands for: the modules given, or a lone module's children."""
+    lone = given.get(LONE_MODULE)
+    modules: Iterable[tuple[str, nn.Module]] = given.items() if lone is None else lone.named_children()
+    return {name: frozenset(map(id, module.parameters())) for name, module in modules}

@@ -1,0 +1,194 @@
+"""Which modules were called, how, and which operations each call made.
+
+torch numbers the operations of a thread's graph in the order in which they are made. The number before a call
+and the one after it tell which operations belong to it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
+from torch.utils.hooks import RemovableHandle
+
+from gradwatch.diagnose.numbers import Extent, extent, tensors_in
+from gradwatch.diagnose.walk import Node
+
+__all__ = ["Call", "Calls", "readable"]
+
+_next_number: Callable[[], int] = torch._C._autograd._get_sequence_nr
+
+
+@dataclass
+class Call:
+    """One call of a module.
+
+    Attributes:
+        path: name of the module.
+        module: the module.
+        thread: identity of the thread that called it.
+        grad_mode: whether operations were recorded for a backward pass.
+        first: number of the first operation made in it.
+        end: number of the first operation made after it.
+        inputs: ranges of its floating-point inputs.
+        outputs: ranges of its floating-point outputs.
+        made: of each output the operation that it comes from; None where it needs no gradient. Empty once more
+            recent calls of the same module have been noted.
+        kept: what keeps those operations alive.
+    """
+
+    path: str
+    module: nn.Module
+    thread: int
+    grad_mode: bool
+    first: int
+    end: int = -1
+    inputs: tuple[Extent, ...] = ()
+    outputs: tuple[Extent, ...] = ()
+    made: tuple[Node | None, ...] = field(default=(), repr=False)
+    kept: tuple[object, ...] = field(default=(), repr=False)
+
+    def forget(self) -> None:
+        """Let go of the operations, and with them of what they saved."""
+        self.made = self.kept = ()
+
+
+class Calls:
+    """Notes the calls of modules while it is attached.
+
+    Args:
+        modules: by path.
+        failed: told of an error; what runs in a module's call never raises.
+    """
+
+    # A module that is called over and over in one step, as in a loop over time, is told by its last calls.
+    MOST_MADE = 4
+
+    def __init__(self, modules: Mapping[str, nn.Module], failed: Callable[[Exception], object]) -> None:
+        self._modules = modules
+        self._failed = failed
+        self._handles: list[RemovableHandle] = []
+        self._open = threading.local()
+        self.all: list[Call] = []
+        self._of: dict[int, list[Call]] = {}
+        self._hidden = _hidden(modules.values())
+
+    def attach(self) -> None:
+        """Hook every module."""
+        for path, module in self._modules.items():
+            if id(module) in self._hidden:
+                continue
+            before, after = self._hooks(path, module)
+            self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+            self._handles.append(module.register_forward_hook(after, with_kwargs=True))
+
+    def detach(self) -> None:
+        """Remove the hooks; the notes stay."""
+        while self._handles:
+            self._handles.pop().remove()
+
+    def forget(self) -> None:
+        """Let go of the operations that were noted."""
+        for call in self.all:
+            call.forget()
+
+    def of(self, module: nn.Module) -> list[Call]:
+        """The calls of one module, oldest first."""
+        return self._of.get(id(module), [])
+
+    def sees(self, module: nn.Module) -> bool:
+        """Whether a module's calls would be noted."""
+        return id(module) not in self._hidden
+
+    def around(self, node: Node, thread: int) -> list[Call]:
+        """The calls that an operation was made in, innermost first."""
+        number = node._sequence_nr()
+        holding = [call for call in self.all if call.thread == thread and call.first <= number < call.end]
+        return sorted(holding, key=lambda call: call.end - call.first)
+
+    def _hooks(self, path: str, module: nn.Module) -> tuple[Callable[..., None], Callable[..., None]]:
+        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._guarded(self._entered, path, module, args, kwargs)
+
+        def after(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            self._guarded(self._left, path, output)
+
+        return before, after
+
+    def _guarded(self, function: Callable[..., None], *args: Any) -> None:
+        try:
+            if readable():
+                function(*args)
+        except Exception as error:
+            self._failed(error)
+
+    def _entered(self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        call = Call(path, module, threading.get_ident(), torch.is_grad_enabled(), _next_number())
+        self._stack().append(call)
+        call.inputs = _extents((args, kwargs))
+
+    def _left(self, path: str, output: Any) -> None:
+        stack = self._stack()
+        # A call that ended in an exception never left: whatever lies above ours is such a one.
+        while stack:
+            call = stack.pop()
+            if call.path == path:
+                break
+        else:
+            return
+        call.end = _next_number()
+        self.all.append(call)
+        self._note_output(call, output)
+        earlier = self._of.setdefault(id(call.module), [])
+        earlier.append(call)
+        if len(earlier) > self.MOST_MADE:
+            earlier[-self.MOST_MADE - 1].forget()
+
+    def _note_output(self, call: Call, output: Any) -> None:
+        tensors = list(tensors_in(output))
+        call.made = tuple(tensor.grad_fn for tensor in tensors)
+        # Python's own functions are not kept alive by being held; where torch has a token for that, this does it.
+        call.kept = tuple(get_gradient_edge(tensor) for tensor in tensors if tensor.grad_fn is not None)
+        call.outputs = _extents(tensors)
+
+    def _stack(self) -> list[Call]:
+        if not hasattr(self._open, "calls"):
+            self._open.calls = []
+        calls: list[Call] = self._open.calls
+        return calls
+
+
+def _hidden(modules: Iterable[nn.Module]) -> set[int]:
+    """``id`` of the modules that run outside Python, where no hook belongs: what is compiled, or inside of it.
+
+    Compiled modules are known by name: importing torch's compiler for the type takes seconds. A wrapper that
+    compiles is itself called in Python; a module that was compiled in place is not.
+    """
+    found: set[int] = set()
+    for module in modules:
+        in_place = getattr(module, "_compiled_call_impl", None) is not None
+        if in_place or isinstance(module, torch.jit.ScriptModule) or type(module).__name__ == "OptimizedModule":
+            found.update(id(inner) for inner in module.modules() if in_place or inner is not module)
+    return found
+
+
+def readable() -> bool:
+    """Whether values may be read here: not while torch traces, transforms or captures what runs."""
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return False
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return False
+    if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None:
+        return False
+    return not (torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing())  # type: ignore[no-untyped-call]
+
+
+def _extents(something: object) -> tuple[Extent, ...]:
+    tensors: Iterable[Tensor] = tensors_in(something)
+    with torch.no_grad():
+        return tuple(extent(tensor) for tensor in tensors)

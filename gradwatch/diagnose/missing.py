@@ -1,0 +1,137 @@
+"""A parameter that the backward pass never reached: not called, called without grad mode, or cut off."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+
+from torch import Tensor, nn
+
+from gradwatch.diagnose.forward import Call, Calls
+from gradwatch.diagnose.remedies import cause
+from gradwatch.diagnose.walk import Graph
+from gradwatch.records import Cause
+
+__all__ = ["Owners", "frozen", "not_in_optimizer", "why_missing"]
+
+_COMPILED = "it is inside what torch.compile made, whose calls are not seen: run this step once without it"
+
+# Modules whose parameters their parent uses without calling them.
+_CONTAINERS = (nn.ParameterList, nn.ParameterDict, nn.ModuleList, nn.ModuleDict)
+
+
+class Owners:
+    """Which modules hold a parameter, and which modules hold those.
+
+    Args:
+        paths: every module by its path; one module may have several.
+    """
+
+    def __init__(self, paths: Mapping[str, nn.Module]) -> None:
+        self._owners: dict[int, list[nn.Module]] = {}
+        self._parents: dict[int, list[nn.Module]] = {}
+        for module in {id(module): module for module in paths.values()}.values():
+            for parameter in module.parameters(recurse=False):
+                self._owners.setdefault(id(parameter), []).append(module)
+            for child in module.children():
+                self._parents.setdefault(id(child), []).append(module)
+
+    def of(self, parameter: Tensor) -> list[nn.Module]:
+        """The modules whose call uses a parameter: those that hold it, and the parents of mere containers."""
+        found: list[nn.Module] = []
+        for module in self._owners.get(id(parameter), []):
+            found.extend(self._users(module))
+        return found
+
+    def enclosing(self, module: nn.Module) -> Iterator[nn.Module]:
+        """A module and all that it is inside of, inner ones first."""
+        waiting, seen = [module], {id(module)}
+        for at in waiting:
+            yield at
+            for parent in self._parents.get(id(at), ()):
+                if id(parent) not in seen:
+                    seen.add(id(parent))
+                    waiting.append(parent)
+
+    def _users(self, module: nn.Module) -> Iterator[nn.Module]:
+        yield module
+        for parent in self._parents.get(id(module), ()):
+            # Attention hands the weight of its last layer to one function, without calling the layer.
+            if isinstance(module, _CONTAINERS) or isinstance(parent, nn.MultiheadAttention):
+                yield from self._users(parent)
+
+
+def frozen(name: str, parameter: Tensor) -> Cause | None:
+    """The parameter asks for no gradient."""
+    return None if parameter.requires_grad else cause("frozen", name, requires_grad=0)
+
+
+def not_in_optimizer(name: str, parameter: Tensor, held: set[int]) -> Cause | None:
+    """No optimizer holds the parameter.
+
+    Args:
+        name: of the parameter.
+        parameter: the parameter.
+        held: ``id`` of every parameter that an optimizer holds.
+    """
+    return None if id(parameter) in held else cause("not-in-optimizer", name, optimizers_holding_it=0)
+
+
+def why_missing(name: str, parameter: Tensor, owners: Owners, calls: Calls) -> Cause:
+    """Why no backward pass reached a parameter."""
+    found = frozen(name, parameter)
+    if found is not None:
+        return found
+    users = owners.of(parameter)
+    if not users:
+        return cause("unknown", name, reason="no module that was given holds it", ruled_out="frozen")
+    if not any(calls.sees(user) for user in users):
+        return _inside_compiled(name, parameter, users[0], owners, calls)
+    noted = [call for user in users for call in calls.of(user)]
+    holds = [call for user in users for call in _calls_that_hold(parameter, user, owners, calls)]
+    if holds:
+        # The outermost module whose output still depends on it: it is cut off after that.
+        last = holds[-1]
+        return cause("detached", last.path, calls=len(noted), in_output_of=last.path, in_graph_of_loss=0)
+    return _from_calls(name, users[0], noted, owners, calls)
+
+
+def _from_calls(name: str, user: nn.Module, noted: list[Call], owners: Owners, calls: Calls) -> Cause:
+    if not noted:
+        around = sum(len(calls.of(module)) for module in owners.enclosing(user))
+        if not around and _compiler_at_work():
+            return cause("unknown", name, reason=_COMPILED, ruled_out="frozen")
+        return cause("unused", name, calls=0, calls_of_enclosing_modules=around)
+    with_graph = [call for call in noted if call.grad_mode]
+    if not with_graph:
+        return cause("no-grad", noted[-1].path, calls=len(noted), calls_in_grad_mode=0)
+    depends = any(made is not None for call in with_graph for made in call.made)
+    evidence = {"calls": len(noted), "calls_in_grad_mode": len(with_graph), "in_graph_of_loss": 0}
+    if depends and not type(user).__module__.startswith("torch.nn."):
+        return cause("unused", name, **evidence, reason="the output of its module does not depend on it")
+    return cause("detached", with_graph[-1].path, **evidence, output_requires_grad=int(depends))
+
+
+def _inside_compiled(name: str, parameter: Tensor, user: nn.Module, owners: Owners, calls: Calls) -> Cause:
+    """Only the call of what was compiled as a whole is seen, if at all."""
+    holds = list(_calls_that_hold(parameter, user, owners, calls))
+    if holds:
+        return cause("detached", holds[-1].path, in_output_of=holds[-1].path, in_graph_of_loss=0)
+    return cause("unknown", name, reason=_COMPILED, ruled_out="frozen")
+
+
+def _compiler_at_work() -> bool:
+    """Whether torch.compile has compiled anything in this process: what it runs calls no hook of ours.
+
+    Only the wrapper that it made tells that a module is compiled, and that may not be among the modules given.
+    """
+    compiler = sys.modules.get("torch._dynamo.utils")
+    return compiler is not None and bool(compiler.counters["stats"])
+
+
+def _calls_that_hold(parameter: Tensor, user: nn.Module, owners: Owners, calls: Calls) -> Iterator[Call]:
+    """Calls, inner ones first, whose output depends on the parameter."""
+    for module in owners.enclosing(user):
+        for call in calls.of(module):
+            if id(parameter) in Graph(made for made in call.made if made is not None).leaves:
+                yield call

@@ -1,0 +1,237 @@
+"""Which operation made NaN or Inf out of finite numbers: first in the forward pass, else in the backward pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gradwatch.diagnose.forward import Call
+from gradwatch.diagnose.numbers import Extent, arithmetic, extent, largest
+from gradwatch.diagnose.saved import read_saved, saved_names
+from gradwatch.diagnose.site import Finding
+from gradwatch.diagnose.walk import HANDS_ON, Graph, Node, operation
+
+__all__ = ["Forward", "Values", "found_in_forward", "input_range", "values_of"]
+
+_FLOAT32 = torch.finfo(torch.float32).max
+_NO_LARGER_THAN_SUM = HANDS_ON | {"Add", "Cat", "Mean", "Neg", "Relu", "Stack", "Sub", "Where", "MaskedFill"}
+
+# Under these names an operation saves what it made; everything else that it saves came into it.
+_MADE = ("result", "result0", "output")
+# By the name under which it is saved, the number of the input that it is.
+_INPUT_OF = {
+    "self": 0, "input": 0, "mat1": 1, "other": 1, "mat2": 1, "target": 1, "weight": 1, "exponent": 1, "query": 0,
+    "key": 1, "value": 2,
+}  # fmt: skip
+_INPUT_OF_ADDMM = {"mat1": 1, "mat2": 2}
+
+# What an operation makes of what it saved, where it does not save its result.
+_AGAIN: Mapping[str, Callable[..., Tensor]] = {
+    "Log": torch.log,
+    "Log2": torch.log2,
+    "Log10": torch.log10,
+    "Log1P": torch.log1p,
+    "Acos": torch.acos,
+    "Asin": torch.asin,
+    "Acosh": torch.acosh,
+    "Atanh": torch.atanh,
+    "Cosh": torch.cosh,
+    "Sinh": torch.sinh,
+    "Erfinv": torch.erfinv,
+    "Lgamma": torch.lgamma,
+}
+_AGAIN_OF_TWO: Mapping[str, Callable[..., Tensor]] = {"Mul": torch.mul, "Div": torch.div}
+
+
+class Values(NamedTuple):
+    """What is known of the numbers that went into and came out of one operation in the forward pass.
+
+    Attributes:
+        number: place in the order in which operations were made.
+        name: name of the operation.
+        path: module that it ran in; None outside every module.
+        inputs: range of what it saved of its inputs, by the name under which it did.
+        fed_by: by the same names, the operation that made the input; None for what is not computed here.
+        output: range of what it made; None where that is not known.
+        limit: largest finite number of the narrowest type that it saved.
+    """
+
+    number: int
+    name: str
+    path: str | None
+    inputs: Mapping[str, Extent]
+    fed_by: Mapping[str, Node | None]
+    output: Extent | None
+    limit: float
+
+
+def values_of(graph: Graph, node: Node, path: str | None) -> Values:
+    """Read an operation's saved tensors; in its own hook, since they are freed after it ran."""
+    with arithmetic():
+        saved = {name: read_saved(node, name) for name in saved_names(node)}
+        tensors = {n: v.detach() for n, v in saved.items() if isinstance(v, Tensor) and v.is_floating_point()}
+        made = _made(node, tensors)
+        inputs = {name: extent(value) for name, value in tensors.items() if not name.startswith(_MADE)}
+        return Values(
+            node._sequence_nr(),
+            node.name(),
+            path,
+            inputs,
+            {name: _fed_by(graph, node, name) for name in inputs},
+            None if made is None else extent(made),
+            min((torch.finfo(value.dtype).max for value in tensors.values()), default=_FLOAT32),
+        )
+
+
+class Forward:
+    """What is known of the forward pass behind a loss that is not finite.
+
+    Args:
+        graph: of the backward pass.
+        seen: what the operations saved.
+        calls: of the modules.
+    """
+
+    def __init__(self, graph: Graph, seen: Mapping[Node, Values], calls: Sequence[Call]) -> None:
+        self._graph = graph
+        self._seen = seen
+        self._made = _outputs(seen, calls)
+        self._limit = min((values.limit for values in seen.values()), default=_FLOAT32)
+        self._suspects = self._not_known_finite()
+
+    def first_operation(self) -> Values | None:
+        """The first operation known to have made something not finite of inputs that were all finite.
+
+        None where it cannot be proved: an input's range is not known, or was not finite.
+        """
+        broken = [node for node in self._suspects if node in self._seen and not self._finite(node)]
+        if not broken:
+            return None
+        first = min(broken, key=lambda node: self._seen[node].number)
+        values = self._seen[first]._replace(output=self._made[first])
+        return values if self._fed_finite(first, values) else None
+
+    def first_call(self, calls: Sequence[Call]) -> Call | None:
+        """The first call of a module, innermost, that made something not finite of finite inputs and weights."""
+        for call in calls:  # in the order in which they were left: inner ones come before outer ones
+            leads_on = not call.made or any(node in self._suspects for node in call.made)
+            if leads_on and not all(values.finite for values in call.outputs):
+                sound = all(values.finite for values in call.inputs) and _finite_parameters(call)
+                return call if sound else None
+        return None
+
+    def _not_known_finite(self) -> set[Node]:
+        """What the loss can have its NaN or Inf from: below it, through nothing that is known to be finite."""
+        waiting = list(self._graph.roots)
+        suspects = set(waiting)
+        while waiting:
+            for below, _ in self._graph.inputs.get(waiting.pop(), ()):
+                if below is not None and below not in suspects and not self._finite(below, unknown=False):
+                    suspects.add(below)
+                    waiting.append(below)
+        return suspects
+
+    def _finite(self, node: Node, unknown: bool = True) -> bool:
+        values = self._made.get(node)
+        return unknown if values is None else values.finite
+
+    def _fed_finite(self, node: Node, values: Values) -> bool:
+        """Whether all that came in was finite: it was saved, or its size has a bound."""
+        if not all(entering.finite for entering in values.inputs.values()):
+            return False
+        read = {producer for producer in values.fed_by.values() if producer is not None}
+        others = (below for below, _ in self._graph.inputs[node] if below is not None and below not in read)
+        return all(self._bound(below) < self._limit for below in others)
+
+    def _bound(self, node: Node, depth: int = 8) -> float:
+        """An upper bound of the size of what an operation made; Inf where there is none to be had."""
+        if node in self._made:
+            low, high, _ = self._made[node]
+            return max(abs(low), abs(high)) if self._made[node].finite else math.inf
+        if hasattr(node, "variable"):
+            return largest(node.variable)
+        below = [producer for producer, _ in self._graph.inputs[node] if producer is not None]
+        if depth == 0 or operation(node) not in _NO_LARGER_THAN_SUM | {"Mul"}:
+            return math.inf
+        sizes = [self._bound(producer, depth - 1) for producer in below]
+        if operation(node) == "Mul":
+            saved = self._seen[node].inputs.values() if node in self._seen else ()
+            return math.prod(sizes) * math.prod(max(abs(v.low), abs(v.high), 1.0) for v in saved)
+        # A constant that was added to it has left no trace: it is taken for a moderate one.
+        return sum(sizes)
+
+
+def input_range(node: Node) -> Mapping[str, float]:
+    """Smallest and largest value of what an operation saved of its inputs, else of what it made."""
+    with arithmetic():
+        for name in ("self", "input", "other", "mat1", *_MADE, *saved_names(node)):
+            value = read_saved(node, name)
+            if isinstance(value, Tensor) and value.is_floating_point() and value.numel():
+                low, high, nearest = extent(value)
+                kind = "output" if name.startswith(_MADE) else "input"
+                return {f"{kind}_min": low, f"{kind}_max": high, f"{kind}_nearest_0": nearest}
+    return {}
+
+
+def found_in_forward(values: Values) -> Finding:
+    """The evidence of an operation that made something not finite in the forward pass."""
+    ranges = list(values.inputs.values())
+    evidence: dict[str, float | int | str] = {"operation": values.name, "direction": "forward"}
+    if ranges:
+        evidence["input_min"] = min(low for low, _, _ in ranges)
+        evidence["input_max"] = max(high for _, high, _ in ranges)
+        evidence["input_nearest_0"] = min(nearest for _, _, nearest in ranges)
+    if values.output is not None:
+        evidence["output"] = _what(values.output)
+    return Finding("nonfinite-op", evidence)
+
+
+def _made(node: Node, saved: Mapping[str, Tensor]) -> Tensor | None:
+    for name in _MADE:
+        if name in saved:
+            return saved[name]
+    name = operation(node)
+    if name in _AGAIN and "self" in saved:
+        return _AGAIN[name](saved["self"])
+    if name in _AGAIN_OF_TWO and "self" in saved and "other" in saved:
+        return _AGAIN_OF_TWO[name](saved["self"], saved["other"])
+    exponent = read_saved(node, "exponent")
+    if name == "Pow" and "self" in saved and isinstance(exponent, (int, float)):
+        return saved["self"].pow(exponent)
+    return None
+
+
+def _fed_by(graph: Graph, node: Node, name: str) -> Node | None:
+    numbers = _INPUT_OF_ADDMM if operation(node) == "Addmm" else _INPUT_OF
+    index = numbers.get(name)
+    inputs = graph.inputs[node]
+    return inputs[index][0] if index is not None and index < len(inputs) else None
+
+
+def _outputs(seen: Mapping[Node, Values], calls: Sequence[Call]) -> dict[Node, Extent]:
+    """Ranges of what operations made: as they saved it, as the next one did, or as a module gave it."""
+    made = {node: values.output for node, values in seen.items() if values.output is not None}
+    for values in seen.values():
+        for name, producer in values.fed_by.items():
+            if producer is not None:
+                made.setdefault(producer, values.inputs[name])
+    for call in calls:
+        for node, output in zip(call.made, call.outputs, strict=False):
+            if node is not None:
+                made.setdefault(node, output)
+    return made
+
+
+def _finite_parameters(call: Call) -> bool:
+    tensors = [*call.module.parameters(recurse=False), *call.module.buffers(recurse=False)]
+    return all(extent(tensor).finite for tensor in tensors if tensor.is_floating_point())
+
+
+def _what(values: Extent) -> str:
+    if math.isnan(values.low):
+        return "NaN"
+    return "Inf" if values.high == math.inf else "-Inf"

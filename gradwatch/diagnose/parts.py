@@ -1,0 +1,72 @@
+"""Tensors joined by ``cat`` or ``stack``: which part of the joint tensor each became."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from gradwatch.diagnose.saved import read_saved, signed
+from gradwatch.diagnose.walk import Graph, Node, operation
+
+__all__ = ["PRODUCTS", "Part", "parts"]
+
+# Sums of products: a part of an input meets a part of the other factor, which their reader takes itself.
+PRODUCTS = frozenset(["Addmm", "Mm"])
+
+
+class Part(NamedTuple):
+    """A part of an input: what one of several tensors, joined by ``cat`` or ``stack``, became of it."""
+
+    dim: int
+    start: int
+    length: int
+
+    def of(self, values: Tensor) -> Tensor:
+        """The part of a tensor that has the input's shape."""
+        return values.narrow(self.dim, self.start, self.length)
+
+
+def parts(graph: Graph, node: Node, index: int) -> tuple[Node | None, dict[int, Part]]:
+    """Of an input that joins several tensors: the operation that joined them, and what each of them became.
+
+    None and nothing where the input was not joined, or where the parts cannot be told in it.
+    """
+    joint: Node | None = graph.inputs[node][index][0]
+    flattened = joint is not None and operation(joint) in ("View", "UnsafeView", "ReshapeAlias")
+    if joint is not None and (flattened or operation(joint) == "ToCopy"):
+        joint = graph.inputs[joint][0][0]
+    if joint is None or operation(joint) not in ("Cat", "Stack"):
+        return None, {}
+    found = _parts_of(graph, joint)
+    if flattened:
+        found = _in_last_dimension(found, _shape(joint, 0), _shape(*graph.inputs[node][index]))
+    return joint, found
+
+
+def _parts_of(graph: Graph, joint: Node) -> dict[int, Part]:
+    stacked = operation(joint) == "Stack"
+    dim = signed(read_saved(joint, "dim")) % len(_shape(joint, 0))
+    found, start = {}, 0
+    for index, (made_by, output) in enumerate(graph.inputs[joint]):
+        if made_by is None and not stacked:
+            break  # the size of a constant has left no trace, and with it where the later ones begin
+        length = 1 if stacked or made_by is None else _shape(made_by, output)[dim]
+        found[index] = Part(dim, start, length)
+        start += length
+    return found
+
+
+def _in_last_dimension(found: dict[int, Part], joined: Sequence[int], seen: Sequence[int]) -> dict[int, Part]:
+    """The same parts where only the dimensions before the last one were flattened."""
+    last = len(joined) - 1
+    if joined[-1] != seen[-1] or any(part.dim != last for part in found.values()):
+        return {}
+    return {index: part._replace(dim=len(seen) - 1) for index, part in found.items()}
+
+
+def _shape(made_by: Node, output: int) -> Sequence[int]:
+    if hasattr(made_by, "variable"):
+        return tuple(made_by.variable.shape)
+    return tuple(made_by._input_metadata[output].shape)

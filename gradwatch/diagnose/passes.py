@@ -1,0 +1,140 @@
+"""One backward pass, looked at by hooks on its operations."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from gradwatch.diagnose import operations
+from gradwatch.diagnose.forward import Calls, readable
+from gradwatch.diagnose.frontier import Sighting
+from gradwatch.diagnose.nonfinite import input_range, values_of
+from gradwatch.diagnose.notes import Notes
+from gradwatch.diagnose.numbers import arithmetic, badness, largest
+from gradwatch.diagnose.parts import parts
+from gradwatch.diagnose.place import Place
+from gradwatch.diagnose.site import Finding, Site
+from gradwatch.diagnose.walk import Graph, Node, is_leaf, operation, root_of
+
+__all__ = ["Pass"]
+
+
+class Pass:
+    """Looks at one run of the autograd engine.
+
+    Args:
+        roots: tensors, or gradient edges, that it starts from.
+        gradients: what it starts with.
+        calls: of the modules, so far.
+        failed: told of errors; nothing here raises into the backward pass.
+
+    Attributes:
+        notes: what has been seen so far.
+    """
+
+    def __init__(
+        self,
+        roots: Sequence[object],
+        gradients: Sequence[object],
+        calls: Calls,
+        failed: Callable[[Exception], object],
+    ) -> None:
+        thread = threading.get_ident()
+        graph = Graph(node for node in map(root_of, roots) if node is not None)
+        here = [call for call in calls.all if call.thread == thread]
+        self.notes = Notes(Place(graph, calls, thread), here, _worst(roots, none=0.0), _worst(gradients, none=1.0))
+        self._failed = failed
+        self._handles: list[RemovableHandle] = []
+
+    def attach(self) -> None:
+        """Hook every operation."""
+        for node in self.notes.graph.order:
+            hook = self._arriving(node) if is_leaf(node) else self._passing(node)
+            register = node.register_prehook if is_leaf(node) else node.register_hook
+            self._handles.append(register(hook))
+
+    def detach(self) -> None:
+        """Remove the hooks."""
+        while self._handles:
+            self._handles.pop().remove()
+
+    def _arriving(self, node: Node) -> Callable[[Sequence[Tensor | None]], None]:
+        def hook(gradients: Sequence[Tensor | None]) -> None:
+            try:
+                if readable():
+                    with arithmetic():
+                        self.notes.arrived[node] = max(map(largest, gradients), default=0.0, key=badness)
+            except Exception as error:
+                self._failed(error)
+
+        return hook
+
+    def _passing(self, node: Node) -> Callable[[Any, Any], None]:
+        def hook(outgoing: Sequence[Tensor | None], incoming: Sequence[Tensor | None]) -> None:
+            try:
+                if readable():
+                    self._look(node, incoming, outgoing)
+            except Exception as error:
+                self._failed(error)
+
+        return hook
+
+    def _look(self, node: Node, incoming: Sequence[Tensor | None], outgoing: Sequence[Tensor | None]) -> None:
+        with arithmetic():
+            sighting = Sighting(tuple(map(largest, incoming)), tuple(map(largest, outgoing)))
+        self.notes.seen[node] = sighting
+        if not math.isfinite(self.notes.loss):
+            self.notes.values[node] = values_of(self.notes.graph, node, self.notes.place.path(node))
+        arrives = max(sighting.incoming, default=0.0, key=badness)
+        if arrives == 0.0 and all(map(math.isfinite, sighting.outgoing)):
+            return
+        with arithmetic():
+            self._look_at_parts(node, incoming, outgoing)
+        for index, handed_on in enumerate(sighting.outgoing):
+            if self.notes.graph.inputs[node][index][0] is None:
+                continue
+            if handed_on == 0.0:
+                site = Site(node, index, incoming, outgoing[index], self.notes.place)
+                self.notes.findings[node, index] = operations.read(site)
+            elif not math.isfinite(handed_on) and math.isfinite(arrives):
+                self.notes.findings[node, index] = self._made_not_finite(node, handed_on, arrives)
+
+    def _look_at_parts(
+        self, node: Node, incoming: Sequence[Tensor | None], outgoing: Sequence[Tensor | None]
+    ) -> None:
+        """Where an input was joined of several tensors, one of them may get nothing while the others do.
+
+        The operation that joined them would be seen to turn it zero, but only passes on what it got.
+        """
+        if operation(node) not in operations.BY_PARTS:
+            return
+        for index, handed_on in enumerate(outgoing):
+            if handed_on is None:
+                continue
+            joint, joined = parts(self.notes.graph, node, index)
+            for number, part in joined.items():
+                if largest(part.of(handed_on)) == 0.0:
+                    site = Site(node, index, incoming, handed_on, self.notes.place, part)
+                    self.notes.in_part[joint, number] = (node, operations.read(site))
+
+    def _made_not_finite(self, node: Node, handed_on: float, arrives: float) -> Finding:
+        what = "NaN" if math.isnan(handed_on) else "Inf"
+        numbers: Mapping[str, float | int | str] = {
+            "operation": node.name(),
+            "direction": "backward",
+            "output": what,
+            "largest_incoming": arrives,
+            **input_range(node),
+        }
+        return Finding("nonfinite-op", numbers)
+
+
+def _worst(values: Iterable[object], none: float) -> float:
+    """The largest absolute value in several tensors, NaN or Inf where there is one."""
+    with arithmetic():
+        return max((largest(value) for value in values if isinstance(value, Tensor)), default=none, key=badness)

@@ -1,0 +1,45 @@
+"""What to do about each kind of cause: one sentence, for somebody who is tired."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gradwatch.records import Cause
+
+__all__ = ["REMEDIES", "cause"]
+
+REMEDIES: Mapping[str, str] = {
+    "frozen": "Set requires_grad_(True) on it, or leave it out of the optimizer if it is meant to stay as it is.",
+    "not-in-optimizer": "Hand it to an optimizer: build the optimizer after the module, or add a parameter group.",
+    "no-backward": "Call backward() on a loss that depends on it before the optimizer steps.",
+    "unused": "Call it in forward and let its output reach the loss, or take it out of the optimizer.",
+    "detached": "Take out the detach(), .data, .item() or NumPy step that cuts its output off from the loss.",
+    "no-grad": "Call it outside torch.no_grad() and torch.inference_mode().",
+    "zeroed": "Move zero_grad() before backward(), or out from between backward() and step().",
+    "clipped-to-zero": "Look for the infinite gradient that makes the norm infinite, and check the limit.",
+    "clip-overflow": "Clip by gradwatch.global_norm, or scale the loss down: torch's own norm overflowed.",
+    "stale": "Call zero_grad() after each step, and backward() before the next one.",
+    "leaked": "Call zero_grad() on this optimizer before its own backward(), or freeze it in the other loss.",
+    "underflow": "Use a loss scaler, bfloat16 or float32 here, or scale the loss up: the gradient is too small.",
+    "zero-loss": "Look at the loss: its weight or mask is zero, or it is satisfied, so it teaches nothing.",
+    "zero-weight": "Start this weight from small random values, or from zero only where others can move it first.",
+    "zero-input": "Look at what feeds this layer: its input is all zero, so its weight cannot learn.",
+    "dead-relu": "Lower the learning rate, raise the bias, or use LeakyReLU: no unit is active for any sample.",
+    "saturated-tanh": "Make what enters it smaller: normalise it, start the last layer small, or lower the rate.",
+    "saturated-sigmoid": "Make what enters it smaller: normalise it, start the weights small, or train on logits.",
+    "clamped": "Widen the limits, or use a smooth function instead: beyond the limits there is no slope.",
+    "masked": "Look at the mask: it leaves nothing of what this module makes.",
+    "shortcut": "Cut the path around the silent module: detach what reaches the loss past it.",
+    "nonfinite-loss": "Look at this step's data, targets and weights: the loss was not finite before backward.",
+    "nonfinite-op": "Keep this operation's input away from the value that broke it: clamp it or add an epsilon.",
+    "unknown": "Read the evidence: it names the place and what was ruled out.",
+}
+
+
+def cause(kind: str, where: str, **evidence: float | int | str) -> Cause:
+    """A cause with the remedy of its kind.
+
+    Raises:
+        KeyError: there is no such kind.
+    """
+    return Cause(kind, where, evidence, REMEDIES[kind])

@@ -1,0 +1,147 @@
+"""The graph that a backward pass runs through: its operations, who consumes whose output, its parameters.
+
+An edge runs from a consumer to an input: gradients flow along it from the loss to the parameters. "Up" is
+towards the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+__all__ = ["HANDS_ON", "NO_INPUT", "Consumer", "Graph", "Node", "is_leaf", "operation", "root_of"]
+
+# torch's nodes: C++ ones and those of Python's own autograd functions have no common type to name.
+Node: TypeAlias = Any
+
+# Operations that hand a tensor's values on as they are, in another shape, place or type.
+HANDS_ON = frozenset([
+    "Alias", "AsStrided", "Chunk", "Clone", "Contiguous", "Detach", "Expand", "ExpandAs", "Flatten", "Narrow",
+    "Permute", "Reshape", "ReshapeAlias", "Select", "Slice", "Split", "SplitWithSizes", "Squeeze", "T", "ToCopy",
+    "Transpose", "Unbind", "Unflatten", "UnsafeSplit", "UnsafeSplitWithSizes", "UnsafeView", "Unsqueeze", "View",
+])  # fmt: skip
+
+
+class Consumer(NamedTuple):
+    """Who takes an output: the operation, and the number of its input."""
+
+    node: Node
+    input: int
+
+
+# Stands for the input's number where there is none: a run inside a node, as a reentrant checkpoint's, has none.
+NO_INPUT = -1
+
+
+class Graph:
+    """All operations below some roots.
+
+    Args:
+        roots: where the backward pass starts.
+
+    Attributes:
+        order: every operation, each after those that it takes its inputs from.
+        inputs: of each operation: the operation that made its input and the number of the output; None where the
+            input needs no gradient.
+        consumers: of each operation, who takes its outputs.
+        leaves: by ``id`` of a parameter: the operation that accumulates its gradient.
+    """
+
+    def __init__(self, roots: Iterable[Node]) -> None:
+        self.roots = tuple(roots)
+        self.order: list[Node] = []
+        self.inputs: dict[Node, tuple[tuple[Node | None, int], ...]] = {}
+        self.consumers: dict[Node, list[Consumer]] = {root: [] for root in self.roots}
+        self.leaves: dict[int, Node] = {}
+        for root in self.roots:
+            self._descend(root)
+
+    def producer(self, node: Node, index: int) -> Node | None:
+        """What made an input, looking through operations that only hand it on; None for a constant."""
+        made_by: Node | None = self.inputs[node][index][0]
+        while made_by is not None and operation(made_by) in HANDS_ON:
+            made_by = self.inputs[made_by][0][0]
+        return made_by
+
+    def weight(self, node: Node, index: int) -> Tensor | None:
+        """The parameter that an input is, reshaped or cast at the most; None where it is none."""
+        made_by = self.producer(node, index)
+        return made_by.variable if made_by is not None and is_leaf(made_by) else None
+
+    def above(self, node: Node) -> Iterator[Node]:
+        """The operations between one and the roots, nearest first, itself not included."""
+        waiting, seen = [node], {node}
+        for at in waiting:
+            for consumer in self.consumers.get(at, ()):
+                if consumer.node not in seen:
+                    seen.add(consumer.node)
+                    waiting.append(consumer.node)
+                    yield consumer.node
+
+    def adopt(self, inner: Graph, parent: Node) -> None:
+        """Take in the graph of a run that happened inside one of the operations."""
+        for node in inner.order:
+            if node not in self.inputs:
+                self.order.append(node)
+                self.inputs[node] = inner.inputs[node]
+            self.consumers.setdefault(node, []).extend(inner.consumers[node])
+        for root in inner.roots:
+            self.consumers[root].append(Consumer(parent, NO_INPUT))
+        self.leaves.update(inner.leaves)
+
+    def _descend(self, root: Node) -> None:
+        """Depth first, without recursion: graphs of recurrent networks are deeper than Python's stack."""
+        if root in self.inputs:
+            return
+        self._open(root)
+        stack = [(root, iter(self.inputs[root]))]
+        while stack:
+            node, remaining = stack[-1]
+            for below, _ in remaining:
+                if below is not None and below not in self.inputs:
+                    self._open(below)
+                    stack.append((below, iter(self.inputs[below])))
+                    break
+            else:
+                stack.pop()
+                self.order.append(node)
+
+    def _open(self, node: Node) -> None:
+        self.inputs[node] = _inputs_of(node)
+        self.consumers.setdefault(node, [])
+        for index, (below, _) in enumerate(self.inputs[node]):
+            if below is not None:
+                self.consumers.setdefault(below, []).append(Consumer(node, index))
+        if is_leaf(node):
+            self.leaves[id(node.variable)] = node
+
+
+def _inputs_of(node: Node) -> tuple[tuple[Node | None, int], ...]:
+    try:
+        return tuple(node.next_functions)
+    except RuntimeError:
+        # One of Python's own functions does not live by being held: its output is gone, and so is what it knew.
+        return ()
+
+
+def is_leaf(node: Node) -> bool:
+    """Whether a node accumulates a parameter's gradient."""
+    return hasattr(node, "variable")
+
+
+def operation(node: Node) -> str:
+    """An operation's name without torch's suffix: ``Tanh`` for ``TanhBackward0``."""
+    name: str = node.name()
+    return name.rpartition("::")[2].partition("Backward")[0]
+
+
+def root_of(start: object) -> Node | None:
+    """The operation that a backward pass starts at: of a tensor, or of a gradient edge."""
+    if isinstance(start, Tensor):
+        if start.grad_fn is not None or not start.requires_grad:
+            return start.grad_fn
+        return torch.autograd.graph.get_gradient_edge(start).node
+    return getattr(start, "node", None)

@@ -1,0 +1,144 @@
+"""NaN and Inf: in the loss, in the forward pass, in the backward pass alone."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tests.diagnose.planted import Loop, batch, fault, filled
+
+
+def not_finite(value: Tensor) -> bool:
+    return not bool(torch.isfinite(value).all())
+
+
+@fault("nonfinite-loss", at="net", where="loss")
+def times_nan() -> Loop:
+    net, x, weight = nn.Linear(4, 1), batch(3, 4), torch.tensor(math.nan)
+    return Loop({"net": net}, lambda: (net(x).mean() * weight).backward(), lambda: not_finite(weight))
+
+
+@fault("nonfinite-loss", at="net")
+def nan_in_the_data() -> Loop:
+    net, x = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 1)), batch(3, 4)
+    x[1, 2] = math.nan
+    return Loop({"net": net}, lambda: net(x).square().mean().backward(), lambda: not_finite(x))
+
+
+@fault("nonfinite-loss", at="net")
+def nan_in_the_targets() -> Loop:
+    net, x, wanted = nn.Linear(4, 1), batch(3, 4), batch(3, 1)
+    wanted[0] = math.nan
+    return Loop({"net": net}, lambda: functional.mse_loss(net(x), wanted).backward(), lambda: not_finite(wanted))
+
+
+@fault("nonfinite-loss", at="net")
+def nan_in_a_weight() -> Loop:
+    net, x = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 1)), batch(3, 4)
+    with torch.no_grad():
+        net[0].weight[0, 0] = math.nan
+    return Loop({"net": net}, lambda: net(x).square().mean().backward(), lambda: not_finite(net[0].weight))
+
+
+class Through(nn.Module):
+    def __init__(self, function: object, bias: float | None = None) -> None:
+        super().__init__()
+        self.first, self.last, self.function = filled(nn.Linear(4, 4), bias=bias), nn.Linear(4, 1), function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.function(self.first(x)))
+
+
+@fault("nonfinite-op", at="first", where="(root)", operation="LogBackward0", direction="forward")
+def log_of_negative() -> Loop:
+    net, x = Through(torch.log, bias=-9.0), batch(3, 4)
+    return Loop(net, lambda: net(x).square().sum().backward(), lambda: not_finite(torch.log(net.first(x))))
+
+
+@fault("nonfinite-op", at="first", where="(root)", operation="ExpBackward0", direction="forward")
+def exp_overflows() -> Loop:
+    net, x = Through(torch.exp, bias=200.0), batch(3, 4)
+    return Loop(net, lambda: net(x).sum().backward(), lambda: not_finite(torch.exp(net.first(x))))
+
+
+@fault("nonfinite-op", at="first", where="(root)", operation="DivBackward0", direction="forward")
+def division_by_zero() -> Loop:
+    net, x = Through(lambda h: h / torch.zeros(4)), batch(3, 4)
+    return Loop(net, lambda: net(x).sum().backward(), lambda: True)
+
+
+@fault("nonfinite-op", at="net", where="LogBackward0", direction="forward")
+def log_of_zero_probability() -> Loop:
+    net, x = filled(nn.Linear(4, 3), bias=0.0), batch(5, 4)
+    with torch.no_grad():
+        net.bias[0] = -500.0
+    step = lambda: (-(net(x).softmax(-1).log()[:, 0]).mean()).backward()  # noqa: E731
+    return Loop({"net": net}, step, lambda: bool((net(x).softmax(-1)[:, 0] == 0).all()))
+
+
+@fault("nonfinite-op", at="0", where="0", direction="forward")
+def layer_overflows_in_half() -> Loop:
+    net = nn.Sequential(filled(nn.Linear(64, 4), weight=100.0), nn.Linear(4, 1)).half()
+    x = torch.full((2, 64), 300.0).half()
+    return Loop(
+        net,
+        lambda: net(x).square().sum().backward(),
+        lambda: not_finite(net[0](x)) and bool(torch.isfinite(x).all()),
+    )
+
+
+@fault("nonfinite-op", at="net", where="PowBackward0", direction="forward")
+def square_overflows() -> Loop:
+    net, x = nn.Linear(4, 1), batch(3, 4) * 1e25
+    return Loop({"net": net}, lambda: ((net(x) - 1) ** 2).mean().backward(), lambda: not_finite(net(x) ** 2))
+
+
+@fault("nonfinite-op", at="net", where="SqrtBackward0", operation="SqrtBackward0", direction="backward")
+def sqrt_at_zero() -> Loop:
+    net, x = nn.Linear(4, 1), torch.zeros(3, 4)
+    filled(net, bias=0.0)
+    step = lambda: (net(x) ** 2).sqrt().sum().backward()  # noqa: E731
+    return Loop({"net": net}, step, lambda: not net(x).any())
+
+
+@fault("nonfinite-op", at="first", where="(root)", operation="SqrtBackward0", direction="backward")
+def sqrt_in_a_module() -> Loop:
+    net, x = Through(lambda h: (h - h.detach()).abs().sqrt()), batch(3, 4)
+    return Loop(net, lambda: net(x).sum().backward(), lambda: not (net.first(x) - net.first(x)).any())
+
+
+@fault("nonfinite-op", at="first", where="(root)", operation="LogBackward0", direction="backward")
+def where_does_not_save_from_log() -> Loop:
+    net, x = Through(lambda h: torch.where(h > 0, torch.log(h * (h > 0)), 0.0)), batch(3, 4)
+    return Loop(
+        net, lambda: net(x).sum().backward(), lambda: bool((net.first(x) <= 0).any()) and not not_finite(net(x))
+    )
+
+
+@fault("nonfinite-op", at="net", direction="backward")
+def division_underneath() -> Loop:
+    net, x = filled(nn.Linear(4, 2), weight=0.0, bias=0.0), batch(3, 4)
+    step = lambda: (1 / (1 + 1 / net(x).abs())).sum().backward()  # noqa: E731
+    return Loop({"net": net}, step, lambda: not net(x).any())
+
+
+@fault("nonfinite-op", at="net", direction="backward")
+def acos_at_one() -> Loop:
+    net, x = filled(nn.Linear(4, 2), weight=0.0, bias=1.0), batch(3, 4)
+    return Loop({"net": net}, lambda: torch.acos(net(x)).sum().backward(), lambda: bool((net(x) == 1).all()))
+
+
+@fault("nonfinite-op", at="0", direction="backward")
+def gradient_overflows_in_half() -> Loop:
+    net, x = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1)), batch(3, 4)
+    step = lambda: (net[1](net[0](x).half().float()).sum() * 1e7).backward()  # noqa: E731
+    return Loop(net, step, lambda: not_finite(torch.tensor(1e7).half()))
+
+
+@fault("nonfinite-op", at="net", direction="backward")
+def power_below_one_at_zero() -> Loop:
+    net, x = filled(nn.Linear(4, 2), weight=0.0, bias=0.0), batch(3, 4)
+    return Loop({"net": net}, lambda: (net(x) ** 0.5).sum().backward(), lambda: not net(x).any())

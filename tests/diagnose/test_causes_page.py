@@ -1,0 +1,40 @@
+"""The page of causes, the table of remedies and the binding list of kinds agree."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from gradwatch.diagnose import REMEDIES
+
+PAGE = Path(__file__).parents[2] / "docs" / "causes.md"
+
+# As the public contract lists them.
+KINDS = [
+    "frozen", "not-in-optimizer", "no-backward", "unused", "detached", "no-grad", "zeroed", "clipped-to-zero",
+    "clip-overflow", "stale", "leaked", "underflow", "zero-loss", "zero-weight", "zero-input", "dead-relu",
+    "saturated-tanh", "saturated-sigmoid", "clamped", "masked", "shortcut", "nonfinite-loss", "nonfinite-op", "unknown",
+]  # fmt: skip
+
+
+def rows() -> dict[str, list[str]]:
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.read_text().splitlines()]
+    return {row[0].strip("`"): row[1:] for row in cells if len(row) == 4 and row[0].startswith("`")}
+
+
+def test_every_kind_has_a_remedy() -> None:
+    assert set(REMEDIES) == set(KINDS)
+
+
+def test_the_page_has_every_kind_once_with_its_remedy() -> None:
+    assert list(rows()) == KINDS
+    assert {kind: row[-1] for kind, row in rows().items()} == REMEDIES
+    assert all(all(row) for row in rows().values())
+
+
+def test_a_remedy_is_one_imperative_sentence() -> None:
+    for kind, remedy in REMEDIES.items():
+        assert re.fullmatch(r"[A-Z][^.!?]*(?:[a-z]\.[a-z][^.!?]*|\.data[^.!?]*|\.item[^.!?]*)*\.", remedy), (
+            kind,
+            remedy,
+        )
