@@ -17,9 +17,8 @@ from gradwatch.measure.squares import Alone, Gathered, Odd, Scratch, Stacked, Wa
 
 __all__ = ["HostPlan", "Scratch"]
 
-# Outside of these, squares of float64 values have lost digits to underflow, or have overflowed.
+# Below it, squares of float64 values may have lost digits to underflow.
 _SMALLEST_SAFE_SQUARE = 1e-280
-_LARGEST_SAFE_SQUARE = 1e300
 
 
 class HostPlan:
@@ -58,7 +57,7 @@ class HostPlan:
         return norms
 
     def _redo_out_of_range(self, gradients: Sequence[Tensor], norms: FloatArray) -> None:
-        in_range = (self._squares > _SMALLEST_SAFE_SQUARE) & (self._squares < _LARGEST_SAFE_SQUARE)
+        in_range = (self._squares > _SMALLEST_SAFE_SQUARE) & (self._squares < np.inf)
         for place in np.flatnonzero(self._wide & ~in_range).tolist():
             # In CPU memory there is no device to wait for: the read is a load.
             norms[place] = float(exact_norms([gradients[place]])[0])

@@ -24,9 +24,10 @@ __all__ = ["FloatArray", "exact_norms", "global_norm", "in_memory_order", "real_
 
 FloatArray = npt.NDArray[np.float64]
 
-# Three overlapping ranges of float64 norms, as in Blue's algorithm for the 2-norm (ACM TOMS 4, 1978): squares
-# of what lies between the limits are in range, and so are all others once they are scaled by a power of two.
-_SMALLEST, _LARGEST = 1e-140, 1e150
+# Norms of float64 at three scales, as in Blue's algorithm (ACM TOMS 4, 1978). Where a norm is below the limit,
+# squares may have lost digits to underflow; where it is infinite, they may have overflowed. Neither happens once
+# such values are scaled by a power of two.
+_SMALLEST = 1e-140
 _UP, _DOWN = 2.0**600, 2.0**-600
 
 # In CPU memory torch widens a tensor as a whole before it reduces it: a larger one is handed over in pieces.
@@ -132,7 +133,7 @@ def _lies_on_host(tensor: Tensor) -> bool:
 def _summed_by_index(tensor: Tensor) -> Tensor:
     """What ``coalesce`` would leave as values, and rows of zeros: it would read how many indices differ."""
     indices, values = tensor._indices(), tensor._values()
-    if tensor.is_coalesced() or len(values) < 2:
+    if tensor.is_coalesced():
         return values
     sizes = tensor.shape[: len(indices)]
     place = torch.zeros(len(values), dtype=torch.int64, device=values.device)
@@ -218,4 +219,4 @@ def _in_range(as_it_is: Tensor, down: Tensor, up: Tensor) -> Tensor:
     No value is read, hence ``where`` and no ``if``.
     """
     small = torch.where(as_it_is < _SMALLEST, up * _DOWN, as_it_is)
-    return torch.where(as_it_is > _LARGEST, down * _UP, small)
+    return torch.where(torch.isinf(as_it_is), down * _UP, small)

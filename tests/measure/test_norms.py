@@ -99,13 +99,19 @@ def test_the_last_element_of_a_tensor_larger_than_the_scratch_counts() -> None:
     assert planned([tensor]) == [7.0]
 
 
-def test_batches_larger_than_the_scratch() -> None:
-    # Three batches, of which the last is not full.
-    count = 5 * SIZE // (2 * 16_000)
-    tensors = [normal(16_000, seed=i) * (i + 1) for i in range(count)]
+def test_small_tensors_that_do_not_fit_into_the_scratch_together() -> None:
+    # No two of a size, so that they are gathered: three batches, of which the last is not full.
+    tensors = [normal(HostPlan.SMALL - i, seed=i) * (i + 1) for i in range(350)]
     assert 2 * SIZE < sum(t.numel() for t in tensors) < 3 * SIZE
-    expected = [math.sqrt(float(t.double().numpy() @ t.double().numpy())) for t in tensors]
-    assert planned(tensors) == pytest.approx(expected, rel=1e-12)
+    assert planned(tensors) == pytest.approx([reference(t) for t in tensors], rel=1e-12)
+
+
+@pytest.mark.parametrize("count", [HostPlan.MANY - 1, HostPlan.MANY, 22, 150])
+@pytest.mark.parametrize("size", [1, HostPlan.SMALL])
+def test_many_of_one_size(count: int, size: int) -> None:
+    # 22 of the largest are stacked as 7, 7, 7 and 1; 150 of them would not fit into the scratch.
+    tensors = [torch.full((size,), float(i)) for i in range(count)]
+    assert planned(tensors) == pytest.approx([i * math.sqrt(size) for i in range(count)], rel=1e-12)
 
 
 def test_order_survives_mixed_sizes_and_empty_tensors() -> None:
@@ -245,8 +251,13 @@ def test_what_global_norm_takes() -> None:
     assert float(global_norm(p for p in model.parameters())) == 3.0
 
 
+def test_what_is_missing_is_left_out() -> None:
+    assert float(global_norm([None, torch.tensor([3.0]), None, torch.tensor([4.0])])) == 5.0
+    assert float(global_norm([nn.Parameter(torch.ones(3)), torch.tensor([2.0])])) == 2.0
+
+
 def test_global_norm_of_nothing_is_zero() -> None:
-    for nothing in ([], nn.Identity(), nn.Linear(2, 2), torch.empty(0)):
+    for nothing in ([], [None], nn.Identity(), nn.Linear(2, 2), torch.empty(0)):
         norm = global_norm(nothing)
         assert (float(norm), norm.dtype) == (0.0, torch.float64)
 

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradwatch import global_norm
 from gradwatch.measure import norms
-from gradwatch.measure.norms import exact_norms, write_norms
+from gradwatch.measure.norms import exact_norms, in_memory_order, write_norms
 
 
 class Operations(TorchDispatchMode):
@@ -122,9 +122,43 @@ def test_operations_do_not_grow_with_the_number_of_tensors(call: Callable[..., A
     assert operations(2) == operations(50) <= 32
 
 
-def test_a_tensor_of_another_kind_leaves_the_others_together() -> None:
-    tensors = [torch.ones(3) for _ in range(50)]
-    odd = [torch.ones(4, 6)[:, ::2], torch.ones(3, dtype=torch.float16)]
+@pytest.mark.parametrize(
+    "odd",
+    [
+        [torch.ones(4, 6)[:, ::2]],
+        [torch.ones(3, dtype=torch.float16)],
+        [torch.ones(1).expand(3)],
+        [torch.ones(12).as_strided((4, 1, 3), (1, 99, 4)), torch.ones(2, 3, dtype=torch.complex64).conj()],
+    ],
+)
+def test_a_tensor_of_another_kind_leaves_the_others_together(odd: list[Tensor]) -> None:
     with Operations() as seen:
-        exact_norms([*tensors, *odd])
-    assert seen.counts["_foreach_norm"] == 3
+        exact_norms([*(torch.ones(3) for _ in range(50)), *odd])
+    # The last two are of float32 and dense as well, once the complex one is seen as real.
+    assert seen.counts["_foreach_norm"] == (2 if len(odd) == 1 else 1)
+
+
+class Pieces(TorchDispatchMode):
+    """Notes the most elements that one tensor has where its values would be widened."""
+
+    most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket.__name__ == "_foreach_norm":
+            self.most = max(self.most, *(tensor.numel() for tensor in args[0]))
+        return func(*args, **(kwargs or {}))
+
+
+def test_in_cpu_memory_no_large_tensor_is_widened_as_a_whole() -> None:
+    large = torch.ones(1 << 20)
+    for tensors in ([large], [large, torch.ones(3, dtype=torch.float64)], [large.view(4, -1).t(), large[:5]]):
+        with Pieces() as seen:
+            exact_norms(tensors)
+        assert 0 < seen.most <= 1 << 18
+
+
+def test_a_dense_tensor_is_not_copied_to_be_cut_into_pieces() -> None:
+    last = torch.ones(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
+    for tensor in (last, last.mT, torch.ones(6, 7).t(), torch.ones(5)):
+        assert in_memory_order(tensor).data_ptr() == tensor.data_ptr()
+        assert in_memory_order(tensor).shape == (tensor.numel(),)
