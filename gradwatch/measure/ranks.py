@@ -26,6 +26,10 @@ __all__ = ["Peers", "Reduction", "agree"]
 
 log = logging.getLogger("gradwatch")
 
+# How often this process has met others about the same, by what it was about.
+_meetings: dict[str, int] = {}
+_meetings_lock = threading.Lock()
+
 
 def agree(store: Any, key: str, members: int, willing: bool, patience: float) -> bool:
     """Whether all members are willing: the same answer on each of them, whoever comes late or not at all.
@@ -73,10 +77,6 @@ class Peers:
     # A sum may be under way for as long as the slowest rank takes to get there.
     _LONGEST = timedelta(days=1)
 
-    # By what is met about: how often this process has met.
-    _meetings: dict[str, int] = {}
-    _lock = threading.Lock()
-
     def __init__(self, group: Any, store: Any, key: str, members: int, size: int) -> None:
         self._group = group
         self._store = store
@@ -98,46 +98,37 @@ class Peers:
         Returns:
             None where one does not come, or where no connection can be made; the log says so.
         """
-        torch_distributed: Any = torch.distributed
         try:
-            store = torch_distributed.distributed_c10d._get_default_store()
-            key = cls._next_meeting(store, f"{list(ranks)} {terms} {size}")
-            if not agree(store, key, len(ranks), True, cls.PATIENCE):
+            distributed: Any = torch.distributed
+            store = distributed.distributed_c10d._get_default_store()
+            key = _next_meeting(store, f"{list(ranks)} {terms} {size}")
+            if not agree(store, f"{key}/met", len(ranks), True, cls.PATIENCE):
                 _tell_alone(ranks, f"not all of them have begun to track the same within {cls.PATIENCE:.0f} s")
                 return None
-            peers = cls(_connected(store, key, ranks), store, key, len(ranks), size)
+            peers = cls._connected(store, key, ranks, size)
+            if agree(store, f"{key}/connected", len(ranks), peers is not None, cls.PATIENCE):
+                return peers
+            _tell_alone(ranks, "no connection to all of them could be made; see GLOO_SOCKET_IFNAME")
+            if peers is not None:
+                peers.close()
         except Exception as error:
-            _tell_alone(ranks, f"no store or no connection to them could be used ({error})")
-            return None
-        return peers if peers._all_connected(ranks) else None
+            _tell_alone(ranks, f"the process group's store could not be used ({error})")
+        return None
 
     @classmethod
-    def _next_meeting(cls, store: Any, terms: str) -> str:
-        """The first meeting of this kind, after the last one that this process was at, to which nobody is too late.
-
-        Those to which it came too late were about a tracker that it does not have.
-        """
-        kind = hashlib.sha1(terms.encode()).hexdigest()
-        with cls._lock:
-            number = cls._meetings.get(kind, 0) + 1
-            while store.check([f"gradwatch/{kind}/{number}/answer"]):
-                number += 1
-            cls._meetings[kind] = number
-        return f"gradwatch/{kind}/{number}"
-
-    def _all_connected(self, ranks: Sequence[int]) -> bool:
-        """Form a first sum: connections are made by it, and each rank sees that they hold."""
-        first = self.reduce(np.ones(1))
-        total = first.total() if first.wait(self.PATIENCE) else None
-        connected = total is not None and total[0] == self.members
+    def _connected(cls, store: Any, key: str, ranks: Sequence[int], size: int) -> Peers | None:
+        """With connections to the others that have been tried by a first sum; None where they do not hold."""
         try:
-            connected = agree(self._store, f"{self._key}/connected", self.members, connected, self.PATIENCE)
-        except RuntimeError:
-            connected = False
-        if not connected:
-            _tell_alone(ranks, "no connection to all of them could be made; see GLOO_SOCKET_IFNAME")
-            self.close()
-        return connected
+            peers = cls(_new_group(store, key, ranks), store, key, len(ranks), size)
+        except Exception:
+            log.debug("gradwatch could not set up a gloo group", exc_info=True)
+            return None
+        first = peers.reduce(np.ones(1))
+        total = first.total() if first.wait(cls.PATIENCE) else None
+        if total is not None and total[0] == len(ranks):
+            return peers
+        peers.close()
+        return None
 
     def reduce(self, block: FloatArray) -> Reduction:
         """Begin to add up what every rank gives; returns at once.
@@ -148,17 +139,20 @@ class Peers:
         count = -(-len(block) // self._size)
         padded = np.zeros(count * self._size)
         padded[: len(block)] = block
-        works = [self._all_reduce(message) for message in torch.from_numpy(padded).split(self._size)]
-        reduction = Reduction(works, padded[: len(block)])
+        try:
+            works = [self._all_reduce(message) for message in np.split(padded, count)]
+            reduction = Reduction(works, padded[: len(block)])
+        except RuntimeError:
+            reduction = Reduction([], None)
         self._under_way = [one for one in self._under_way if not one.ready()] + [reduction]
         return reduction
 
-    def _all_reduce(self, message: torch.Tensor) -> Any:
+    def _all_reduce(self, message: FloatArray) -> Any:
         distributed: Any = torch.distributed
         options = distributed.AllreduceOptions()
         options.reduceOp = distributed.ReduceOp.SUM
         options.timeout = self._LONGEST
-        return self._group.allreduce([message], options)
+        return self._group.allreduce([torch.from_numpy(message)], options)
 
     def leave(self, normally: bool) -> bool:
         """Whether all ranks leave normally, so that a last sum will not be waited for in vain.
@@ -185,12 +179,12 @@ class Reduction:
 
     Args:
         works: what torch tells of it.
-        block: where the sum will be.
+        block: where the sum will be; None where it could not even begin.
     """
 
-    def __init__(self, works: Sequence[Any], block: FloatArray) -> None:
+    def __init__(self, works: Sequence[Any], block: FloatArray | None) -> None:
         self._works = list(works)
-        self._block: FloatArray | None = block
+        self._block = block
 
     def ready(self) -> bool:
         """Whether it is done, or has failed; asked, not waited for."""
@@ -224,7 +218,21 @@ class Reduction:
         return works
 
 
-def _connected(store: Any, key: str, ranks: Sequence[int]) -> Any:
+def _next_meeting(store: Any, terms: str) -> str:
+    """The key of the first meeting after the last one that this process was at, and that is not over.
+
+    One that is over without this process was about a tracker that it does not have.
+    """
+    kind = hashlib.sha1(terms.encode()).hexdigest()
+    with _meetings_lock:
+        number = _meetings.get(kind, 0) + 1
+        while store.check([f"gradwatch/{kind}/{number}/met/answer"]):
+            number += 1
+        _meetings[kind] = number
+    return f"gradwatch/{kind}/{number}"
+
+
+def _new_group(store: Any, key: str, ranks: Sequence[int]) -> Any:
     """A gloo group of these ranks, which torch's own list of groups does not know and does not count."""
     distributed: Any = torch.distributed
     gloo = distributed.ProcessGroupGloo

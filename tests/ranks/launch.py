@@ -17,7 +17,7 @@ import torch.distributed as dist
 ROOT = Path(__file__).parents[2]
 
 
-class RanksFailed(AssertionError):
+class RanksFailedError(AssertionError):
     """A process ended otherwise than expected, or not in time; says what each of them printed."""
 
 
@@ -33,7 +33,7 @@ def run_ranks(world: int, functions: Sequence[str], seconds: float = 60.0) -> di
         For each function what it returned, by rank; an exception as its traceback, a string.
 
     Raises:
-        RanksFailed: a process did not end by itself, or not with 0.
+        RanksFailedError: a process did not end by itself, or not with 0.
     """
     # The store's server lives here: it outlasts any process, and no port has to be guessed.
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
@@ -54,7 +54,7 @@ def run_ranks(world: int, functions: Sequence[str], seconds: float = 60.0) -> di
         codes = _wait(processes, seconds)
         if any(codes):
             told = "\n".join(f"--- rank {r}, exit {codes[r]}\n{outputs[r].read_text()}" for r in range(world))
-            raise RanksFailed(f"after at most {seconds} s:\n{told}")
+            raise RanksFailedError(f"after at most {seconds} s:\n{told}")
         by_rank = [pickle.loads(result.read_bytes()) for result in results]
     return {function: [results[function] for results in by_rank] for function in functions}
 

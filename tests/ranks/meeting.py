@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -154,9 +154,9 @@ def connections(rank: int, world: int) -> int:
 
 def open_sockets() -> int:
     names = []
-    for entry in os.listdir("/proc/self/fd"):
+    for entry in Path("/proc/self/fd").iterdir():
         try:
-            names.append(os.readlink(f"/proc/self/fd/{entry}"))
+            names.append(str(entry.readlink()))
         except OSError:
             continue  # closed meanwhile, as the one that lists them is
     return sum(name.startswith("socket:") for name in names)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.ranks.launch import RanksFailed, run_ranks
+from tests.ranks.launch import RanksFailedError, run_ranks
 
 MODULE = "tests.ranks.meeting"
 NAMES = [
@@ -82,5 +82,5 @@ def test_a_rank_has_two_connections_however_many_there_are(returned: dict[str, l
 
 
 def test_the_harness_ends_what_does_not_end_by_itself() -> None:
-    with pytest.raises(RanksFailed, match="--- rank 1, exit killed"):
+    with pytest.raises(RanksFailedError, match="--- rank 1, exit killed"):
         run_ranks(2, [], seconds=0.1)
