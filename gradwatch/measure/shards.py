@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-__all__ = ["Shards", "flattened_into", "on_this_rank"]
+__all__ = ["Shards", "flattened_into", "on_this_rank", "version_of", "whole_number"]
 
 log = logging.getLogger("gradwatch")
 
@@ -50,44 +50,59 @@ class Shards:
         agreed: whether all of them take part, so that a gradient may be added up between them.
     """
 
-    def __init__(self, parameters: Iterable[Tensor]) -> None:
+    def __init__(self, parameters: Iterable[Tensor] = ()) -> None:
         parameters = list(parameters)
         self._flat = flattened_into(parameters)
         self._dtensor = _dtensor_type()
-        self._spread: dict[int, Spread | None] = {}
-        # The parameters are kept so that none of the ids above is given to another tensor.
-        self._known: list[Tensor] = []
-        spreads = [spread for spread in map(self.spread, parameters) if spread is not None]
-        self.ranks = _joined([spread.cells for spread in spreads])
+        # With the parameters themselves, so that none of their ids is given to another tensor.
+        self._spread: dict[int, tuple[Tensor, Spread | None]] = {}
+        self.ranks = _joined([spread.cells for spread in map(self.spread, parameters) if spread is not None])
         self.agreed = False
-        self._partial = _PartialSums()
+        self._sums = _PartialSums()
         self._told = False
 
     @property
-    def divided(self) -> bool:
-        """Whether any of the parameters is in parts."""
-        return any(spread is not None and spread.divided for spread in self._spread.values())
+    def divided(self) -> int:
+        """How many of the parameters are in parts."""
+        return sum(spread is not None and spread.divided for _, spread in self._spread.values())
 
     @property
     def signature(self) -> str:
         """What these parameters look like as wholes: the same on every rank that holds parts of the same ones."""
-        forms = [spread.form for spread in self._spread.values() if spread is not None]
+        forms = [spread.form for _, spread in self._spread.values() if spread is not None]
         return hashlib.sha1("\n".join(forms).encode()).hexdigest()
 
     def spread(self, parameter: Tensor) -> Spread | None:
         """How a parameter lies on the ranks; None where it is an ordinary tensor of this process."""
-        key = id(parameter)
-        if key not in self._spread:
-            self._known.append(parameter)
-            self._spread[key] = self._look(parameter)
-        return self._spread[key]
+        known = self._spread.get(id(parameter))
+        if known is None:
+            known = self._spread[id(parameter)] = parameter, self._look(parameter)
+        return known[1]
 
     def share_of(self, parameter: Tensor) -> float | None:
         """The weight of this rank's squares in the sum over ``ranks``; None where the parameter is whole here."""
         spread = self.spread(parameter)
         if spread is None or not spread.divided:
             return None
-        return len(spread.cells[0]) / max(len(self.ranks), len(spread.cells[0]))
+        parts = len(spread.cells[0])
+        return parts / max(len(self.ranks), parts)
+
+    def accumulator(self, parameter: Tensor) -> Tensor | None:
+        """The tensor through which a parameter gets its gradient; None where a hook on it would do harm.
+
+        FullyShardedDataParallel with ``use_orig_params`` lets autograd see the flat parameter only. The hooks of
+        parameters under ``fully_shard`` are called by itself; where it keeps them in the memory of the CPU, it
+        waits for the device at each one that has a hook.
+        """
+        handle = self._flat.get(id(parameter))
+        if handle is not None:
+            return cast("Tensor", handle.flat_param)
+        return None if self._is_offloaded(parameter) else parameter
+
+    def _is_offloaded(self, parameter: Any) -> bool:
+        if self._dtensor is None or not isinstance(parameter, self._dtensor):
+            return False
+        return bool(parameter.device.type == "cpu" and parameter.device_mesh.device_type != "cpu")
 
     def gradients(self, parameters: Sequence[Tensor]) -> list[Tensor | None]:
         """This rank's part of the gradient of each parameter, laid out as the parameter is; no host read.
@@ -96,52 +111,46 @@ class Shards:
         between the ranks, all of one mesh in one all-reduce on the mesh's own process group: the one place where
         gradwatch takes part in the communication of the training itself.
         """
-        gradients = [parameter.grad for parameter in parameters]
+        gradients: list[Any] = [parameter.grad for parameter in parameters]
         if self._dtensor is None:
             return gradients
-        laid_out = list(gradients)
-        partial = []
-        for place, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
-            if gradient is None or not isinstance(gradient, self._dtensor):
-                continue
-            if gradient.placements == parameter.placements:
-                laid_out[place] = on_this_rank(gradient)
-            else:
-                partial.append(place)
-        if partial:
-            self._lay_out(parameters, gradients, partial, laid_out)
-        return laid_out
+        unlike = []
+        for place, gradient in enumerate(gradients):
+            if isinstance(gradient, self._dtensor):
+                wanted = getattr(parameters[place], "placements", gradient.placements)
+                if gradient.placements == wanted:
+                    gradients[place] = on_this_rank(gradient)
+                else:
+                    unlike.append((place, wanted))
+        if unlike:
+            self._lay_out(gradients, unlike)
+        return gradients
 
-    def _lay_out(
-        self,
-        parameters: Sequence[Any],
-        gradients: Sequence[Any],
-        places: Sequence[int],
-        laid_out: list[Tensor | None],
-    ) -> None:
-        """Bring gradients that are laid out unlike their parameters into the parameters' layout."""
+    def _lay_out(self, gradients: list[Any], unlike: Iterable[tuple[int, Sequence[Any]]]) -> None:
+        """Bring gradients that are laid out unlike their parameters into the layout of those."""
         to_sum = []
-        for place in places:
-            wanted, gradient = parameters[place].placements, gradients[place]
-            if not _needs_others(gradient.placements, wanted):
-                laid_out[place] = on_this_rank(gradient.redistribute(placements=wanted))
-            elif not self._may_sum(gradient):
-                laid_out[place] = on_this_rank(gradient)
-            elif _is_plain_sum(gradient.placements, wanted):
+        for place, wanted in unlike:
+            gradient = gradients[place]
+            needs_others = _needs_others(gradient.placements, wanted)
+            if needs_others and not self._may_ask_others(gradient):
+                gradients[place] = on_this_rank(gradient)
+            elif needs_others and _is_plain_sum(gradient.placements, wanted):
                 to_sum.append(place)
             else:
-                laid_out[place] = on_this_rank(gradient.redistribute(placements=wanted))
-        for place, whole in zip(to_sum, self._partial.whole([gradients[p] for p in to_sum]), strict=True):
-            laid_out[place] = whole
+                with torch.no_grad():
+                    gradients[place] = on_this_rank(gradient.redistribute(placements=wanted))
+        for place, whole in zip(to_sum, self._sums.whole([gradients[p] for p in to_sum]), strict=True):
+            gradients[place] = whole
 
-    def _may_sum(self, gradient: Any) -> bool:
+    def _may_ask_others(self, gradient: Any) -> bool:
+        # The ranks of a mesh are a tensor in the memory of the CPU.
         if self.agreed and set(gradient.device_mesh.mesh.flatten().tolist()) <= set(self.ranks):
             return True
         if not self._told:
             self._told = True
             log.warning(
-                "gradwatch measures this rank's summand of a partial gradient alone, since not all ranks of its "
-                "mesh track it: norms of such parameters are too small or too large."
+                "gradwatch measures only this rank's summand of a partial gradient, since not all ranks of its "
+                "mesh track it: the norms of such parameters are not those of the whole."
             )
         return False
 
@@ -170,8 +179,8 @@ class _PartialSums:
         for kind, places in groups.items():
             parts = [on_this_rank(gradients[place]).reshape(-1) for place in places]
             sizes = [part.numel() for part in parts]
-            summed = self._summed(kind, parts, sum(sizes))
-            whole.update(zip(places, summed.split(sizes), strict=True))
+            summed = torch.split(self._summed(kind, parts, sum(sizes)), sizes)
+            whole.update(zip(places, summed, strict=True))
         return [whole[place] for place in range(len(gradients))]
 
     def _summed(self, kind: tuple[Any, ...], parts: Sequence[Tensor], size: int) -> Tensor:
@@ -196,6 +205,19 @@ def on_this_rank(tensor: Tensor) -> Tensor:
     # The result of a collective that may be under way still: to be waited for in the order of the stream.
     wait = getattr(local, "wait", None)
     return cast("Tensor", local if wait is None else wait())
+
+
+def whole_number(number: Tensor) -> Tensor | None:
+    """A number that torch has computed; None where each rank has only a part of it."""
+    placements = getattr(number, "placements", ())
+    return on_this_rank(number) if all(placement.is_replicate() for placement in placements) else None
+
+
+def version_of(gradient: Tensor) -> int:
+    """A number that every change of the tensor in place raises, as far as torch counts them."""
+    part = on_this_rank(gradient)
+    # A DTensor counts what is done to it, and its part what is done to that, as fully_shard does.
+    return gradient._version if part is gradient else gradient._version + part._version
 
 
 def flattened_into(parameters: Iterable[Tensor]) -> dict[int, Any]:
@@ -236,7 +258,7 @@ def _spread_of_dtensor(parameter: Any) -> Spread | None:
     # The ranks of a mesh are a tensor in the memory of the CPU.
     rows = mesh.mesh.permute(*kept, *dims).reshape(-1, parts).tolist()
     form = f"{tuple(parameter.shape)} {parameter.dtype} {placements} {tuple(mesh.shape)}"
-    return Spread(_own_first(rows), bool(divided) and parts > 1, form)
+    return Spread(tuple(map(tuple, rows)), bool(divided) and parts > 1, form)
 
 
 def _spread_of_flat(handle: Any, parameter: Any) -> Spread | None:
@@ -249,11 +271,7 @@ def _spread_of_flat(handle: Any, parameter: Any) -> Spread | None:
     params = flat._params or ()
     index = next((i for i, one in enumerate(params) if one is parameter), None)
     form = f"{flat._fqns if index is None else flat._fqns[index]} {tuple(flat._unpadded_unsharded_size)}"
-    return Spread((tuple(sorted(ranks)),), True, form)
-
-
-def _own_first(rows: Iterable[Iterable[int]]) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(sorted(row)) for row in rows)
+    return Spread((tuple(ranks),), True, form)
 
 
 def _joined(partitions: Sequence[tuple[tuple[int, ...], ...]]) -> tuple[int, ...]:
