@@ -41,8 +41,8 @@ class BackwardTap:
     ) -> None:
         self._ended = ended
         self._accumulator = accumulator
-        # Those that are not hooked, with what their gradients were when the pass began.
-        self._compared: dict[int, tuple[Tensor, Tensor | None, int]] = {}
+        # Those that are not hooked, with identity and version of their gradients when the pass began.
+        self._compared: dict[int, tuple[Tensor, tuple[int, int]]] = {}
         self._handles: dict[int, RemovableHandle] = {}
         # Keyed by the pass, not a flag: after an exception in backward a flag would stay set.
         self._written: dict[int, list[int]] = {}
@@ -64,7 +64,7 @@ class BackwardTap:
     def _watch_one(self, slot: int, parameter: Tensor) -> None:
         leaf = self._accumulator(parameter)
         if leaf is None:
-            self._compared[slot] = (parameter, None, 0)
+            self._compared[slot] = (parameter, _state_of(parameter))
         else:
             hook = self._hook(slot)
             self._handles[slot] = leaf.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
@@ -84,17 +84,13 @@ class BackwardTap:
 
     def beginning(self) -> None:
         """A pass is about to begin: look at what is not hooked, to see afterwards what it wrote."""
-        for slot, (parameter, *_) in self._compared.items():
-            gradient = parameter.grad
-            self._compared[slot] = (parameter, gradient, -1 if gradient is None else version_of(gradient))
+        for slot, (parameter, _) in self._compared.items():
+            self._compared[slot] = (parameter, _state_of(parameter))
 
     def ended(self, backward_pass: int) -> None:
         """A pass has ended: tell what it wrote, where it wrote anything."""
         slots = self._written.pop(backward_pass, [])
-        for slot, (parameter, gradient, version) in self._compared.items():
-            new = parameter.grad
-            if new is not None and (new is not gradient or version_of(new) != version):
-                slots.append(slot)
+        slots += [slot for slot, (parameter, state) in self._compared.items() if _state_of(parameter) != state]
         if slots:
             self._ended(tuple(dict.fromkeys(slots)), backward_pass)
 
@@ -125,3 +121,8 @@ class BackwardTap:
         except RuntimeError:
             # No autograd engine is at work, as in compiled autograd: the other taps measure instead.
             self._written.pop(backward_pass, None)
+
+
+def _state_of(parameter: Tensor) -> tuple[int, int]:
+    gradient = parameter.grad
+    return (0, 0) if gradient is None else (id(gradient), version_of(gradient))
