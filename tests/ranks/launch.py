@@ -40,7 +40,7 @@ def run_ranks(world: int, functions: Sequence[str], seconds: float = 60.0) -> di
     with tempfile.TemporaryDirectory() as folder:
         outputs = [Path(folder, f"output{rank}") for rank in range(world)]
         results = [Path(folder, f"result{rank}") for rank in range(world)]
-        command = [sys.executable, "-X", "faulthandler", "-W", "error", "-m", "tests.ranks.process"]
+        command = [sys.executable, "-X", "faulthandler", "-m", "tests.ranks.process"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
         processes = []
         for rank in range(world):

@@ -7,6 +7,7 @@ import logging
 import pickle
 import sys
 import traceback
+import warnings
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ import torch.distributed as dist
 def main(rank: int, world: int, port: int, result: str, functions: list[str]) -> None:
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.WARNING)
+    # Torch warns of parts of its own.
+    warnings.filterwarnings("error", module="gradwatch")
     store = dist.TCPStore("127.0.0.1", port, is_master=False)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timedelta(seconds=30))
     returned: dict[str, Any] = {}
