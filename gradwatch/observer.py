@@ -16,8 +16,11 @@ from torch.optim import Optimizer
 from gradwatch.measure.following import NO_PASS, Followed, Marks
 from gradwatch.measure.meter import Meter
 from gradwatch.measure.ownership import Ownership
+from gradwatch.measure.ranks import Peers
 from gradwatch.measure.ring import BEFORE
-from gradwatch.measure.slots import ModuleNames, Slots
+from gradwatch.measure.shards import Shards, whole_number
+from gradwatch.measure.shares import size_for
+from gradwatch.measure.slots import ModuleNames, Slots, parameters_of
 from gradwatch.measure.steps import SeenClip, Step
 from gradwatch.measure.waiting import Waiting
 from gradwatch.records import StepRecord
@@ -49,7 +52,8 @@ class Observer:
         report: Callable[[StepRecord], object],
     ) -> None:
         self.guard = Guard()
-        self._slots = Slots()
+        parameters = [p for optimizer in optimizers.values() for p in parameters_of(optimizer)]
+        self._slots = Slots(Shards(parameters))
         self.followed = {
             name: Followed(name, optimizer, self._slots, names, every) for name, optimizer in optimizers.items()
         }
@@ -57,12 +61,13 @@ class Observer:
         self._ownership = Ownership(self._slots)
         self._meter = Meter(self._slots)
         self._waiting = Waiting(self._meter)
+        self._every = every
         self._report = report
         # Optimizers may be stepped from several threads; the lock is re-entrant for alerts' callbacks.
         self._lock = threading.RLock()
         self._reporting = False
         self._active = False
-        self._backward_tap = BackwardTap(self.guard.around(self._backward_ended))
+        self._backward_tap = BackwardTap(self.guard.around(self._backward_ended), self._slots.shards.accumulator)
         self._step_taps: list[StepTap] = []
         self._frozen: list[tuple[int, Tensor]] = []
         self._listener = _Listener(self, self.guard)
@@ -74,8 +79,9 @@ class Observer:
         return self._waiting.dropped
 
     def start(self) -> None:
-        """Hook everything."""
+        """Meet the other ranks where parameters are in parts, and hook everything."""
         self._active = True
+        self._waiting = Waiting(self._meter, self._met())
         around = self.guard.around
         self._hook_all()
         for followed in self.followed.values():
@@ -99,6 +105,21 @@ class Observer:
             self._active = False
             self._finish(normally)
 
+    def _met(self) -> Peers | None:
+        """The ranks that have the other parts; None where there are none, or where they do not track."""
+        shards = self._slots.shards
+        if len(shards.ranks) == 1:
+            return None
+        sizes = [size_for(len(followed.holding.sharded)) for followed in self.followed.values()]
+        names = [f"{name} {size}" for name, size in zip(self.followed, sizes, strict=True)]
+        peers = Peers.meet(shards.ranks, f"{names} {self._every} {shards.signature}", Waiting.BLOCK * max(sizes))
+        shards.agreed = peers is not None
+        if peers is not None and not shards.divided:
+            # Partial gradients may have to be added up, but every norm is whole on each rank.
+            peers.close()
+            return None
+        return peers
+
     def catch_up(self) -> None:
         """Report all that was measured so far: waits for the devices."""
         if self._active:
@@ -121,6 +142,7 @@ class Observer:
         with self._lock:
             self._refresh(self.followed.values())
             self._frozen = self._backward_tap.watch(self._frozen)
+            self._backward_tap.beginning()
 
     def ended(self, backward_pass: int) -> None:
         """It has ended."""
@@ -167,6 +189,7 @@ class Observer:
 
     def clipped(self, event: ClipEvent, norm: Tensor | None) -> None:
         """It is done."""
+        norm = None if norm is None else whole_number(norm)
         with self._lock:
             slots = self._slots.of(event.parameters)
             repeated = self._slots.of(_repeated(event.parameters))

@@ -66,7 +66,7 @@ class Meter:
     def measure(self, side: int, selection: tuple[int, ...]) -> BoolArray:
         """Measure the gradients of these slots; whether there is one."""
         self._grow()
-        gradients = [self._slots.parameter(slot).grad for slot in selection]
+        gradients = self._slots.gradients(selection)
         present = np.array([gradient is not None for gradient in gradients], dtype=bool)
         if present.all():
             self._measure(side, selection, cast("list[Tensor]", gradients))

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from gradwatch.measure.shards import version_of
 from gradwatch.measure.slots import Slots
 
 __all__ = ["Consumed", "Ownership"]
@@ -127,7 +128,7 @@ class Ownership:
         """The identity and the version of each gradient; 0 and -1 where there is none."""
         gradients = [self._slots.parameter(slot).grad for slot in slots]
         tensors = np.array([0 if gradient is None else id(gradient) for gradient in gradients], dtype=np.int64)
-        versions = [-1 if gradient is None else gradient._version for gradient in gradients]
+        versions = [-1 if gradient is None else version_of(gradient) for gradient in gradients]
         return tensors, np.array(versions, dtype=np.int64)
 
     def _grow(self) -> None:

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-__all__ = ["Holding", "ModuleNames", "Slots"]
+from gradwatch.measure.shards import Shards
+
+__all__ = ["Holding", "ModuleNames", "Slots", "parameters_of"]
 
 
 class ModuleNames:
@@ -52,9 +54,14 @@ class ModuleNames:
 
 
 class Slots:
-    """One number for each parameter of a tracker; it grows when an optimizer is given more parameters."""
+    """One number for each parameter of a tracker; it grows when an optimizer is given more parameters.
 
-    def __init__(self) -> None:
+    Args:
+        shards: how these parameters lie on the ranks.
+    """
+
+    def __init__(self, shards: Shards | None = None) -> None:
+        self.shards = Shards() if shards is None else shards
         self._parameters: list[Tensor | None] = []
         self._of: dict[int, int] = {}
         self._free: list[int] = []
@@ -65,6 +72,10 @@ class Slots:
     def parameter(self, slot: int) -> Tensor:
         """The parameter in a slot that is in use."""
         return cast("Tensor", self._parameters[slot])
+
+    def gradients(self, selection: Iterable[int]) -> list[Tensor | None]:
+        """What this rank has of the gradient in each of these slots; None where there is none."""
+        return self.shards.gradients([self.parameter(slot) for slot in selection])
 
     def add(self, parameter: Tensor) -> int:
         """The slot of a parameter, one of its own if it has none."""
@@ -123,8 +134,9 @@ class Holding:
         self.rounding = np.array([_epsilon(parameter) for parameter in self.parameters])
         self.place_of_slot = {slot: place for place, slot in enumerate(self.slots)}
         self.modules = _module_places(names.owned, slots, self.place_of_slot)
-        self.sharded = np.zeros(0, dtype=np.intp)
-        self.shares = np.zeros(0)
+        shares = [slots.shards.share_of(parameter) for parameter in self.parameters]
+        self.sharded = np.array([place for place, share in enumerate(shares) if share is not None], dtype=np.intp)
+        self.shares = np.array([share for share in shares if share is not None])
         # All modules' places one after another, and where each module begins: for one reduction over all.
         sizes = [len(places) for places in self.modules.values()]
         self.module_index = np.concatenate([*self.modules.values(), np.zeros(0, dtype=np.intp)])
@@ -140,6 +152,11 @@ def _epsilon(parameter: Tensor) -> float:
     """The relative distance between neighbouring numbers of its type."""
     of_floats = parameter.is_floating_point() or parameter.is_complex()
     return float(torch.finfo(parameter.dtype).eps) if of_floats else 0.0
+
+
+def parameters_of(optimizer: Optimizer) -> list[Tensor]:
+    """What the optimizer holds, in its order."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def parameter_ids(optimizer: Optimizer) -> list[int]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
+from gradwatch.measure.shards import version_of
 from gradwatch.taps.passes import NO_PASS, current_pass
 
 __all__ = ["BackwardTap"]
@@ -26,13 +27,22 @@ class BackwardTap:
     Args:
         ended: takes the slots written, in the order in which they were, and the number of the pass; must not
             raise.
+        accumulator: the tensor through which a parameter gets its gradient, that parameter itself as a rule; None
+            where a hook on it would do harm.
     """
 
     # Passes that ended in an exception never report; their notes are dropped when newer ones push them out.
     MOST_OPEN_PASSES = 16
 
-    def __init__(self, ended: Callable[[tuple[int, ...], int], object]) -> None:
+    def __init__(
+        self,
+        ended: Callable[[tuple[int, ...], int], object],
+        accumulator: Callable[[Tensor], Tensor | None] = lambda parameter: parameter,
+    ) -> None:
         self._ended = ended
+        self._accumulator = accumulator
+        # Those that are not hooked, with identity and version of their gradients when the pass began.
+        self._compared: dict[int, tuple[Tensor, tuple[int, int]]] = {}
         self._handles: dict[int, RemovableHandle] = {}
         # Keyed by the pass, not a flag: after an exception in backward a flag would stay set.
         self._written: dict[int, list[int]] = {}
@@ -48,9 +58,16 @@ class BackwardTap:
             if is_lazy(parameter) or not (parameter.requires_grad and parameter.is_leaf):
                 frozen.append((slot, parameter))
             elif slot not in self._handles:
-                hook = self._hook(slot)
-                self._handles[slot] = parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
+                self._watch_one(slot, parameter)
         return frozen
+
+    def _watch_one(self, slot: int, parameter: Tensor) -> None:
+        leaf = self._accumulator(parameter)
+        if leaf is None:
+            self._compared[slot] = (parameter, _state_of(parameter))
+        else:
+            hook = self._hook(slot)
+            self._handles[slot] = leaf.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
 
     def unwatch(self, slots: Iterable[int]) -> None:
         """Remove the hooks of these slots."""
@@ -58,15 +75,22 @@ class BackwardTap:
             handle = self._handles.pop(slot, None)
             if handle is not None:
                 handle.remove()
+            self._compared.pop(slot, None)
 
     def close(self) -> None:
         """Remove every hook."""
-        self.unwatch(tuple(self._handles))
+        self.unwatch((*self._handles, *self._compared))
         self._written.clear()
+
+    def beginning(self) -> None:
+        """A pass is about to begin: look at what is not hooked, to see afterwards what it wrote."""
+        for slot, (parameter, _) in self._compared.items():
+            self._compared[slot] = (parameter, _state_of(parameter))
 
     def ended(self, backward_pass: int) -> None:
         """A pass has ended: tell what it wrote, where it wrote anything."""
-        slots = self._written.pop(backward_pass, None)
+        slots = self._written.pop(backward_pass, [])
+        slots += [slot for slot, (parameter, state) in self._compared.items() if _state_of(parameter) != state]
         if slots:
             self._ended(tuple(dict.fromkeys(slots)), backward_pass)
 
@@ -97,3 +121,8 @@ class BackwardTap:
         except RuntimeError:
             # No autograd engine is at work, as in compiled autograd: the other taps measure instead.
             self._written.pop(backward_pass, None)
+
+
+def _state_of(parameter: Tensor) -> tuple[int, int]:
+    gradient = parameter.grad
+    return (0, 0) if gradient is None else (id(gradient), version_of(gradient))

@@ -1,4 +1,4 @@
-"""Every call of torch's clipping functions, however they were imported.
+"""Every call of torch's clipping functions, however they were imported, and of its clipping method.
 
 Each public function of ``torch.nn.utils.clip_grad`` is one wrapper object whose closure holds the function
 that does the work. All aliases share that object, also ``from torch.nn.utils import clip_grad_norm_`` done
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import functools
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from types import CellType, GeneratorType
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad
 
 from gradwatch.taps.guard import untraced
@@ -62,6 +63,13 @@ _FUNCTIONS = {
     "_clip_grads_with_norm_": _Signature("clip_grads_with_norm_", (1, "max_norm")),
 }
 
+# By module, where it is loaded, and class: a method that clips the gradients of all parameters of its module.
+_METHODS = {
+    ("torch.distributed.fsdp.fully_sharded_data_parallel", "FullyShardedDataParallel"): _Signature(
+        "clip_grad_norm_", (1, "max_norm"), (2, "norm_type")
+    ),
+}
+
 _lock = threading.Lock()
 _listeners: list[ClipListener] = []
 _undo: list[Callable[[], None]] = []
@@ -73,6 +81,7 @@ def listen(listener: ClipListener) -> None:
     with _lock:
         if not _listeners:
             _undo.extend(_install(name, signature) for name, signature in _FUNCTIONS.items())
+            _undo.extend(_install_method(*where, signature) for where, signature in _METHODS.items())
         _listeners.append(listener)
 
 
@@ -125,6 +134,23 @@ def _install_in_modules(wrapper: Any, name: str, signature: _Signature) -> Calla
             setattr(module, alias, wrapper)
 
     return restore
+
+
+def _install_method(module: str, kind: str, signature: _Signature) -> Callable[[], None]:
+    owner = getattr(sys.modules.get(module), kind, None)
+    original = vars(owner).get(signature.public_name) if owner is not None else None
+    if original is None:
+        return lambda: None
+
+    @functools.wraps(original)
+    def method(owner: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        def call(_: Any, *args: Any, **kwargs: Any) -> Any:
+            return original(owner, *args, **kwargs)
+
+        return _shim(call, signature)(list(owner.parameters()), *args, **kwargs)
+
+    setattr(owner, signature.public_name, method)
+    return lambda: setattr(owner, signature.public_name, original)
 
 
 def _cell_of(wrapper: Any) -> CellType | None:

@@ -60,8 +60,7 @@ def stop_listening(listener: ScalerListener) -> None:
 
 
 def _install() -> None:
-    kinds: set[type] = set(_scaler_classes())
-    for kind in kinds:
+    for kind in set(_scaler_classes()):
         for name, make in _SHIMS.items():
             if name in vars(kind):
                 _replace(kind, name, make)
@@ -72,7 +71,8 @@ def _install() -> None:
 def _scaler_classes(base: type = torch.amp.GradScaler) -> Iterator[type]:
     """GradScaler and every class made of it so far, such as FSDP's own, which unscales in its own way."""
     yield base
-    for kind in base.__subclasses__():
+    made_of_it: list[type] = base.__subclasses__()
+    for kind in made_of_it:
         yield from _scaler_classes(kind)
 
 

@@ -1,0 +1,165 @@
+"""What ranks do in ``test_training``: each kind of parallel training, tracked."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy, fully_shard
+from torch.distributed.optim import ZeroRedundancyOptimizer
+from torch.distributed.tensor import Replicate, Shard
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    RowwiseParallel,
+    SequenceParallel,
+    parallelize_module,
+)
+from torch.nn.parallel import DistributedDataParallel
+
+from tests.ranks.training import MAX_NORM, PARTS, Net, halve, net, tracked
+
+
+def ddp(rank: int, world: int, **options: Any) -> Any:
+    model = net()
+    return tracked(DistributedDataParallel(model, **options), model, rank)
+
+
+def ddp_own_clipping(rank: int, world: int) -> Any:
+    model = net()
+    return tracked(DistributedDataParallel(model), model, rank, clipping=halve)
+
+
+def ddp_no_sync(rank: int, world: int) -> Any:
+    model = net()
+    wrapped = DistributedDataParallel(model)
+    return tracked(wrapped, model, rank, clipping=halve, passes=3, unsynchronized=wrapped.no_sync)
+
+
+def ddp_bucket_view(rank: int, world: int) -> Any:
+    model = net()
+    wrapped = DistributedDataParallel(model, gradient_as_bucket_view=True)
+    return tracked(wrapped, model, rank, clipping=halve)
+
+
+def ddp_static_graph(rank: int, world: int) -> Any:
+    model = net()
+    wrapped = DistributedDataParallel(model, static_graph=True)
+    return tracked(wrapped, model, rank, clipping=halve)
+
+
+def ddp_find_unused(rank: int, world: int) -> Any:
+    model = net()
+    model.unused = nn.Linear(2, 2)
+    wrapped = DistributedDataParallel(model, find_unused_parameters=True)
+    return tracked(wrapped, model, rank, clipping=halve)
+
+
+def zero_optimizer(rank: int, world: int) -> Any:
+    model = net()
+    wrapped = DistributedDataParallel(model)
+    optimizer = ZeroRedundancyOptimizer(wrapped.parameters(), torch.optim.SGD, lr=0.5, momentum=0.9)
+    return tracked(wrapped, model, rank, optimizer)
+
+
+def sharded(mesh: Any = None) -> Net:
+    model = net()
+    for part in PARTS[1:]:
+        fully_shard(getattr(model, part), mesh=mesh)
+    return fully_shard(model, mesh=mesh)
+
+
+def fsdp2(rank: int, world: int) -> Any:
+    model = sharded()
+    return tracked(model, model, rank)
+
+
+def fsdp2_own_clipping(rank: int, world: int) -> Any:
+    model = sharded()
+    return tracked(model, model, rank, clipping=halve)
+
+
+def fsdp2_accumulating(rank: int, world: int) -> Any:
+    model = sharded()
+
+    class Unsynchronized:
+        def __enter__(self) -> None:
+            model.set_requires_gradient_sync(False)
+
+        def __exit__(self, *_: object) -> None:
+            model.set_requires_gradient_sync(True)
+
+    return tracked(model, model, rank, clipping=halve, passes=3, unsynchronized=Unsynchronized)
+
+
+def flattened(use_orig_params: bool, strategy: ShardingStrategy = ShardingStrategy.FULL_SHARD) -> Any:
+    model = net()
+    with warnings.catch_warnings():
+        # Of its being deprecated, and slow on a CPU.
+        warnings.simplefilter("ignore")
+        return FullyShardedDataParallel(
+            model,
+            use_orig_params=use_orig_params,
+            auto_wrap_policy=lambda module, recurse, nonwrapped_numel: recurse or not isinstance(module, Net),
+            device_id=torch.device("cpu"),
+            sharding_strategy=strategy,
+        )
+
+
+def fsdp1(rank: int, world: int) -> Any:
+    model = flattened(use_orig_params=False)
+    clipping = lambda _: model.clip_grad_norm_(MAX_NORM)  # noqa: E731
+    return tracked(model, model.module, rank, clipping=clipping)
+
+
+def fsdp1_orig_params(rank: int, world: int) -> Any:
+    model = flattened(use_orig_params=True)
+    clipping = lambda _: model.clip_grad_norm_(MAX_NORM)  # noqa: E731
+    return tracked(model, model.module, rank, clipping=clipping)
+
+
+def fsdp1_own_clipping(rank: int, world: int) -> Any:
+    model = flattened(use_orig_params=False)
+    return tracked(model, model.module, rank, clipping=halve)
+
+
+def fsdp1_orig_params_own_clipping(rank: int, world: int) -> Any:
+    model = flattened(use_orig_params=True)
+    return tracked(model, model.module, rank, clipping=halve, passes=3, unsynchronized=model.no_sync)
+
+
+def fsdp1_no_shard(rank: int, world: int) -> Any:
+    model = flattened(use_orig_params=True, strategy=ShardingStrategy.NO_SHARD)
+    return tracked(model, model.module, rank)
+
+
+def tensor_parallel(rank: int, world: int) -> Any:
+    """Beside it, parameters that are ordinary tensors on every rank."""
+    model = net()
+    mesh = init_device_mesh("cpu", (world,))
+    parallelize_module(model, mesh, {"wide": ColwiseParallel(), "narrow": RowwiseParallel()})
+    return tracked(model, model, 0, clipping=halve)
+
+
+def in_sequence(model: Net, mesh: Any) -> Net:
+    """Gradients that are partial sums, and one that is whole where its parameter is in parts."""
+    plan = {
+        "embedding": RowwiseParallel(input_layouts=Replicate(), output_layouts=Shard(1)),
+        "norm": SequenceParallel(),
+        "wide": ColwiseParallel(input_layouts=Shard(1)),
+        "narrow": RowwiseParallel(output_layouts=Shard(1)),
+        "head": ColwiseParallel(input_layouts=Shard(1), output_layouts=Replicate()),
+    }
+    return parallelize_module(model, mesh, plan)
+
+
+def sequence_parallel(rank: int, world: int) -> Any:
+    model = in_sequence(net(), init_device_mesh("cpu", (world,)))
+    return tracked(model, model, 0)
+
+
+def sequence_parallel_own_clipping(rank: int, world: int) -> Any:
+    model = in_sequence(net(), init_device_mesh("cpu", (world,)))
+    return tracked(model, model, 0, clipping=halve)
