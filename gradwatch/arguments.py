@@ -121,6 +121,7 @@ def check_call(
     sinks: Iterable[object],
     rules: Iterable[object],
     on_alert: Callable[..., object] | None,
+    guard: object,
 ) -> None:
     """Check the plain arguments of ``track``.
 
@@ -130,6 +131,7 @@ def check_call(
     for name, value, least in (("every", every, 1), ("history", history, 0)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ArgumentError(f"{name} is {value!r}, but a whole number of at least {least} was expected.")
+    _check_guard(guard, every)
     for sink in sinks:
         methods = callable(getattr(sink, "write", None)) and callable(getattr(sink, "close", None))
         if not methods or isinstance(sink, type):
@@ -143,6 +145,15 @@ def check_call(
             )
     if on_alert is not None and not callable(on_alert):
         raise ArgumentError(f"on_alert is {on_alert!r}, but a function that takes an Alert was expected.")
+
+
+def _check_guard(guard: object, every: object) -> None:
+    if guard not in (None, "raise", "skip"):
+        raise ArgumentError(f'guard is {guard!r}, but "raise", "skip" or None was expected.')
+    if guard and every != 1:
+        raise ArgumentError(
+            f"guard is {guard!r} and every is {every}, but a guard looks at each step: leave every at 1."
+        )
 
 
 def checked_state(state: object, optimizers: Iterable[str]) -> dict[str, int]:

@@ -6,14 +6,22 @@
     ├── ArgumentError (also a ValueError)       a call to gradwatch that cannot be meant as it stands
     ├── TrackerStateError (also a RuntimeError) a tracker entered twice, or used after it was closed
     ├── MissingExtraError (also an ImportError) an optional package that a sink needs is not installed
-    └── SinkError (also an OSError)             a sink cannot be opened: a port in use, a path not writable
+    ├── SinkError (also an OSError)             a sink cannot be opened: a port in use, a path not writable
+    └── NonFiniteGradientError (also an ArithmeticError)   guard="raise" has stopped a step before it was applied
 
 Each message is one sentence: what came, what was expected, what to do.
 """
 
 from __future__ import annotations
 
-__all__ = ["ArgumentError", "GradwatchError", "MissingExtraError", "SinkError", "TrackerStateError"]
+__all__ = [
+    "ArgumentError",
+    "GradwatchError",
+    "MissingExtraError",
+    "NonFiniteGradientError",
+    "SinkError",
+    "TrackerStateError",
+]
 
 
 class GradwatchError(Exception):
@@ -40,3 +48,7 @@ class MissingExtraError(GradwatchError, ImportError):
 
 class SinkError(GradwatchError, OSError):
     """A sink that cannot be opened."""
+
+
+class NonFiniteGradientError(GradwatchError, ArithmeticError):
+    """A step was about to consume NaN or Inf, and ``guard="raise"`` has stopped it: nothing was changed."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from typing import Literal, NamedTuple
 
 from torch import Tensor
 from torch.optim import Optimizer
 
+from gradwatch.errors import NonFiniteGradientError
 from gradwatch.measure.following import NO_PASS, Followed, Marks
 from gradwatch.measure.meter import Meter
 from gradwatch.measure.ownership import Ownership
@@ -29,9 +31,23 @@ from gradwatch.taps.backwards import BackwardTap
 from gradwatch.taps.clips import ClipEvent
 from gradwatch.taps.guard import Guard
 from gradwatch.taps.passes import current_pass
-from gradwatch.taps.steps import StepTap
+from gradwatch.taps.steps import LEAVE_OUT, StepTap
 
-__all__ = ["Observer"]
+__all__ = ["Observer", "Told"]
+
+
+class Told(NamedTuple):
+    """What an observer tells, in the training thread or in that of whoever reads.
+
+    Attributes:
+        report: takes each record, oldest first.
+        stepping: takes the name of an optimizer that is about to step.
+        stepped: takes it when the step is done, and its record, where it was there at once, is reported.
+    """
+
+    report: Callable[[StepRecord], object]
+    stepping: Callable[[str], object]
+    stepped: Callable[[str], object]
 
 
 class Observer:
@@ -41,7 +57,8 @@ class Observer:
         optimizers: by name.
         names: the report's lines.
         every: measure each n-th step of each optimizer.
-        report: takes each record, oldest first.
+        guard: what to do with a step that would consume NaN or Inf: ``"raise"``, ``"skip"`` or let it be (None).
+        told: what to tell of records and steps.
     """
 
     def __init__(
@@ -49,7 +66,8 @@ class Observer:
         optimizers: Mapping[str, Optimizer],
         names: ModuleNames,
         every: int,
-        report: Callable[[StepRecord], object],
+        guard: Literal["raise", "skip"] | None,
+        told: Told,
     ) -> None:
         self.guard = Guard()
         parameters = [p for optimizer in optimizers.values() for p in parameters_of(optimizer)]
@@ -57,12 +75,16 @@ class Observer:
         self.followed = {
             name: Followed(name, optimizer, self._slots, names, every) for name, optimizer in optimizers.items()
         }
+        self._names = names
         self._marks = Marks()
         self._ownership = Ownership(self._slots)
         self._meter = Meter(self._slots)
         self._waiting = Waiting(self._meter)
         self._every = every
-        self._report = report
+        self._refuse = guard
+        self._report = told.report
+        self._before_step = self.guard.around(told.stepping)
+        self._after_step = self.guard.around(told.stepped)
         # Optimizers may be stepped from several threads; the lock is re-entrant for alerts' callbacks.
         self._lock = threading.RLock()
         self._reporting = False
@@ -208,9 +230,9 @@ class Observer:
             for followed in self._followed_of(optimizer):
                 followed.unscaled(scale, self._meter)
                 if followed.due:
-                    clipped = followed.clipped_already(self._marks)
-                    self._meter.divide(clipped, scale)
-                    self._measure(tuple(slot for slot in followed.holding.slots if slot not in set(clipped)))
+                    clipped = set(followed.clipped_already(self._marks))
+                    self._meter.divide(tuple(clipped), scale)
+                    self._measure(tuple(slot for slot in followed.holding.slots if slot not in clipped))
 
     def scaler_stepping(self, optimizer: Optimizer) -> None:
         """A GradScaler lets an optimizer step, or leaves it out."""
@@ -223,20 +245,41 @@ class Observer:
         with self._lock:
             for followed in self._followed_of(optimizer):
                 if followed.steps == followed.steps_before_scaler:
+                    self._before_step(followed.name)
                     self._marks.next_event(len(self._slots))
                     self._take(followed.skipped(self._marks, self._meter))
+                    self._after_step(followed.name)
 
-    def _consuming(self, followed: Followed) -> None:
+    def _consuming(self, followed: Followed) -> object:
         with self._lock:
+            self._before_step(followed.name)
             self._refresh([followed])
             self._marks.next_event(len(self._slots))
             owned = self._ownership.consumed(followed.holding.slots, followed.reported_at)
             followed.consume(self._marks, self._meter, current_pass(), owned)
+            return self._refused(followed) if self._refuse else None
+
+    def _refused(self, followed: Followed) -> object:
+        """What becomes of a step that would consume NaN or Inf. Asking waits for the device: once a step."""
+        self._meter.send()
+        bad = followed.nonfinite()
+        if not bad:
+            return None
+        followed.leave_out()
+        if self._refuse == "skip":
+            return LEAVE_OUT
+        self._stepped(followed)
+        return NonFiniteGradientError(
+            f"Step {followed.steps} of {followed.name!r} was stopped, since the gradient of {bad[0]} "
+            f"{f'and of {len(bad) - 1} more ' if len(bad) > 1 else ''}holds NaN or Inf: nothing was changed, so "
+            "look at this step's data and loss."
+        )
 
     def _stepped(self, followed: Followed) -> None:
         with self._lock:
             self._ownership.left(followed.holding.slots)
             self._take(followed.stepped(self._marks))
+            self._after_step(followed.name)
 
     def _followed_of(self, optimizer: Optimizer) -> Iterator[Followed]:
         return (followed for followed in self.followed.values() if followed.optimizer is optimizer)
@@ -251,8 +294,24 @@ class Observer:
             self._ownership.forget(released)
             self._hook_all()
 
+    def parameters(self, optimizer: str) -> dict[str, Tensor]:
+        """What an optimizer holds now, by name."""
+        holding = self.followed[optimizer].holding
+        return dict(zip(holding.names, holding.parameters, strict=True))
+
     def _hook_all(self) -> None:
+        self._share_out_what_is_left_out()
         self._frozen = self._backward_tap.watch(pair for f in self.followed.values() for pair in f.parameters())
+
+    def _share_out_what_is_left_out(self) -> None:
+        """Each module's parameters that nobody holds, to the optimizers that hold others; else to the first."""
+        first = next(iter(self.followed.values()))
+        for followed in self.followed.values():
+            followed.left_out = {}
+        for module, unheld in self._names.left_out_by(self._slots).items():
+            holders = [f for f in self.followed.values() if module in f.holding.modules] or [first]
+            for followed in holders:
+                followed.left_out = {**followed.left_out, module: unheld}
 
     def _take(self, step: Step | None) -> None:
         if step is not None:

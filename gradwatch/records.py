@@ -129,6 +129,7 @@ class StepRecord:
         stale: of these, those that the step consumed just as an earlier step of this optimizer had left them.
         leaked: parameters whose gradient held, besides what was written since, what an earlier step had used.
         frozen: parameters that require no gradient.
+        left_out: by module, its parameters that get a gradient and that no tracked optimizer holds.
         missed_by_clip: parameters that a backward pass has written after the last clip call that was given them.
         clipped_between: parameters whose gradient was clipped and then added to by another backward pass.
     """
@@ -154,6 +155,7 @@ class StepRecord:
     stale: tuple[str, ...] = ()
     leaked: tuple[str, ...] = ()
     frozen: tuple[str, ...] = ()
+    left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     missed_by_clip: tuple[str, ...] = ()
     clipped_between: tuple[str, ...] = ()
 

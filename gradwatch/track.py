@@ -9,21 +9,24 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from gradwatch.arguments import check_call, checked_modules, checked_state, listed, named_optimizers
+from gradwatch.diagnose import Diagnosis
 from gradwatch.errors import TrackerStateError
+from gradwatch.explaining import Explainer
 from gradwatch.judge.judge import Judge
 from gradwatch.judge.rule import Rule
 from gradwatch.measure.slots import ModuleNames
-from gradwatch.observer import Observer
+from gradwatch.observer import Observer, Told
 from gradwatch.records import Alert, Health, RunInfo, Sink, StepRecord
 from gradwatch.rules import default_rules
 from gradwatch.sinks.fanout import Fanout
@@ -43,6 +46,7 @@ def track(
     rules: Iterable[Rule] | None = None,
     sinks: Iterable[Sink] = (),
     on_alert: Callable[[Alert], object] | None = None,
+    guard: Literal["raise", "skip"] | None = None,
     history: int = 1024,
 ) -> Watch:
     """Watch the gradients of any training loop: ``with gradwatch.track(optimizer, model) as watch: ...``.
@@ -54,6 +58,9 @@ def track(
         rules: what to alert on; ``gradwatch.default_rules()`` where None.
         sinks: where records and alerts go, besides the log.
         on_alert: called in the training thread with each alert.
+        guard: what becomes of a step that would consume NaN or Inf. ``"raise"`` stops it with a
+            ``NonFiniteGradientError`` before it is applied, ``"skip"`` leaves it out: parameters and optimizer
+            state stay as they are. A guard waits for the device once a step.
         history: records kept in ``watch.history``.
 
     Raises:
@@ -63,9 +70,8 @@ def track(
     checked = checked_modules(modules, named)
     sinks = listed(sinks, "sinks")
     judges = default_rules() if rules is None else listed(rules, "rules")
-    check_call(every=every, history=history, sinks=sinks, rules=judges, on_alert=on_alert)
-    judge = Judge(judges)
-    return Watch(named, ModuleNames(checked), every, judge, sinks, on_alert, history)
+    check_call(every=every, history=history, sinks=sinks, rules=judges, on_alert=on_alert, guard=guard)
+    return Watch(named, checked, every, Judge(judges), sinks, on_alert, guard, history)
 
 
 class Watch:
@@ -77,15 +83,18 @@ class Watch:
     def __init__(
         self,
         optimizers: Mapping[str, Optimizer],
-        names: ModuleNames,
+        modules: nn.Module | Mapping[str, nn.Module] | None,
         every: int,
         judge: Judge,
         sinks: tuple[Sink, ...],
         on_alert: Callable[[Alert], object] | None,
+        guard: Literal["raise", "skip"] | None,
         history: int,
     ) -> None:
-        self._observer = Observer(optimizers, names, every, self._publish)
+        told = Told(self._publish, self._stepping, self._stepped)
+        self._observer = Observer(optimizers, ModuleNames(modules), every, guard, told)
         self._judge = judge
+        self._explainer = Explainer(modules, judge, self._observer.parameters)
         self._fanout = Fanout(sinks)
         self._on_alert = on_alert
         # A sink that talks to the person at the terminal says an alert itself; twice is noise.
@@ -174,6 +183,24 @@ class Watch:
         self._observer.catch_up()
         return self._judge.active
 
+    @contextmanager
+    def diagnose(self) -> Iterator[Diagnosis]:
+        """Look for causes in the forward and backward passes inside the ``with``; ``causes`` holds what is found.
+
+        Training is not changed. The device is read while it lasts.
+
+        Raises:
+            TrackerStateError: the tracker is closed.
+        """
+        self._check_usable("asked for a diagnosis")
+        names = tuple(self._observer.followed)
+        diagnosis = self._explainer.diagnosis(names)
+        try:
+            with diagnosis:
+                yield diagnosis
+        finally:
+            self._tell([], self._explainer.found(diagnosis, names))
+
     def health(self) -> Health:
         """How gradwatch itself is doing."""
         guard, fanout = self._observer.guard, self._fanout
@@ -213,6 +240,7 @@ class Watch:
         if self._state != "closed":
             self._state = "closed"
             self._observer.stop(normally)
+            self._explainer.close()
             self._fanout.close()
 
     def _run_info(self) -> RunInfo:
@@ -234,9 +262,22 @@ class Watch:
         """Judge a record and hand it on; called in the training thread, or in that of whoever reads."""
         self._last[record.optimizer] = record
         self._history.append(record)
+        self._explainer.take(record)
         alerts = self._judge.judge(record)
+        if any(alert.state == "firing" for alert in alerts):
+            alerts += self._explainer.shortcuts(record)
+        self._tell([record], alerts)
+
+    def _stepping(self, optimizer: str) -> None:
+        self._tell([], self._explainer.stepping(optimizer))
+
+    def _stepped(self, optimizer: str) -> None:
+        self._explainer.stepped(optimizer)
+
+    def _tell(self, records: Sequence[StepRecord], alerts: Sequence[Alert]) -> None:
         self._alerts.extend(alerts)
-        self._fanout.put([record], alerts)
+        if records or alerts:
+            self._fanout.put(records, alerts)
         for alert in alerts:
             self._announced(alert)
 

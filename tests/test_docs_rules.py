@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gradwatch.judge.causes import REMEDIES
+from gradwatch.causes import REMEDIES
 from gradwatch.judge.rule import Rule
 from gradwatch.rules import default_rules
 

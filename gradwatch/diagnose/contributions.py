@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
+from gradwatch.causes import cause
 from gradwatch.diagnose.forward import Call
 from gradwatch.diagnose.frontier import Crossing, not_finite_from, zero_from
 from gradwatch.diagnose.nonfinite import Forward, found_in_forward
 from gradwatch.diagnose.notes import Notes
 from gradwatch.diagnose.numbers import badness
-from gradwatch.diagnose.remedies import cause
 from gradwatch.diagnose.walk import Node
 from gradwatch.records import Cause
 

@@ -14,13 +14,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from gradwatch.causes import cause
 from gradwatch.diagnose import engine
 from gradwatch.diagnose.contributions import Contribution, Contributions
 from gradwatch.diagnose.forward import Calls, readable
 from gradwatch.diagnose.missing import Owners, why_missing
 from gradwatch.diagnose.numbers import largest
 from gradwatch.diagnose.passes import Pass
-from gradwatch.diagnose.remedies import cause
 from gradwatch.diagnose.shortcut import downstream
 from gradwatch.diagnose.walk import Node
 from gradwatch.records import Cause

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
 
+from gradwatch.causes import cause
 from gradwatch.diagnose.forward import Call, Calls
-from gradwatch.diagnose.remedies import cause
 from gradwatch.diagnose.walk import Graph
 from gradwatch.records import Cause
 

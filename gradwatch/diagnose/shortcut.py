@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Set
 
-from gradwatch.diagnose.remedies import cause
+from gradwatch.causes import cause
 from gradwatch.diagnose.walk import Graph, Node, is_leaf
 from gradwatch.records import Cause
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from gradwatch.judge.causes import cause
+from gradwatch.causes import cause
 from gradwatch.records import Cause, ClipCall, GroupNorms, StepRecord
 
 __all__ = ["members", "shortcut", "silence", "where_of"]

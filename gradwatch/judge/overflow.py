@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from gradwatch.causes import cause
 from gradwatch.judge.at_hand import where_of
-from gradwatch.judge.causes import cause
 from gradwatch.judge.rule import Finding
 from gradwatch.records import Severity, StepRecord
 

@@ -6,9 +6,11 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from gradwatch.causes import cause
 from gradwatch.judge.at_hand import members, silence
 from gradwatch.judge.presence import Presences
 from gradwatch.judge.rule import Finding
+from gradwatch.judge.wording import listed
 from gradwatch.records import Cause, GroupNorms, Severity, StepRecord
 
 __all__ = ["Zero"]
@@ -25,12 +27,14 @@ class _Memory:
         level: logarithm of the norm of late; -inf before the first.
         highest: the highest that the level has been.
         known: what was found out of each silent module.
+        left_out: steps running in which a module had parameters that no optimizer holds.
     """
 
     def __init__(self) -> None:
         self.presences = Presences()
         self.level = self.highest = -math.inf
         self.known: dict[str | None, _Known] = {}
+        self.left_out: dict[str, int] = {}
 
     def follow(self, norm: float) -> None:
         if 0.0 < norm < math.inf:
@@ -85,6 +89,9 @@ class Zero:
         memory = self._memories.get(record.optimizer)
         if memory is None:
             memory = self._memories[record.optimizer] = _Memory()
+        return [*self._of_silent(record, memory), *self._of_left_out(record, memory)]
+
+    def _of_silent(self, record: StepRecord, memory: _Memory) -> list[Finding]:
         heard, silent = _sorted_out(record)
         memory.presences.take(heard, silent)
         if not silent:
@@ -94,6 +101,18 @@ class Zero:
         if heard:
             memory.follow(record.norm_before)
         return list(self._findings(record, memory, silent, faded=not heard and self._has_faded(memory)))
+
+    def _of_left_out(self, record: StepRecord, memory: _Memory) -> Iterator[Finding]:
+        """A gradient is computed for these at each step, and nobody consumes it: that may be meant."""
+        memory.left_out = {module: memory.left_out.get(module, 0) + 1 for module in record.left_out}
+        for module, names in record.left_out.items():
+            if memory.left_out[module] >= self.fires_after:
+                message = (
+                    f"{listed(names)} of {module} gets a gradient and no tracked optimizer holds it, so nothing "
+                    "is learned there"
+                )
+                found = cause("not-in-optimizer", module, parameters=len(names), first=names[0])
+                yield Finding(module, 0.0, 0.0, message, "warning", found, at_once=True)
 
     def state_dict(self) -> dict[str, Any]:
         """What is remembered, by optimizer."""
@@ -127,9 +146,9 @@ class Zero:
             if beyond >= 0:
                 known = memory.known.get(module)
                 if known is None or beyond <= self._CLOSELY or beyond % self._STRIDE == 0:
-                    cause = silence(record, module, norms)
+                    found = silence(record, module, norms)
                     known = memory.known[module] = _Known(
-                        cause, cause is None and _unreached(record, module, norms)
+                        found, found is None and _unreached(record, module, norms)
                     )
                 yield self._finding(record, module, norms, known, faded, lasts)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from torch import Tensor
@@ -74,6 +74,7 @@ class Followed:
     Attributes:
         steps: steps so far, skipped ones included.
         stepped_at: the event of its last step.
+        left_out: by module, the parameters of it that no optimizer of the tracker holds.
         reported_at: the event of the last step that was measured.
         steps_before_scaler: the same when a GradScaler last began to let it step.
     """
@@ -96,6 +97,7 @@ class Followed:
         self._clips: list[SeenClip] = []
         self._loss_scale: float | Note | None = None
         self._step: Step | None = None
+        self.left_out: Mapping[str, list[tuple[str, Tensor]]] = {}
         self.holding = Holding(optimizer, slots, names)
 
     @property
@@ -181,8 +183,29 @@ class Followed:
         )
         step.found_inf = self._noted(getattr(self.optimizer, "found_inf", None), self._FOUND_INF, meter)
         step.owned = owned
+        step.left_out = self._left_out_with_gradients()
         step.take(meter)
         self._step = step
+
+    def _left_out_with_gradients(self) -> dict[str, tuple[str, ...]]:
+        found = {}
+        for module, unheld in self.left_out.items():
+            names = tuple(name for name, parameter in unheld if parameter.grad is not None)
+            if names:
+                found[module] = names
+        return found
+
+    def nonfinite(self) -> tuple[str, ...]:
+        """The parameters whose gradient the present step would consume with NaN or Inf; waits for the device."""
+        if self._step is None:
+            return ()
+        self._step.wait()
+        return self._step.nonfinite()
+
+    def leave_out(self) -> None:
+        """The present step is not taken."""
+        if self._step is not None:
+            self._step.skipped = True
 
     def stepped(self, marks: Marks) -> Step | None:
         """The step is done; what was measured of it, where it was."""

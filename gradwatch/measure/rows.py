@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -57,6 +57,7 @@ class Row:
     loss_scale: float | None = None
     owned: Consumed | None = None
     frozen: BoolArray | None = None
+    left_out: Mapping[str, tuple[str, ...]] | None = None
 
 
 def record_of(optimizer: str, step: int, holding: Holding, row: Row) -> StepRecord:
@@ -93,6 +94,7 @@ def record_of(optimizer: str, step: int, holding: Holding, row: Row) -> StepReco
         missing=_named(~row.has_after, holding.names),
         nonfinite=_named(bad, holding.names),
         missing_modules=after.silent_modules(holding),
+        left_out=row.left_out or {},
         **_ownership_of(row, holding),
     )
 

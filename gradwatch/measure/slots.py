@@ -47,6 +47,15 @@ class ModuleNames:
                 self._name((f"{entry}.{name}", p) for name, p in module.named_parameters())
                 self.owned[entry] = list(module.parameters())
 
+    def left_out_by(self, slots: Slots) -> dict[str, list[tuple[str, Tensor]]]:
+        """By module, the name and the tensor of each of its parameters that has no slot."""
+        left_out = {}
+        for module, parameters in self.owned.items():
+            unheld = [(self.parameter_names[id(p)], p) for p in parameters if not slots.of([p])]
+            if unheld:
+                left_out[module] = unheld
+        return left_out
+
     def _name(self, named: Iterable[tuple[str, Tensor]]) -> None:
         # The first name wins where modules share a parameter.
         for name, parameter in named:

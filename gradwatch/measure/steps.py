@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +55,7 @@ class Step:
         still_scaled_by: what the gradients were still multiplied by when they were measured.
         found_inf: above 0 where a fused optimizer has left the update out.
         skipped: the step was not taken at all.
+        left_out: parameters of its modules that get a gradient and that no tracked optimizer holds.
         owned: who wrote the gradients that it consumed, and who had used them.
         taken: where its numbers are, or will be.
     """
@@ -73,6 +74,7 @@ class Step:
     found_inf: float | Note | None = None
     skipped: bool = False
     owned: Consumed | None = None
+    left_out: Mapping[str, tuple[str, ...]] | None = None
     taken: Taken | None = None
 
     def take(self, meter: Meter) -> None:
@@ -88,6 +90,14 @@ class Step:
         """Wait for them: only for somebody who reads."""
         if self.taken is not None:
             self.taken.wait()
+
+    def nonfinite(self) -> tuple[str, ...]:
+        """The parameters whose gradient holds NaN or Inf at the step, once its numbers are ready."""
+        row = self.row()
+        if row.skipped:
+            return ()
+        bad = row.has_after & ~np.isfinite(row.after)
+        return tuple(self.holding.names[place] for place in np.flatnonzero(bad).tolist())  # numpy
 
     def row(self) -> Row:
         """Its norms as plain numbers, once they are ready."""
@@ -113,6 +123,7 @@ class Step:
             skipped=skipped,
             loss_scale=scale if loss_scale is None else loss_scale,
             owned=self.owned,
+            left_out=self.left_out,
             frozen=np.array([not parameter.requires_grad for parameter in self.holding.parameters]),
         )
 

@@ -12,12 +12,15 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, cast
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from gradwatch.taps.guard import untraced
 
-__all__ = ["StepTap"]
+__all__ = ["LEAVE_OUT", "StepTap"]
+
+LEAVE_OUT = object()
 
 # The code that every hooked ``step`` shares. Compiling keeps its name and its file.
 _WRAPPER = Optimizer.profile_hook_step(lambda: None).__code__
@@ -38,7 +41,9 @@ class StepTap:
 
     Args:
         optimizer: any ``torch.optim.Optimizer``.
-        consuming: must not raise.
+        consuming: must not raise. What it returns decides: an exception is raised in the place of the step,
+            ``LEAVE_OUT`` takes the gradients away from the step, so that it changes nothing, and puts them back
+            behind it, anything else lets it go on.
         stepped: must not raise.
     """
 
@@ -52,6 +57,7 @@ class StepTap:
         # ended in an exception, for which torch runs no post hook.
         self._outer: FrameType | None = None
         self._consumed = False
+        self._put_aside: list[tuple[Tensor, Tensor | None]] = []
         self._stand_in: tuple[int, _Hook, _Hook] | None = None
         self._pre = optimizer.register_step_pre_hook(untraced(self._before))
         self._post = optimizer.register_step_post_hook(untraced(self._after))
@@ -67,6 +73,7 @@ class StepTap:
     def close(self) -> None:
         """Remove both hooks; in the middle of a step they fall silent, and go when the next one begins."""
         self._take_back_stand_in()
+        self._put_back()
         self._outer = None
         if _is_stepping(self._optimizer):
             self._hooks[self._pre.id] = self._leave
@@ -99,6 +106,7 @@ class StepTap:
             return None
         self._outer = _step_around(frame)
         self._consumed = False
+        self._put_back()
         self._take_back_stand_in()
         last = self._last_behind()
         if last is None:
@@ -150,11 +158,26 @@ class StepTap:
 
     def _consume(self) -> None:
         self._consumed = True
-        self._consuming()
+        verdict = self._consuming()
+        if isinstance(verdict, Exception):
+            self._outer = None
+            raise verdict
+        if verdict is LEAVE_OUT:
+            # Without a gradient a parameter is passed over, and so is its state.
+            held = [p for group in self._optimizer.param_groups for p in group["params"]]
+            self._put_aside = [(parameter, parameter.grad) for parameter in held]
+            for parameter in held:
+                parameter.grad = None
+
+    def _put_back(self) -> None:
+        put_aside, self._put_aside = self._put_aside, []
+        for parameter, gradient in put_aside:
+            parameter.grad = gradient
 
     def _after(self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._outer is not None and _step_around(sys._getframe(1)) is self._outer:
             self._outer = None
+            self._put_back()
             if not self._consumed:
                 # The closure was never evaluated: the step took the gradients as they were, and still are.
                 self._consume()

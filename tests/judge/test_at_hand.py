@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from gradwatch.causes import REMEDIES, cause
 from gradwatch.judge.at_hand import members, shortcut, silence, where_of
-from gradwatch.judge.causes import REMEDIES, cause
 from gradwatch.records import Cause, ClipCall, GroupNorms
 from tests.made_up import record
 
