@@ -194,7 +194,7 @@ def conformance(loop: Loop) -> Callable[..., None]:
     @pytest.mark.parametrize("way", WAYS)
     @functools.wraps(loop)
     def test(way: str, **arguments: Any) -> None:
-        _check(functools.partial(loop, **arguments), **WAYS[way])
+        _check(loop, arguments, **WAYS[way])
 
     del test.__wrapped__
     way = inspect.Parameter("way", inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -203,40 +203,47 @@ def conformance(loop: Loop) -> Callable[..., None]:
     return test
 
 
-def _check(loop: Loop, **way: Any) -> None:
-    bare = Run(tracked=False)
-    left_bare = _left(bare, loop)
+def _check(loop: Loop, arguments: Mapping[str, Any], **way: Any) -> None:
+    left_bare, truths_bare = _bare(loop, tuple(arguments.items()))
     torch_before = torch_itself()
-    tracked = Run(tracked=True, **way)
-    left_tracked = _left(tracked, loop)
+    run = Run(tracked=True, **way)
+    left = _left(run, loop, arguments)
     faults = [f"torch was not restored: {name}" for name in not_restored(torch_before, torch_itself())]
-    faults += [f"tracking changed training: {path}" for path in differences(left_bare, left_tracked)]
-    for number, tracker in enumerate(tracked.trackers):
-        faults += _of_tracker(tracker, bare.trackers[number], every=way["every"])
+    faults += [f"tracking changed training: {path}" for path in differences(left_bare, left)]
+    for tracker, truths in zip(run.trackers, truths_bare, strict=True):
+        faults += _of_tracker(tracker, truths, every=way["every"])
     if faults:
         pytest.fail("\n".join(["", *faults[:MOST_SHOWN], f"{len(faults)} faults"]), pytrace=False)
 
 
-def _left(run: Run, loop: Loop) -> Frozen:
+@functools.cache
+def _bare(loop: Loop, arguments: tuple[tuple[str, Any], ...]) -> tuple[Frozen, list[list[Truth]]]:
+    """What the bare run leaves, and its truths by tracker: the same for each way of tracking."""
+    run = Run(tracked=False)
+    left = _left(run, loop, dict(arguments))
+    return left, [tracker.truths for tracker in run.trackers]
+
+
+def _left(run: Run, loop: Loop, arguments: Mapping[str, Any]) -> Frozen:
     torch.manual_seed(7)
     np.random.seed(7)
     random.seed(7)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        loop(run)
+        loop(run, **arguments)
     finally:
         torch.set_num_threads(threads)
     return frozen(**run.left)
 
 
-def _of_tracker(tracker: Tracker, bare: Tracker, every: int) -> list[str]:
+def _of_tracker(tracker: Tracker, bare: list[Truth], every: int) -> list[str]:
     assert tracker.watch is not None
     assert tracker.truths, "the loop took no truth"
     faults = list(tracker.unread)
     in_order = _as_they_came if tracker.ordered else _by_optimizer
     truths, records = in_order(tracker.truths), in_order(tracker.watch.history)
-    if repr(truths) != repr(in_order(bare.truths)):  # as text: NaN equals itself
+    if repr(truths) != repr(in_order(bare)):  # as text: NaN equals itself
         faults.append("the gradients on the way were not those of the bare run")
     errors = tracker.watch.health().internal_errors
     if errors:
