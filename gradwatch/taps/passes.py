@@ -64,12 +64,13 @@ def stop_listening(listener: PassListener) -> None:
 
 def current_pass() -> int:
     """The number of the pass that runs here; ``NO_PASS`` where none does."""
-    task = _graph_task()
-    if task == NO_PASS:
-        return NO_PASS
+    # Asked first: what torch 2.6 runs for compiled autograd is of no graph task.
     own: int = getattr(_here, "backward_pass", NO_PASS)
     if own != NO_PASS:
         return own
+    task = _graph_task()
+    if task == NO_PASS:
+        return NO_PASS
     # On a device's own thread: the pass is known where only one runs.
     running = tuple(_running)
     return running[0] if len(running) == 1 else task
