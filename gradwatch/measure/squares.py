@@ -28,13 +28,13 @@ _LONGEST_ROW = 8192
 
 
 class Scratch:
-    """Reused float64 memory of 4 MiB in which host gradients are squared.
+    """Reused float64 memory of 2 MiB in which host gradients are squared.
 
     It fits in the cache of a core or beside it, so that widening a tensor chunk by chunk costs one read of
     the gradient and no write to main memory. Two threads must not use one at the same time.
     """
 
-    SIZE = 1 << 19
+    SIZE = 1 << 18
 
     def __init__(self) -> None:
         self.wide = torch.empty(self.SIZE, dtype=torch.float64, device="cpu")
@@ -109,10 +109,10 @@ class Alone:
         self._whole = self._stretches[0].wide.view(like.shape) if len(self._stretches) == 1 else None
 
     def write_squares(self, gradients: Sequence[Tensor], squares: FloatArray) -> None:
-        """Widen it and reduce it: at once where it fits into the scratch."""
+        """Widen it and reduce it: at once where it fits into the scratch as it lies in memory."""
         gradient = gradients[self._place]
         _check(form_of(gradient) == self._form)
-        if self._whole is not None:
+        if self._whole is not None and gradient.is_contiguous():
             self._whole.copy_(gradient)
             squares[self._place] = self._stretches[0].square()
         else:
