@@ -8,6 +8,7 @@ nothing else.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import logging
 import os
@@ -166,12 +167,12 @@ class Peers:
 
     def close(self) -> None:
         """Let go of the connections; never waits for another rank."""
-        waited_for = [reduction for reduction in self._under_way if not reduction.ready()]
-        held = [self._group, *(work for reduction in self._under_way for work in reduction.let_go())]
+        held = [self._group, *(reduction.let_go() for reduction in self._under_way if not reduction.ready())]
         self._group, self._under_way = None, []
-        if waited_for:
-            # Gloo ends a group only when nothing is under way any more; whoever does that may wait for long.
-            threading.Thread(target=held.clear, name="gradwatch-ranks", daemon=True).start()
+        if len(held) > 1:
+            # Gloo ends a group only when nothing is under way any more: whoever drops the last reference may wait
+            # for long, and so may the interpreter at its end. This one is never dropped.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))
 
 
 class Reduction:

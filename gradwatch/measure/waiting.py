@@ -83,48 +83,43 @@ class Waiting:
     def finish(self, normally: bool) -> Iterator[StepRecord]:
         """What is left at the end; the last sum over ranks is formed where all of them end normally."""
         yield from self.awaited()
-        if self._peers is None:
+        if self._peers is None or self._lost:
             return
-        if self._peers.leave(normally and not self._lost):
+        if self._peers.leave(normally):
             self._add_up()
             for under_way in self._sums:
                 under_way.reduction.wait(self._peers.PATIENCE)
-            yield from self._added_up()
+        yield from self._added_up()
         self._give_up()
         if self.dropped:
-            log.warning(
-                "gradwatch has no record of %d steps: not every rank has given its share of their norms.",
-                self.dropped,
-            )
+            log.warning("gradwatch has no record of %d steps: not all ranks gave their shares.", self.dropped)
 
     def _landed(self, step: Step) -> Iterator[StepRecord]:
-        row = step.row()
         if self._peers is None:
-            yield record_of(step.optimizer, step.number, step.holding, row)
-            return
-        self._block.append((step, row))
-        if len(self._block) == self.BLOCK:
-            self._add_up()
+            yield record_of(step.optimizer, step.number, step.holding, step.row())
+        elif self._lost:
+            self.dropped += 1
+        else:
+            self._block.append((step, step.row()))
+            if len(self._block) == self.BLOCK:
+                self._add_up()
 
     def _add_up(self) -> None:
         assert self._peers is not None
-        rows, self._block = self._block, []
-        if self._lost or len(self._sums) == self.MOST_UNDER_WAY:
-            self.dropped += len(rows)
-            self._give_up()
-        elif rows:
+        if len(self._sums) == self.MOST_UNDER_WAY:
+            self._lose()
+        elif self._block:
+            rows, self._block = self._block, []
             shares = np.concatenate([as_shares(step, row) for step, row in rows])
             self._sums.append(_Sum(self._peers.reduce(shares), rows))
 
     def _added_up(self) -> Iterator[StepRecord]:
         while self._sums and self._sums[0].reduction.ready():
-            reduction, rows = self._sums.popleft()
-            total = reduction.total()
+            total = self._sums[0].reduction.total()
             if total is None:
-                self.dropped += len(rows)
-                self._give_up()
+                self._lose()
             else:
-                yield from self._records(rows, total)
+                yield from self._records(self._sums.popleft().rows, total)
 
     def _records(self, rows: Sequence[tuple[Step, Row]], total: FloatArray) -> Iterator[StepRecord]:
         assert self._peers is not None
@@ -138,10 +133,19 @@ class Waiting:
             else:
                 self.dropped += 1
 
-    def _give_up(self) -> None:
-        """Another rank is gone: no sum will be whole again, and the ranks that wait for this one have to know."""
-        assert self._peers is not None
+    def _lose(self) -> None:
+        """Another rank is gone: no sum will be whole again."""
         self._lost = True
+        self._give_up()
+        log.warning(
+            "gradwatch has no records of steps from now on, and none of the last %d: another rank has ended or has "
+            "stopped tracking, and norms cannot be added up.",
+            self.dropped,
+        )
+
+    def _give_up(self) -> None:
+        """Drop what waits for other ranks, and the connections, so that those that wait for this one notice."""
+        assert self._peers is not None
         self.dropped += len(self._block) + sum(len(under_way.rows) for under_way in self._sums)
         self._block = []
         self._sums.clear()

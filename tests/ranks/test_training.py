@@ -32,6 +32,16 @@ TWO_RANKS: dict[str, dict[str, Any]] = {
     "sequence_parallel": {"per_rank": False},
     "sequence_parallel_own_clipping": {"own": True, "per_rank": False},
 }
+FOUR_RANKS: dict[str, dict[str, Any]] = {
+    "ddp": {"world": 4},
+    "fsdp2": {"world": 4},
+    "fsdp1_orig_params": {"world": 4},
+    "replicated_and_sharded": {"world": 4},
+    "hybrid_fsdp1": {"world": 4, "own": True},
+    "tensor_and_data_parallel": {"world": 2, "own": True},
+    "sequence_and_data_parallel": {"world": 2},
+    "pipeline_stages": {"world": 2},
+}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +53,19 @@ def on_two_ranks() -> dict[str, list[Any]]:
 @pytest.mark.parametrize("name", TWO_RANKS)
 def test_norms_on_two_ranks(on_two_ranks: dict[str, list[Any]], name: str) -> None:
     for norms in on_two_ranks[name]:
-        assert_same_norms(norms, truth(2, **TWO_RANKS[name]))
+        assert_same_norms(norms, truth(world=2, **TWO_RANKS[name]))
+
+
+@pytest.fixture(scope="module")
+def on_four_ranks() -> dict[str, list[Any]]:
+    functions = run_ranks(4, [f"{MODULE}:{name}" for name in FOUR_RANKS])
+    return {function.partition(":")[2]: results for function, results in functions.items()}
+
+
+@pytest.mark.parametrize("name", FOUR_RANKS)
+def test_norms_on_four_ranks(on_four_ranks: dict[str, list[Any]], name: str) -> None:
+    for norms in on_four_ranks[name]:
+        assert_same_norms(norms, truth(**FOUR_RANKS[name]))
 
 
 def assert_same_norms(norms: Any, true: list[tuple[Norms, Norms]]) -> None:

@@ -60,7 +60,7 @@ def ddp_find_unused(rank: int, world: int) -> Any:
 def zero_optimizer(rank: int, world: int) -> Any:
     model = net()
     wrapped = DistributedDataParallel(model)
-    optimizer = ZeroRedundancyOptimizer(wrapped.parameters(), torch.optim.SGD, lr=0.5, momentum=0.9)
+    optimizer = ZeroRedundancyOptimizer(wrapped.parameters(), torch.optim.SGD, lr=0.1, momentum=0.5)
     return tracked(wrapped, model, rank, optimizer)
 
 
@@ -94,7 +94,9 @@ def fsdp2_accumulating(rank: int, world: int) -> Any:
     return tracked(model, model, rank, clipping=halve, passes=3, unsynchronized=Unsynchronized)
 
 
-def flattened(use_orig_params: bool, strategy: ShardingStrategy = ShardingStrategy.FULL_SHARD) -> Any:
+def flattened(
+    use_orig_params: bool, strategy: ShardingStrategy = ShardingStrategy.FULL_SHARD, mesh: Any = None
+) -> Any:
     model = net()
     with warnings.catch_warnings():
         # Of its being deprecated, and slow on a CPU.
@@ -105,6 +107,7 @@ def flattened(use_orig_params: bool, strategy: ShardingStrategy = ShardingStrate
             auto_wrap_policy=lambda module, recurse, nonwrapped_numel: recurse or not isinstance(module, Net),
             device_id=torch.device("cpu"),
             sharding_strategy=strategy,
+            device_mesh=mesh,
         )
 
 
@@ -163,3 +166,42 @@ def sequence_parallel(rank: int, world: int) -> Any:
 def sequence_parallel_own_clipping(rank: int, world: int) -> Any:
     model = in_sequence(net(), init_device_mesh("cpu", (world,)))
     return tracked(model, model, 0, clipping=halve)
+
+
+def replicated_and_sharded(rank: int, world: int) -> Any:
+    """Sums are formed over the two ranks of one copy, not over all four."""
+    model = sharded(init_device_mesh("cpu", (2, 2), mesh_dim_names=("copies", "parts")))
+    return tracked(model, model, rank)
+
+
+def hybrid_fsdp1(rank: int, world: int) -> Any:
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("copies", "parts"))
+    model = flattened(use_orig_params=True, strategy=ShardingStrategy.HYBRID_SHARD, mesh=mesh)
+    return tracked(model, model.module, rank, clipping=halve)
+
+
+def tensor_and_data_parallel(rank: int, world: int) -> Any:
+    """Some parameters lie on both dimensions of the mesh, some on one of them."""
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("data", "tensor"))
+    model = net()
+    parallelize_module(model, mesh["tensor"], {"wide": ColwiseParallel(), "narrow": RowwiseParallel()})
+    for part in PARTS[1:]:
+        fully_shard(getattr(model, part), mesh=mesh["data"])
+    fully_shard(model, mesh=mesh["data"])
+    return tracked(model, model, rank // 2, clipping=halve)
+
+
+def sequence_and_data_parallel(rank: int, world: int) -> Any:
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("data", "tensor"))
+    model = in_sequence(net(), mesh["tensor"])
+    for part in PARTS[1:]:
+        fully_shard(getattr(model, part), mesh=mesh["data"])
+    fully_shard(model, mesh=mesh["data"])
+    return tracked(model, model, rank // 2)
+
+
+def pipeline_stages(rank: int, world: int) -> Any:
+    """Two models that know nothing of each other, each on two ranks."""
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("stage", "data"))
+    model = sharded(mesh["data"])
+    return tracked(model, model, rank % 2)
