@@ -138,8 +138,8 @@ class Waiting:
         self._lost = True
         self._give_up()
         log.warning(
-            "gradwatch has no records of steps from now on, and none of the last %d: another rank has ended or has "
-            "stopped tracking, and norms cannot be added up.",
+            "gradwatch has no records of steps from now on, and none of the last %d: another rank has ended or "
+            "has stopped tracking, and norms cannot be added up.",
             self.dropped,
         )
 

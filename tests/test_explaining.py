@@ -1,0 +1,181 @@
+"""An alert finds its cause by itself, one look later, and training does not notice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gradwatch
+from gradwatch.errors import TrackerStateError
+from gradwatch.explaining import Explainer
+from gradwatch.records import Alert
+
+
+class Policy(nn.Module):
+    """Features, and a head behind a tanh that ``scale`` drives into its flat part."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.body, self.head = nn.Linear(4, 8), nn.Linear(8, 2)
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.head(torch.tanh(self.body(x))) * self.scale)
+
+
+def trained(
+    scale: float, steps: int = 8, look: Callable[[int], None] = lambda _: None
+) -> tuple[Policy, list[Alert]]:
+    model = Policy(scale)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with gradwatch.track(optimizer, model) as watch:
+        for step in range(steps):
+            optimizer.zero_grad()
+            model(torch.randn(6, 4)).square().mean().backward()
+            optimizer.step()
+            look(step)
+    assert watch.health().internal_errors == 0
+    return model, watch.alerts
+
+
+def test_a_zero_is_explained_in_the_step_after_it_fired() -> None:
+    model, alerts = trained(1e6)
+    with torch.no_grad():
+        assert (model.head(torch.tanh(model.body(torch.randn(99, 4)))).abs() * model.scale).min() > 9
+    fired = [(a.module, a.step) for a in alerts if a.state == "firing"]
+    assert fired == [("body", 3), ("head", 3)]
+    explained = [a for a in alerts if a.state == "explained"]
+    assert [(a.rule, a.module, a.cause.kind) for a in explained if a.cause] == [
+        ("zero", "body", "saturated-tanh"),
+        ("zero", "head", "saturated-tanh"),
+    ]
+    assert all(a.cause is not None and a.cause.evidence["share_beyond_9"] == 1.0 for a in explained)
+
+
+def test_a_healthy_network_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Explainer, "diagnosis", lambda *_: pytest.fail("armed without an alert"))
+    assert trained(1.0)[1] == []
+
+
+def test_training_is_equal_bit_for_bit_with_the_diagnosis() -> None:
+    tracked, alerts = trained(1e6)
+    assert any(a.state == "explained" for a in alerts)
+    torch_state = torch.get_rng_state()
+    bare = Policy(1e6)
+    optimizer = torch.optim.SGD(bare.parameters(), lr=0.01)
+    for _ in range(8):
+        optimizer.zero_grad()
+        bare(torch.randn(6, 4)).square().mean().backward()
+        optimizer.step()
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    for one, other in zip(tracked.parameters(), bare.parameters(), strict=True):
+        assert torch.equal(one, other)
+        assert one.grad is not None
+        assert other.grad is not None
+        assert torch.equal(one.grad, other.grad)
+
+
+def test_nothing_stays_armed_or_hooked(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = torch.autograd._engine_run_backward
+    model, _ = trained(1e6, steps=3)  # ends while a diagnosis is armed
+    assert torch.autograd._engine_run_backward is engine
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_what_cannot_be_explained_is_looked_for_three_times_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    armed: list[int] = []
+    look = Explainer.diagnosis
+    monkeypatch.setattr(Explainer, "diagnosis", lambda self, names: armed.append(1) or look(self, names))
+    monkeypatch.setattr(Explainer, "_cause_for", lambda *_: None)
+    trained(1e6, steps=20)
+    assert len(armed) == Explainer.MOST_LOOKS
+
+
+def test_the_first_operation_that_made_a_nan_is_named() -> None:
+    model = Policy(1.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    # Kept out of the parameters, where it would make the next loss NaN and be the cause.
+    with gradwatch.track(optimizer, model, guard="skip") as watch:
+        for _ in range(4):
+            optimizer.zero_grad()
+            (model(torch.zeros(6, 4)) * 0.0).sqrt().sum().backward()
+            optimizer.step()
+    explained = [a for a in watch.alerts if a.state == "explained"]
+    assert [(a.rule, a.cause.kind) for a in explained if a.cause] == [("nonfinite", "nonfinite-op")]
+    assert "Sqrt" in str(explained[0].cause)
+
+
+class ActorCritic(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.cnn, self.mlp = nn.Linear(4, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.cnn(x)
+        return features, torch.tanh(self.mlp(features) * 1e6)
+
+
+def test_the_seeds_question_is_answered() -> None:
+    """The policy's MLP sits behind a saturated tanh, and the CNN's features reach the value around it."""
+    model, value = ActorCritic(), nn.Linear(10, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    with gradwatch.track({"actor": optimizer}, {"actor_cnn": model.cnn, "actor_mlp": model.mlp}) as watch:
+        for step in range(60):
+            optimizer.zero_grad()
+            features, action = model(torch.randn(16, 4))
+            (-value(torch.cat([features, action], 1)).mean() * 2.0 ** (step / 2)).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+    causes = {(a.rule, a.module): a.cause for a in watch.alerts if a.cause is not None}
+    zero = causes["zero", "actor_mlp"]
+    assert zero is not None
+    assert zero.kind == "saturated-tanh"
+    shortcuts = [cause for (rule, _), cause in causes.items() if rule in ("growth", "explosion")]
+    assert shortcuts
+    assert all((cause.kind, cause.where) == ("shortcut", "actor_cnn") for cause in shortcuts if cause)
+
+
+def test_diagnose_around_one_backward() -> None:
+    model = Policy(1e6)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with gradwatch.track(optimizer, model) as watch:
+        loss = model(torch.randn(6, 4)).square().mean()
+        with watch.diagnose() as diagnosis:
+            loss.backward()
+        assert diagnosis.causes["head"].kind == "saturated-tanh"
+    with pytest.raises(TrackerStateError, match="closed"), watch.diagnose():
+        pass
+
+
+def test_what_is_left_out_of_the_optimizer_is_told() -> None:
+    model = nn.ModuleDict({"body": nn.Linear(4, 8), "head": nn.Linear(8, 1)})
+    optimizer = torch.optim.SGD(model["body"].parameters(), lr=0.01)
+    with gradwatch.track(optimizer, model) as watch:
+        for _ in range(5):
+            optimizer.zero_grad()
+            model["head"](model["body"](torch.randn(6, 4))).square().mean().backward()
+            optimizer.step()
+    (alert,) = watch.alerts
+    assert (alert.rule, alert.module, alert.step) == ("zero", "head", 3)
+    assert alert.cause is not None
+    assert (alert.cause.kind, alert.cause.evidence["parameters"]) == ("not-in-optimizer", 2)
+    assert watch["optimizer"].left_out == {"head": ("head.weight", "head.bias")}
+
+
+def test_a_frozen_part_left_out_is_none_of_that() -> None:
+    model = nn.ModuleDict({"body": nn.Linear(4, 8), "head": nn.Linear(8, 1)})
+    model["body"].requires_grad_(False)
+    optimizer = torch.optim.SGD(model["head"].parameters(), lr=0.01)
+    with gradwatch.track(optimizer, model) as watch:
+        for _ in range(5):
+            optimizer.zero_grad()
+            model["head"](model["body"](torch.randn(6, 4))).square().mean().backward()
+            optimizer.step()
+    assert watch.alerts == []
+    assert math.isfinite(watch["optimizer"].norm_after)
