@@ -21,6 +21,32 @@ from tests.ranks.meeting import Log
 from tests.ranks.training import batch, halve, loss_of, net, norms_in, optimizer_of, tracked, train
 from tests.ranks.wrapped import flattened, in_sequence, sharded
 
+ON_TWO = (
+    "one_raises",
+    "one_leaves_early",
+    "steps_in_other_order",
+    "missing_and_nonfinite",
+    "only_rank_0_of_replicas",
+    "only_rank_0_of_parts",
+    "only_rank_0_reads",
+    "each_third",
+    "two_optimizers",
+    "bare_and_tracked",
+    "without_hooks",
+    "scaled",
+    "torchs_own_norm",
+    "flat_clip_method",
+)
+ON_FOUR: tuple[str, ...] = ()
+ON_RECENT_TORCH = (
+    "only_rank_0_reads",
+    "each_third",
+    "two_optimizers",
+    "bare_and_tracked",
+    "without_hooks",
+    "torchs_own_norm",
+)
+
 
 class Patience:
     """A shorter one, for ranks that wait in vain."""

@@ -12,6 +12,19 @@ import torch.distributed as dist
 
 from gradwatch.measure.ranks import Peers, agree
 
+ON_TWO = ON_FOUR = (
+    "all_agree",
+    "sums",
+    "nothing_waits",
+    "some_of_the_ranks",
+    "one_alone",
+    "other_terms",
+    "one_closes",
+    "one_never_adds",
+    "connections",
+)
+ON_RECENT_TORCH: tuple[str, ...] = ()
+
 
 class Log(logging.Handler):
     """What gradwatch has logged while it is in use."""

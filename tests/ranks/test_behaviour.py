@@ -7,29 +7,17 @@ from typing import Any
 
 import pytest
 
-from tests.ranks.launch import run_ranks
+from tests.ranks.launch import needs_recent
 from tests.ranks.test_training import assert_same_norms
 from tests.ranks.training import STEPS, truth
 
-MODULE = "tests.ranks.behaviour"
-NAMES = [
-    "one_raises", "one_leaves_early", "steps_in_other_order", "missing_and_nonfinite", "only_rank_0_of_replicas",
-    "only_rank_0_of_parts", "only_rank_0_reads", "each_third", "two_optimizers", "bare_and_tracked",
-    "without_hooks", "scaled", "torchs_own_norm", "flat_clip_method",
-]  # fmt: skip
 BLOCK = 16
 
 
-@pytest.fixture(scope="module")
-def on_ranks() -> dict[str, list[Any]]:
-    functions = run_ranks(2, [f"{MODULE}:{name}" for name in NAMES])
-    return {function.partition(":")[2]: results for function, results in functions.items()}
-
-
 @pytest.fixture
-def results(on_ranks: dict[str, list[Any]], request: pytest.FixtureRequest) -> list[Any]:
+def results(on_two_ranks: dict[str, list[Any]], request: pytest.FixtureRequest) -> list[Any]:
     """What each rank returned from the function that the test is named after."""
-    returned = on_ranks[request.node.name.removeprefix("test_")]
+    returned = on_two_ranks[request.node.name.removeprefix("test_")]
     assert not isinstance(returned[0], str), returned[0]
     return returned
 
@@ -78,6 +66,7 @@ def test_only_rank_0_of_parts(results: list[Any]) -> None:
     assert len(results[0]["told"]) == 2
 
 
+@needs_recent
 def test_only_rank_0_reads(results: list[Any]) -> None:
     assert results[0]["records"] == results[1]["records"]
     assert [step for step, _ in results[0]["records"]] == list(range(1, STEPS + 1))
@@ -85,6 +74,7 @@ def test_only_rank_0_reads(results: list[Any]) -> None:
     assert set(results[0]["newest"]) <= {0, BLOCK}
 
 
+@needs_recent
 def test_each_third(results: list[Any]) -> None:
     true = truth(2)
     for result in results:
@@ -94,6 +84,7 @@ def test_each_third(results: list[Any]) -> None:
                 assert found["all"] == pytest.approx(wanted["all"], rel=1e-6)
 
 
+@needs_recent
 def test_two_optimizers(results: list[Any]) -> None:
     steps = 26 + 13
     for result in results:
@@ -103,10 +94,12 @@ def test_two_optimizers(results: list[Any]) -> None:
         assert len(result["steps"]) == steps
 
 
+@needs_recent
 def test_bare_and_tracked(results: list[Any]) -> None:
     assert all(all(result.values()) for result in results), results
 
 
+@needs_recent
 def test_without_hooks(results: list[Any]) -> None:
     for norms in results:
         assert_same_norms(norms, truth(2, own=True))
@@ -123,6 +116,7 @@ def test_scaled(results: list[Any]) -> None:
         assert result["errors"] == 0
 
 
+@needs_recent
 def test_torchs_own_norm(results: list[Any]) -> None:
     for result in results:
         assert result["said"] == pytest.approx(result["returned"], rel=1e-6)

@@ -7,24 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.ranks.launch import RanksFailedError, run_ranks
-
-MODULE = "tests.ranks.meeting"
-NAMES = [
-    "all_agree", "sums", "nothing_waits", "some_of_the_ranks", "one_alone", "other_terms", "one_closes",
-    "one_never_adds", "connections",
-]  # fmt: skip
+from tests.ranks.launch import RECENT, RanksFailedError, run_ranks
 
 
-@pytest.fixture(scope="module", params=[2, 4])
+@pytest.fixture(params=[2, 4])
 def world(request: pytest.FixtureRequest) -> int:
     return request.param
 
 
-@pytest.fixture(scope="module")
-def returned(world: int) -> dict[str, list[Any]]:
-    functions = run_ranks(world, [f"{MODULE}:{name}" for name in NAMES])
-    return {function.partition(":")[2]: results for function, results in functions.items()}
+@pytest.fixture
+def returned(world: int, request: pytest.FixtureRequest) -> dict[str, list[Any]]:
+    return request.getfixturevalue({2: "on_two_ranks", 4: "on_four_ranks"}[world])
 
 
 def test_all_are_told_the_same(returned: dict[str, list[Any]]) -> None:
@@ -76,7 +69,8 @@ def test_a_rank_that_gives_up_waits_for_nobody(returned: dict[str, list[Any]]) -
 
 
 def test_a_rank_has_two_connections_however_many_there_are(returned: dict[str, list[Any]], world: int) -> None:
-    neighbours = min(world - 1, 2)
+    # Torch 2.6 connects each rank to every other one.
+    neighbours = min(world - 1, 2) if RECENT else world - 1
     # One more where it listens.
     assert all(opened <= neighbours + 1 for opened in returned["connections"])
 

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy, fully_shard
-from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.distributed.tensor import Replicate, Shard
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
@@ -20,6 +19,49 @@ from torch.distributed.tensor.parallel import (
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.ranks.training import MAX_NORM, PARTS, Net, halve, net, tracked
+
+# What the one process does that has all the data, by the name of what the ranks do.
+ON_TWO: dict[str, dict[str, Any]] = {
+    "ddp": {},
+    "ddp_own_clipping": {"own": True},
+    "ddp_no_sync": {"own": True, "passes": 3},
+    "ddp_bucket_view": {"own": True},
+    "ddp_static_graph": {"own": True},
+    "ddp_find_unused": {"own": True},
+    "zero_optimizer": {},
+    "fsdp2": {},
+    "fsdp2_own_clipping": {"own": True},
+    "fsdp2_accumulating": {"own": True, "passes": 3},
+    "fsdp1": {},
+    "fsdp1_orig_params": {},
+    "fsdp1_own_clipping": {"own": True},
+    "fsdp1_orig_params_own_clipping": {"own": True, "passes": 3},
+    "fsdp1_no_shard": {},
+    "tensor_parallel": {"own": True, "per_rank": False},
+    "sequence_parallel": {"per_rank": False},
+    "sequence_parallel_own_clipping": {"own": True, "per_rank": False},
+}
+ON_FOUR: dict[str, dict[str, Any]] = {
+    "ddp": {"world": 4},
+    "fsdp2": {"world": 4},
+    "fsdp1_orig_params": {"world": 4},
+    "replicated_and_sharded": {"world": 4},
+    "hybrid_fsdp1": {"world": 4, "own": True},
+    "tensor_and_data_parallel": {"world": 2, "own": True},
+    "sequence_and_data_parallel": {"world": 2},
+    "pipeline_stages": {"world": 2},
+}
+ON_RECENT_TORCH = (
+    "fsdp2",
+    "fsdp2_own_clipping",
+    "fsdp2_accumulating",
+    "sequence_parallel",
+    "sequence_parallel_own_clipping",
+    "replicated_and_sharded",
+    "tensor_and_data_parallel",
+    "sequence_and_data_parallel",
+    "pipeline_stages",
+)
 
 
 def ddp(rank: int, world: int, **options: Any) -> Any:
@@ -58,6 +100,8 @@ def ddp_find_unused(rank: int, world: int) -> Any:
 
 
 def zero_optimizer(rank: int, world: int) -> Any:
+    from torch.distributed.optim import ZeroRedundancyOptimizer  # here, since its module warns of torch's own
+
     model = net()
     wrapped = DistributedDataParallel(model)
     optimizer = ZeroRedundancyOptimizer(wrapped.parameters(), torch.optim.SGD, lr=0.1, momentum=0.5)
