@@ -1,0 +1,16 @@
+"""All families of faults and of healthy loops, in the order of the table."""
+
+from __future__ import annotations
+
+import importlib
+
+from tests.zoo.registry import FAULTS, HEALTHY
+
+__all__ = ["FAULTS", "HEALTHY"]
+
+_FAMILIES = [
+    "faults_missing",
+]
+
+for _family in _FAMILIES:
+    importlib.import_module(f"tests.zoo.{_family}")
