@@ -10,6 +10,9 @@ __all__ = ["FAULTS", "HEALTHY"]
 
 _FAMILIES = [
     "faults_missing",
+    "faults_erased",
+    "faults_ownership",
+    "faults_clipping",
 ]
 
 for _family in _FAMILIES:
