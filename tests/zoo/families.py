@@ -13,6 +13,9 @@ _FAMILIES = [
     "faults_erased",
     "faults_ownership",
     "faults_clipping",
+    "faults_rectifiers",
+    "faults_saturated",
+    "faults_agents",
 ]
 
 for _family in _FAMILIES:

@@ -65,13 +65,15 @@ def judged_fault(fault: Fault) -> Outcome:
     """Carry the loop out bare and tracked, and compare."""
     run, broken = _both(fault.loop)
     outcome = Outcome(fault.name, broken=broken)
-    if not run.seen:
-        outcome.broken.append("the fault is not there: the loop never saw it by its own means")
+    absent = [rule for rule in {verdict.rule for verdict in fault.verdicts} if not run.seen_by(rule)]
+    if absent:
+        outcome.broken.append(
+            f"the fault is not there: the loop saw nothing of {', '.join(absent)} by its own means"
+        )
         return outcome
     alerts = _alerts(run)
-    visible = min(run.seen)
-    outcome.found = [_found(verdict, alerts, visible, run) for verdict in fault.verdicts]
-    outcome.alarms = list(_beside(fault, alerts, visible))
+    outcome.found = [_found(verdict, alerts, run) for verdict in fault.verdicts]
+    outcome.alarms = list(_beside(fault, alerts, run))
     return outcome
 
 
@@ -102,10 +104,10 @@ def _alerts(run: Run) -> list[Alert]:
     return list(run.watch.alerts)
 
 
-def _found(verdict: Verdict, alerts: list[Alert], visible: int, run: Run) -> Found:
-    found = Found(verdict)
+def _found(verdict: Verdict, alerts: list[Alert], run: Run) -> Found:
+    found, visible = Found(verdict), min(run.seen_by(verdict.rule))
     mine = [alert for alert in alerts if _about(alert) == _wanted(verdict)]
-    fired = [alert for alert in mine if alert.state == "firing" and alert.step >= min(run.seen)]
+    fired = [alert for alert in mine if alert.state == "firing" and alert.step >= visible]
     if not fired:
         found.symptom.append(f"no {verdict.rule} alert on {_name(verdict.optimizer, verdict.module)}")
         return found
@@ -134,15 +136,16 @@ def _judge_cause(found: Found, told: list[Alert], run: Run) -> None:
         return
     if verdict.where and found.cause.where not in verdict.where:
         found.wrong.append(f"the cause is at {found.cause.where!r}, should be at {' or '.join(verdict.where)}")
-    if alert.step - min(run.seen) > MOST_DELAY + 1:
-        found.wrong.append(f"the cause came {alert.step - min(run.seen)} steps after the fault was visible")
+    delay = alert.step - min(run.seen_by(verdict.rule))
+    if delay > MOST_DELAY + 1:
+        found.wrong.append(f"the cause came {delay} steps after the fault was visible")
     if not found.cause.remedy.strip():
         found.wrong.append("the cause has no remedy")
     found.wrong += _contradictions(found.cause, verdict, alert.step, run)
 
 
 def _contradictions(cause: Cause, verdict: Verdict, step: int, run: Run) -> Iterator[str]:
-    measured = [numbers for at, numbers in run.seen.items() if at <= step + 1]
+    measured = [numbers for at, numbers in run.seen_by(verdict.rule).items() if at <= step + 1]
     for name in verdict.evidence:
         told = cause.evidence.get(name)
         true = [numbers[name] for numbers in measured]
@@ -154,13 +157,14 @@ def _agree(one: float, other: float) -> bool:
     return one == other or (math.isnan(one) and math.isnan(other)) or math.isclose(one, other, rel_tol=1e-5)
 
 
-def _beside(fault: Fault, alerts: list[Alert], visible: int) -> Iterator[str]:
+def _beside(fault: Fault, alerts: list[Alert], run: Run) -> Iterator[str]:
     """Alerts that no verdict asks for, and those that came before there was anything to see."""
     wanted = {_wanted(verdict) for verdict in fault.verdicts}
     for alert in alerts:
         if alert.state != "firing":
             continue
-        if alert.step < visible:
+        visible = min(run.seen_by(alert.rule) or {1: {}})
+        if alert.step < visible and alert.rule not in fault.also:
             yield f"before the fault was visible at step {visible}: {_told(alert)}"
         elif _about(alert) not in wanted and alert.rule not in fault.also:
             yield _told(alert)

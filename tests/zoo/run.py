@@ -26,8 +26,8 @@ class Run:
     Attributes:
         watch: of the tracked run; None in a bare one.
         step: number of the iteration that runs, from 1.
-        seen: iteration -> numbers that the loop measured there, for those in which it saw its fault.
-        looked: iterations in which it looked for it.
+        seen: rule -> step -> numbers that the loop measured there, for the steps in which it saw its fault; under
+            the rule None what holds for all rules that it does not name.
         traits: what makes a healthy loop hard to tell, and whether it has been so.
         diagnosed: what ``watch.diagnose()`` found, where the loop used it.
     """
@@ -35,8 +35,7 @@ class Run:
     def __init__(self, tracked: bool) -> None:
         self.watch: gradwatch.Watch | None = None
         self.step = 0
-        self.seen: dict[int, dict[str, float]] = {}
-        self.looked: set[int] = set()
+        self.seen: dict[str | None, dict[int, dict[str, float]]] = {}
         self.traits: dict[str, bool] = {}
         self.diagnosed: Any = None
         self.kept: dict[str, Any] = {}
@@ -60,18 +59,24 @@ class Run:
         for self.step in range(1, count + 1):
             yield self.step
 
-    def fault(self, present: bool, /, *, step: int | None = None, **numbers: float) -> None:
+    def fault(
+        self, present: bool, /, *, rule: str | None = None, step: int | None = None, **numbers: float
+    ) -> None:
         """Whether the fault is there in this iteration, found out without gradwatch; told before the step.
 
         Args:
             present: whether it is.
+            rule: what is visible, where the rules see their part of the fault at different times.
             step: number of the optimizer's step, where that is not the iteration's.
             numbers: measured here, by the names that they must have in the evidence.
         """
-        now = self.step if step is None else step
-        self.looked.add(now)
+        seen = self.seen.setdefault(rule, {})
         if present:
-            self.seen[now] = numbers
+            seen[self.step if step is None else step] = numbers
+
+    def seen_by(self, rule: str) -> dict[int, dict[str, float]]:
+        """The steps in which the fault was there for a rule to see, with what was measured in them."""
+        return self.seen.get(rule, self.seen.get(None, {}))
 
     def trait(self, name: str, present: bool) -> None:
         """What makes a healthy loop look ill; it must have been so at least once."""
