@@ -16,6 +16,11 @@ _FAMILIES = [
     "faults_rectifiers",
     "faults_saturated",
     "faults_agents",
+    "faults_cut",
+    "faults_factors",
+    "faults_numbers",
+    "faults_magnitude",
+    "faults_odd",
 ]
 
 for _family in _FAMILIES:
