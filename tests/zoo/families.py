@@ -21,6 +21,9 @@ _FAMILIES = [
     "faults_numbers",
     "faults_magnitude",
     "faults_odd",
+    "healthy_agents",
+    "healthy_parts",
+    "healthy_norms",
 ]
 
 for _family in _FAMILIES:
