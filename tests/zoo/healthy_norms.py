@@ -98,18 +98,20 @@ def converging_to_nothing(run: Run) -> None:
             optimizer.step()
 
 
-@healthy(zero="the norm of the whole optimizer has faded to 0: nothing is learned any more, and that may be meant")
-def hinge_that_is_met_in_the_end(run: Run) -> None:
-    """A perceptron on data that can be separated: some batches have no loss at all, and in the end none has."""
+@healthy()
+def hinge_that_most_samples_meet(run: Run) -> None:
+    """A perceptron on data with a few wrong labels: one sample a step, and five in a row are without any loss."""
     net = nn.Linear(4, 1)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.3)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
+    row = longest = 0
     with run.track(optimizer, {"net": net}):
-        for _ in run.steps(200):
-            x = torch.randn(8, 4)
-            side = torch.sign(x[:, :1] + 1e-9)
-            x[:, :1] += side
-            trained(optimizer, lambda: torch.relu(0.2 - side * net(x)).mean())  # noqa: B023
-            run.trait("a batch without a loss", silent(net))
+        for _ in run.steps(300):
+            x = torch.randn(1, 4)
+            side = torch.sign(x[:, :1]) * torch.sign(torch.rand(1, 1) - 0.1)
+            trained(optimizer, lambda: torch.relu(0.3 - side * net(x)).mean())  # noqa: B023
+            row = row + 1 if silent(net) else 0
+            longest = max(longest, row)
+            run.trait("five samples in a row without a loss", longest >= 5)
             optimizer.step()
 
 

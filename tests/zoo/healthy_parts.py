@@ -65,7 +65,7 @@ def heads_in_turn(run: Run) -> None:
             optimizer.step()
 
 
-@healthy()
+@healthy(zero="in the first block the second head looks like one that is never called, until it is its turn")
 def heads_in_blocks_of_ten(run: Run) -> None:
     """One head is trained for ten steps, then the other one: each is silent for ten steps running."""
     body, first, second = nn.GRU(3, 6, batch_first=True), nn.Linear(6, 1), nn.Linear(6, 1)
@@ -95,7 +95,7 @@ def heads_drawn_at_random(run: Run) -> None:
             optimizer.step()
 
 
-@healthy()
+@healthy(zero="an expert that nobody has chosen in the first steps looks like one that is never called")
 def experts_chosen_by_a_router(run: Run) -> None:
     """A mixture of experts with hard choices: now and then nobody chooses one of them."""
     router, experts = nn.Linear(6, 3), nn.ModuleList(nn.Linear(6, 4) for _ in range(3))
