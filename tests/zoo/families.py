@@ -19,6 +19,7 @@ _FAMILIES = [
     "faults_cut",
     "faults_factors",
     "faults_numbers",
+    "faults_nonfinite",
     "faults_magnitude",
     "faults_odd",
     "healthy_agents",

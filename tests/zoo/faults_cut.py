@@ -116,7 +116,7 @@ def dropout_of_everything(run: Run) -> None:
 
 
 @fault(
-    Verdict("zero", "masked", module="layer", where=("layer",)),
+    Verdict("zero", "masked", module="layer", where=("layer", "MulBackward0")),
 )
 def layer_pruned_to_nothing(run: Run) -> None:
     """Pruning by a share that was meant in percent: the mask of the weight is all zero, and it has no bias."""

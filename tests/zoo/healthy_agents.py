@@ -75,10 +75,8 @@ def losses_with_heavy_tails(run: Run) -> None:
         for _ in run.steps(250):
             state, action = torch.randn(4, 4), torch.randint(3, (4,))
             reward = tails.sample((4,))
-            trained(
-                optimizer,
-                lambda: (functional.cross_entropy(policy(state), action, reduction="none") * reward).mean(),
-            )  # noqa: B023
+            loss = (functional.cross_entropy(policy(state), action, reduction="none") * reward).mean()
+            trained(optimizer, lambda: loss)  # noqa: B023
             norms.append(norm(policy))
             middle = sorted(norms)[len(norms) // 2]
             run.trait("one norm is 8 times the median", len(norms) > 100 and norms[-1] > 8 * middle)
