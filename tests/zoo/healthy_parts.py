@@ -25,6 +25,19 @@ def frozen_backbone_left_out(run: Run) -> None:
             optimizer.step()
 
 
+@healthy(zero="it gets a gradient that no optimizer applies: meant or forgotten, only its owner knows")
+def backbone_left_out_and_not_frozen(run: Run) -> None:
+    """Only the head is handed to the optimizer, and nobody sets ``requires_grad``: common, and wasteful."""
+    net = nn.ModuleDict({"backbone": convolutions(), "head": nn.Linear(6, 3)})
+    optimizer = torch.optim.Adam(net["head"].parameters(), lr=1e-3)
+    with run.track(optimizer, net):
+        for _ in run.steps(120):
+            images, labels = torch.randn(8, 1, 6, 6), torch.randint(3, (8,))
+            trained(optimizer, lambda: functional.cross_entropy(net["head"](net["backbone"](images)), labels))  # noqa: B023
+            run.trait("the backbone has a gradient", norm(net["backbone"]) > 0)
+            optimizer.step()
+
+
 @healthy(zero="the optimizer holds a module that it can never move: meant or forgotten, only its owner knows")
 def frozen_backbone_in_the_optimizer(run: Run) -> None:
     backbone, head = convolutions().requires_grad_(False), nn.Linear(6, 3)
