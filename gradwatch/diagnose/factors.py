@@ -162,11 +162,23 @@ def _kind_of_factor(
         is_mask = elementwise and factor.shape == towards.shape and _is_constant(site, other)
         return ("masked" if is_mask else "zero-input"), {}
     if _is_constant(site, other):
+        if not elementwise and _is_frozen_weight(site, factor):
+            return "zero-weight", {}
         return _kind_of_constant(site, factor), {}
     producer = graph.producer(site.node, other) if other is not None else None
     if producer is None:
         return "masked", {}
     return _kind_of_made(site, producer, place.path(producer))
+
+
+def _is_frozen_weight(site: Site, factor: Tensor) -> bool:
+    """A constant of zeros that is a parameter all the same: without a gradient it leaves no other trace."""
+    call = site.place.call(site.node)
+    if call is None:
+        return False
+    own = call.module.parameters(recurse=False)
+    frozen = (p.detach() for p in own if not p.requires_grad and p.numel() == factor.numel())
+    return any(not bool((values != 0).any()) for values in frozen)
 
 
 def _kind_of_constant(site: Site, factor: Tensor) -> str:

@@ -104,7 +104,10 @@ def _from_calls(name: str, user: nn.Module, noted: list[Call], owners: Owners, c
         return cause("unused", name, calls=0, calls_of_enclosing_modules=around)
     with_graph = [call for call in noted if call.grad_mode]
     if not with_graph:
-        return cause("no-grad", noted[-1].path, calls=len(noted), calls_in_grad_mode=0)
+        # The outermost module called so: what is to be moved out of no_grad() is its call, not that of a part.
+        last_calls = (call for module in owners.enclosing(user) for call in calls.of(module)[-1:])
+        outermost = [noted[-1], *(call for call in last_calls if not call.grad_mode)][-1]
+        return cause("no-grad", outermost.path, calls=len(noted), calls_in_grad_mode=0)
     depends = any(made is not None for call in with_graph for made in call.made)
     evidence = {"calls": len(noted), "calls_in_grad_mode": len(with_graph), "in_graph_of_loss": 0}
     if depends and not type(user).__module__.startswith("torch.nn."):

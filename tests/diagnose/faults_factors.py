@@ -530,3 +530,12 @@ def deep_chain_of_tanhs() -> Loop:
             parameter.mul_(0.1)
     x = batch(3, 4)
     return Loop(net, lambda: net(x).sum().backward(), lambda: bool((net[:2](x).abs() < 0.9).all()))
+
+
+@fault("zero-weight", at="body", where="last", share_of_zeros=1.0)
+def frozen_layer_of_zeros() -> Loop:
+    """Its weight asks for no gradient, so that it is no node of the graph: a constant, and a weight all the same."""
+    body, last, x = nn.Linear(4, 4), filled(nn.Linear(4, 2), weight=0.0), batch(3, 4)
+    last.weight.requires_grad_(False)
+    step = lambda: (last(body(x)) - 1).square().mean().backward()  # noqa: E731
+    return Loop({"body": body, "last": last}, step, lambda: not last.weight.any())

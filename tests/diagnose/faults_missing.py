@@ -133,7 +133,7 @@ def custom_function_detached() -> Loop:
     return Loop({"encoder": encoder, "head": head}, step, lambda: encoder(x).requires_grad)
 
 
-@fault("no-grad", at="encoder", where="encoder.1", calls_in_grad_mode=0)
+@fault("no-grad", at="encoder", where="encoder", calls_in_grad_mode=0)
 def called_under_no_grad() -> Loop:
     encoder, head, x = nn.Sequential(nn.Tanh(), nn.Linear(4, 4)), nn.Linear(4, 1), batch(3, 4)
     modes: list[bool] = []

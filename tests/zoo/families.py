@@ -1,0 +1,31 @@
+"""All families of faults and of healthy loops, in the order of the table."""
+
+from __future__ import annotations
+
+import importlib
+
+from tests.zoo.registry import FAULTS, HEALTHY
+
+__all__ = ["FAULTS", "HEALTHY"]
+
+_FAMILIES = [
+    "faults_missing",
+    "faults_erased",
+    "faults_ownership",
+    "faults_clipping",
+    "faults_rectifiers",
+    "faults_saturated",
+    "faults_agents",
+    "faults_cut",
+    "faults_factors",
+    "faults_numbers",
+    "faults_nonfinite",
+    "faults_magnitude",
+    "faults_odd",
+    "healthy_agents",
+    "healthy_parts",
+    "healthy_norms",
+]
+
+for _family in _FAMILIES:
+    importlib.import_module(f"tests.zoo.{_family}")

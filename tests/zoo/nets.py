@@ -1,0 +1,55 @@
+"""Small nets and what is measured of them by hand, without gradwatch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["convolutions", "filled", "mlp", "norm", "silent", "trained"]
+
+
+def mlp(
+    inputs: int = 6, hidden: int = 16, outputs: int = 2, activation: type[nn.Module] = nn.Tanh
+) -> nn.Sequential:
+    """Three layers, the middle one an activation."""
+    return nn.Sequential(nn.Linear(inputs, hidden), activation(), nn.Linear(hidden, outputs))
+
+
+def convolutions(channels: int = 4, outputs: int = 6) -> nn.Sequential:
+    """A CNN for images of 1 x 6 x 6."""
+    layers = nn.Conv2d(1, channels, 3), nn.LeakyReLU(), nn.Flatten(), nn.Linear(channels * 16, outputs)
+    return nn.Sequential(*layers)
+
+
+def filled(layer: nn.Module, weight: float | None = None, bias: float | None = None) -> nn.Module:
+    """The layer with constant weights or biases."""
+    for value, parameter in ((weight, layer.weight), (bias, layer.bias)):
+        if value is not None and isinstance(parameter, Tensor):
+            nn.init.constant_(parameter, value)
+    return layer
+
+
+def _gradients(of: nn.Module | Iterable[Tensor]) -> list[Tensor]:
+    parameters = of.parameters() if isinstance(of, nn.Module) else of
+    return [p.grad.detach() for p in parameters if p.grad is not None]
+
+
+def silent(of: nn.Module | Iterable[Tensor]) -> bool:
+    """No gradient is there, or every one is exactly 0: compared element by element."""
+    return not any(value != 0.0 for g in _gradients(of) for value in g.to_dense().double().flatten().tolist())
+
+
+def norm(of: nn.Module | Iterable[Tensor]) -> float:
+    """The L2 norm of the gradients, summed exactly by ``math.fsum``."""
+    return math.sqrt(math.fsum(v * v for g in _gradients(of) for v in g.to_dense().double().flatten().tolist()))
+
+
+def trained(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> Tensor:
+    """``zero_grad`` and ``backward``; the step is left to the loop."""
+    optimizer.zero_grad()
+    value = loss()
+    value.backward()
+    return value

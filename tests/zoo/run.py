@@ -1,0 +1,129 @@
+"""One run of a loop of the zoo, bare or tracked, and what the loop itself has found out by other means."""
+
+from __future__ import annotations
+
+import logging
+import random
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+import gradwatch
+from tests.loops.frozen import Frozen, frozen
+
+__all__ = ["Run", "carried_out"]
+
+
+class Run:
+    """What a loop is given.
+
+    Attributes:
+        watch: of the tracked run; None in a bare one.
+        step: number of the iteration that runs, from 1.
+        seen: rule -> step -> numbers that the loop measured there, for the steps in which it saw its fault; under
+            the rule None what holds for all rules that it does not name.
+        traits: what makes a healthy loop hard to tell, and whether it has been so.
+        diagnosed: what ``watch.diagnose()`` found, where the loop used it.
+    """
+
+    def __init__(self, tracked: bool) -> None:
+        self.watch: gradwatch.Watch | None = None
+        self.step = 0
+        self.seen: dict[str | None, dict[int, dict[str, float]]] = {}
+        self.traits: dict[str, bool] = {}
+        self.diagnosed: Any = None
+        self.kept: dict[str, Any] = {}
+        self._tracked = tracked
+
+    def track(
+        self,
+        optimizers: Optimizer | Mapping[str, Optimizer],
+        modules: nn.Module | Mapping[str, nn.Module] | None = None,
+        every: int = 1,
+    ) -> AbstractContextManager[object]:
+        """In place of ``gradwatch.track``, with its default rules."""
+        self.keep(optimizers=optimizers, modules=modules)
+        if not self._tracked:
+            return nullcontext()
+        self.watch = gradwatch.track(optimizers, modules, every=every)
+        return self.watch
+
+    def steps(self, count: int) -> Iterator[int]:
+        """Numbers the iterations from 1."""
+        for self.step in range(1, count + 1):
+            yield self.step
+
+    def fault(
+        self, present: bool, /, *, rule: str | None = None, step: int | None = None, **numbers: float
+    ) -> None:
+        """Whether the fault is there in this iteration, found out without gradwatch; told before the step.
+
+        Args:
+            present: whether it is.
+            rule: what is visible, where the rules see their part of the fault at different times.
+            step: number of the optimizer's step, where that is not the iteration's.
+            numbers: measured here, by the names that they must have in the evidence.
+        """
+        seen = self.seen.setdefault(rule, {})
+        if present:
+            seen[self.step if step is None else step] = numbers
+
+    def seen_by(self, rule: str) -> dict[int, dict[str, float]]:
+        """The steps in which the fault was there for a rule to see, with what was measured in them."""
+        return self.seen.get(rule, self.seen.get(None, {}))
+
+    def trait(self, name: str, present: bool) -> None:
+        """What makes a healthy loop look ill; it must have been so at least once."""
+        self.traits[name] = self.traits.get(name, False) or bool(present)
+
+    def diagnose(self) -> AbstractContextManager[object]:
+        """``watch.diagnose()`` in the tracked run."""
+        if self.watch is None:
+            return nullcontext()
+        self.diagnosed = self.watch.diagnose()
+        return self.diagnosed  # type: ignore[no-any-return]
+
+    def keep(self, **things: Any) -> None:
+        """More of what training leaves behind, that must be the same with and without tracking."""
+        self.kept |= things
+
+
+def carried_out(loop: Callable[[Run], None], tracked: bool) -> tuple[Run, Frozen]:
+    """The loop with everything seeded, and all that it left behind."""
+    torch.manual_seed(3)
+    np.random.seed(3)
+    random.seed(3)
+    run = Run(tracked)
+    with _one_thread(), _quiet():
+        loop(run)
+    return run, frozen(**run.kept)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Alerts also go to the log: under pytest that is shown with a failure, in a table it is noise."""
+    log = logging.getLogger("gradwatch")
+    handler, propagate = logging.NullHandler(), log.propagate
+    log.addHandler(handler)
+    log.propagate = "pytest" in sys.modules and propagate
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.propagate = propagate
