@@ -33,7 +33,7 @@ class HostPlan:
     # Up to here a tensor is cheaper to copy beside others than to reduce by calls of its own, and from so many
     # of one form on they are cheaper to stack (measured: docs/decisions/0001).
     SMALL = 4096
-    MANY = 16
+    MANY = 12
 
     def __init__(self, shapes: Sequence[Tensor], scratch: Scratch) -> None:
         self._squares = np.zeros(len(shapes))

@@ -17,25 +17,17 @@ import torch
 from torch import Tensor
 
 from gradwatch.measure.host import HostPlan, Scratch
-from gradwatch.measure.norms import FloatArray, write_norms
+from gradwatch.measure.norms import FloatArray, on_host, write_norms
 from gradwatch.measure.ring import AFTER, BEFORE, Board, Ticket
 from gradwatch.measure.slots import Slots
 
-__all__ = ["BoolArray", "Meter", "Note", "Taken", "on_host"]
+__all__ = ["BoolArray", "Meter", "Note", "Taken"]
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.intp]
 
 # Where the norm of a slot is: in the host's arrays, or on the board of this number.
 _HOST = -1
-
-
-def on_host(tensor: Tensor) -> bool:
-    """Whether the values lie in the memory of the CPU, where reading is a load and nothing is waited for.
-
-    Not so for a subclass of Tensor: a fake tensor says that it is on the CPU and has no values at all.
-    """
-    return tensor.is_cpu and type(tensor) in (Tensor, torch.nn.Parameter)
 
 
 class Meter:

@@ -20,7 +20,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-__all__ = ["FloatArray", "exact_norms", "global_norm", "in_memory_order", "real_and_dense", "write_norms"]
+__all__ = [
+    "FloatArray",
+    "exact_norms",
+    "global_norm",
+    "in_memory_order",
+    "on_host",
+    "real_and_dense",
+    "write_norms",
+]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -88,6 +96,14 @@ def write_norms(out: Tensor, places: Tensor, tensors: Sequence[Tensor]) -> None:
             out.index_copy_(0, places, torch.stack(exact_norms(tensors)))
 
 
+def on_host(tensor: Tensor) -> bool:
+    """Whether the values lie in the memory of the CPU, where reading is a load and nothing is waited for.
+
+    Not so for a subclass of Tensor: a fake tensor says that it is on the CPU and has no values at all.
+    """
+    return tensor.is_cpu and type(tensor) in (Tensor, nn.Parameter)
+
+
 def _tensors_of(of: Tensor | nn.Module | Iterable[Tensor | None]) -> list[Tensor]:
     if isinstance(of, nn.Module):
         given: Iterable[Tensor | None] = of.parameters()
@@ -119,15 +135,10 @@ def _values(tensor: Tensor) -> Tensor:
     """The values of a tensor that is not strided, each index once."""
     if tensor.layout == torch.sparse_coo:
         # Duplicate indices of an uncoalesced tensor add up: the values alone are not its norm.
-        if tensor.is_coalesced() or not _lies_on_host(tensor):
+        if tensor.is_coalesced() or not on_host(tensor):
             return _summed_by_index(tensor)
         return tensor.coalesce().values()
     return tensor.values()
-
-
-def _lies_on_host(tensor: Tensor) -> bool:
-    # A fake tensor says that it is on the CPU and has no values at all.
-    return tensor.is_cpu and type(tensor) in (Tensor, nn.Parameter)
 
 
 def _summed_by_index(tensor: Tensor) -> Tensor:

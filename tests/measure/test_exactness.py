@@ -44,7 +44,7 @@ def by_plan_among_many(tensors: Sequence[Tensor]) -> list[float]:
 def on_a_device(tensors: Sequence[Tensor]) -> list[float]:
     """The general way as it runs where nothing may be read, that is, with no ``coalesce``."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(norms, "_lies_on_host", lambda _: False)
+        patch.setattr(norms, "on_host", lambda _: False)
         return [float(norm) for norm in exact_norms(tensors)]
 
 

@@ -89,7 +89,7 @@ def test_a_value_that_is_read_is_noticed(
 
 
 def test_coalescing_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(norms, "_lies_on_host", lambda _: True)
+    monkeypatch.setattr(norms, "on_host", lambda _: True)
     with FakeTensorMode(), Operations() as seen:
         exact_norms(without_values())
     assert seen.counts["_coalesce"] == 1
