@@ -79,6 +79,10 @@ class Shards:
             known = self._spread[id(parameter)] = parameter, self._look(parameter)
         return known[1]
 
+    def forget(self, parameter: Tensor) -> None:
+        """Let go of a parameter that no optimizer holds any more."""
+        self._spread.pop(id(parameter), None)
+
     def share_of(self, parameter: Tensor) -> float | None:
         """The weight of this rank's squares in the sum over ``ranks``; None where the parameter is whole here."""
         spread = self.spread(parameter)
