@@ -114,7 +114,8 @@ class Meter:
             board.send()
 
     def _measure(self, side: int, selection: tuple[int, ...], gradients: list[Tensor]) -> None:
-        with torch.no_grad():
+        # What is made in inference mode could not be written to outside of it.
+        with torch.inference_mode(False), torch.no_grad():
             plan = self._plans.get(selection)
             if plan is not None and plan.fits(gradients):
                 try:

@@ -42,6 +42,7 @@ class Board:
     # Selections differ by which gradients are there; a loop that never repeats one must not fill memory.
     MOST_INDICES = 64
 
+    @torch.inference_mode(False)  # what is made inside could not be written to outside
     def __init__(self, device: torch.device, slots: int, notes: int) -> None:
         self.device = device
         self.slots = slots
@@ -57,6 +58,7 @@ class Board:
         """Numbers in a row."""
         return 2 * self.slots + self.notes
 
+    @torch.inference_mode(False)
     def grow(self, slots: int, notes: int) -> None:
         """Make room for more slots and notes; the rows so far go on their way as they are."""
         if slots <= self.slots and notes <= self.notes:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import itertools
 import logging
 import sys
 from collections.abc import Iterable, Sequence
@@ -22,6 +23,9 @@ from torch import Tensor
 __all__ = ["Shards", "flattened_into", "on_this_rank", "version_of", "whole_number"]
 
 log = logging.getLogger("gradwatch")
+
+# In place of versions that torch does not count. They go down, so that none follows another as a version would.
+_unlike_any = itertools.count(-2, -1)
 
 
 class Spread(NamedTuple):
@@ -78,6 +82,10 @@ class Shards:
         if known is None:
             known = self._spread[id(parameter)] = parameter, self._look(parameter)
         return known[1]
+
+    def forget(self, parameter: Tensor) -> None:
+        """Let go of a parameter that no optimizer holds any more."""
+        self._spread.pop(id(parameter), None)
 
     def share_of(self, parameter: Tensor) -> float | None:
         """The weight of this rank's squares in the sum over ``ranks``; None where the parameter is whole here."""
@@ -214,7 +222,12 @@ def whole_number(number: Tensor) -> Tensor | None:
 
 
 def version_of(gradient: Tensor) -> int:
-    """A number that every change of the tensor in place raises, as far as torch counts them."""
+    """A number that every change of the tensor in place raises, as far as torch counts them.
+
+    It does not for a tensor made in inference mode: the number is another one each time, for what may have changed.
+    """
+    if gradient.is_inference():
+        return next(_unlike_any)
     part = on_this_rank(gradient)
     # A DTensor counts what is done to it, and its part what is done to that, as fully_shard does.
     return gradient._version if part is gradient else gradient._version + part._version

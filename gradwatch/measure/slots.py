@@ -107,7 +107,9 @@ class Slots:
         """Let go of every parameter but those in these slots; what was let go."""
         left = set(self._of.values()) - set(kept)
         for slot in left:
-            del self._of[id(self._parameters[slot])]
+            parameter = self.parameter(slot)
+            self.shards.forget(parameter)
+            del self._of[id(parameter)]
             self._parameters[slot] = None
         self._free.extend(left)
         return tuple(left)

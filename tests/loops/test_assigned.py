@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
-from tests.loops.models import loss_of, smooth
+from tests.loops.models import loss_of, mlp, smooth
 from tests.loops.run import Run, conformance
-from tests.loops.usual import clip_and_step
+from tests.loops.usual import clip_and_step, usual_step
 
 
 @conformance
@@ -114,3 +115,22 @@ def test_evolution_writes_its_own_gradients(run: Run) -> None:
                         parameter.sub_(change, alpha=0.1 * sign)
                         parameter.grad.add_(change * loss, alpha=sign)  # type: ignore[union-attr]
             clip_and_step(run, model, optimizer, passes=0)
+
+
+@pytest.mark.parametrize("whole_step", [False, True])
+@conformance
+def test_gradients_made_in_inference_mode(run: Run, whole_step: bool) -> None:
+    """Torch counts no versions there, and what is made there cannot be changed outside."""
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with run.track(optimizer, model):
+        for _ in range(3):
+            optimizer.zero_grad()
+            with torch.inference_mode():
+                for parameter in model.parameters():
+                    parameter.grad = torch.randn_like(parameter)
+            run.before()
+            run.after(passes=0)
+            with torch.inference_mode(whole_step):
+                optimizer.step()
+        usual_step(run, model, optimizer)

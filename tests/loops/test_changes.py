@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
+import gradwatch
 from tests.loops.models import Net, loss_of
 from tests.loops.run import Clip, Run, conformance
 from tests.loops.usual import halved_step, usual_step
@@ -211,3 +215,19 @@ def test_a_group_emptied(run: Run) -> None:
             norm = clip_grad_norm_(model.head.parameters(), 0.5)
             run.after("optimizer", Clip(0.5, norm))
             optimizer.step()
+
+
+def test_a_replaced_parameter_is_let_go() -> None:
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    replaced = []
+    with gradwatch.track(optimizer, model, history=1):
+        for _ in range(4):
+            replaced.append(weakref.ref(model.body.weight))
+            model.body = nn.Linear(4, 8)
+            optimizer.param_groups[0]["params"] = list(model.parameters())
+            optimizer.zero_grad()
+            loss_of(model).backward()
+            optimizer.step()
+        gc.collect()
+        assert [parameter() for parameter in replaced] == [None] * 4
