@@ -22,6 +22,7 @@ _FAMILIES = [
     "faults_nonfinite",
     "faults_magnitude",
     "faults_odd",
+    "faults_wild",
     "healthy_agents",
     "healthy_parts",
     "healthy_norms",
