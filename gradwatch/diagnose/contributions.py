@@ -145,7 +145,7 @@ def _nearest(crossings: Sequence[Crossing]) -> Crossing:
 
 def _state_of_calls(calls: Sequence[Call]) -> dict[str, float | int | str]:
     for call in calls:
-        if not all(values.finite for values in call.inputs):
+        if not all(values.finite or values.mask for values in call.inputs):
             return {"first_nonfinite_input_of": call.path, "reason": "it was not finite before it came in"}
         if not all(values.finite for values in call.outputs):
             return {

@@ -120,7 +120,7 @@ class Forward:
         for call in calls:  # in the order in which they were left: inner ones come before outer ones
             leads_on = not call.made or any(node in self._suspects for node in call.made)
             if leads_on and not all(values.finite for values in call.outputs):
-                sound = all(values.finite for values in call.inputs) and _finite_parameters(call)
+                sound = all(values.finite or values.mask for values in call.inputs) and _finite_parameters(call)
                 return call if sound else None
         return None
 

@@ -142,3 +142,12 @@ def gradient_overflows_in_half() -> Loop:
 def power_below_one_at_zero() -> Loop:
     net, x = filled(nn.Linear(4, 2), weight=0.0, bias=0.0), batch(3, 4)
     return Loop({"net": net}, lambda: (net(x) ** 0.5).sum().backward(), lambda: not net(x).any())
+
+
+@fault("nonfinite-op", at="net", where="net", direction="forward")
+def attention_to_nothing() -> Loop:
+    """-Inf is what a mask is made of: it is the softmax over nothing else that is at fault."""
+    net, x, mask = nn.MultiheadAttention(8, 2, batch_first=True), batch(3, 4, 8), torch.zeros(3, 4)
+    mask[0] = -math.inf
+    step = lambda: net(x, x, x, key_padding_mask=mask)[0].square().mean().backward()  # noqa: E731
+    return Loop({"net": net}, step, lambda: not_finite(mask) and not not_finite(x))
