@@ -130,20 +130,19 @@ def discriminator_too_sure_for_the_first_gan_loss(run: Run) -> None:
             g.step()
 
 
-@fault(Verdict("nonfinite", "nonfinite-op"), also=("zero",))
+@fault(Verdict("nonfinite", "nonfinite-op", where=("attention",)), also=("zero",))
 def sequence_that_is_all_padding(run: Run) -> None:
-    """Attention whose mask hides every key of one sequence: a softmax over nothing but -Inf is NaN."""
-    query, key = nn.Linear(6, 6), nn.Linear(6, 6)
-    parts = nn.ModuleDict({"query": query, "key": key})
+    """The mask hides every word of one sequence from step 7 on: a softmax over nothing but -Inf is NaN."""
+    attention, head = nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(8, 1)
+    parts = nn.ModuleDict({"attention": attention, "head": head})
     optimizer = torch.optim.SGD(parts.parameters(), lr=0.01)
     with run.track(optimizer, dict(parts.items())):
         for step in run.steps(25):
-            x, hidden = torch.randn(4, 5, 6), torch.zeros(4, 1, 5, dtype=torch.bool)
-            hidden[0] = step > 6
-            scores = query(x) @ key(x).mT + torch.zeros(4, 1, 5).masked_fill(hidden, -math.inf)
-            attended = torch.softmax(scores, -1) @ x
-            trained(optimizer, lambda: attended.square().mean())  # noqa: B023
-            run.fault(bool(hidden[0].all()) and bad(parts))
+            x, hidden = torch.randn(4, 5, 8), torch.zeros(4, 5)
+            hidden[0] = -math.inf if step > 6 else 0.0
+            attended, _ = attention(x, x, x, key_padding_mask=hidden)
+            trained(optimizer, lambda: (head(attended) - 1).square().mean())  # noqa: B023
+            run.fault(bool(torch.isinf(hidden[0]).all()) and bool(torch.isfinite(x).all()) and bad(attention))
             for parameter in parts.parameters():
                 torch.nan_to_num_(parameter.grad, 0.0, 0.0, 0.0)  # type: ignore[arg-type]
             optimizer.step()
