@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gradwatch.measure.norms import FloatArray, exact_norms
-from gradwatch.measure.squares import Alone, Gathered, Odd, Scratch, Stacked, Way, form_of
+from gradwatch.measure.squares import Alone, Empty, Gathered, Odd, Scratch, Stacked, Way, form_of
 
 __all__ = ["HostPlan", "Scratch"]
 
@@ -44,6 +44,8 @@ class HostPlan:
     def norms(self, gradients: Sequence[Tensor]) -> FloatArray:
         """The exact L2 norm of each gradient, in the order of the plan; a new array of float64.
 
+        To be called where no graph is recorded.
+
         Raises:
             RuntimeError: a gradient has another shape, dtype, layout or device than was planned for.
         """
@@ -70,17 +72,21 @@ def _ways(shapes: Sequence[Tensor], scratch: Scratch) -> Iterator[Way]:
             yield Odd(place, shape, scratch)
         elif shape.numel() > HostPlan.SMALL:
             yield Alone(place, shape, scratch)
-        elif shape.numel():
+        else:
             small.setdefault(form_of(shape), []).append(place)
     yield from _ways_of_small(list(small.values()), shapes, scratch)
 
 
-def _ways_of_small(alike: list[list[int]], shapes: Sequence[Tensor], scratch: Scratch) -> Iterator[Way]:
+def _ways_of_small(alike: Sequence[list[int]], shapes: Sequence[Tensor], scratch: Scratch) -> Iterator[Way]:
+    few: list[int] = []
     for places in alike:
-        if len(places) >= HostPlan.MANY:
-            for part in _parts(places, shapes, Stacked.ROOM):
-                yield Stacked(part, shapes[part[0]], scratch)
-    few = [place for places in alike if len(places) < HostPlan.MANY for place in places]
+        first = shapes[places[0]]
+        if not first.numel():
+            yield Empty(places)
+        elif len(places) < HostPlan.MANY:
+            few += places
+        else:
+            yield from (Stacked(part, first, scratch) for part in _parts(places, shapes, Stacked.ROOM))
     for part in _parts(few, shapes, Scratch.SIZE):
         yield Gathered(part, [shapes[place] for place in part], scratch)
 

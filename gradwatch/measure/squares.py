@@ -1,4 +1,4 @@
-"""Sums of squares of gradients in the memory of the CPU: four ways, each the cheapest for its kind of tensor.
+"""Sums of squares of gradients in the memory of the CPU: several ways, each the cheapest for its kind of tensor.
 
 A way is made once for the places of a list that it serves, and then fills in their sums at each step. All of
 them widen to float64, where the square of every float32 is exact, in a scratch that is used again and again.
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gradwatch.measure.norms import FloatArray, in_memory_order, real_and_dense
 
-__all__ = ["Alone", "Gathered", "Odd", "Scratch", "Stacked", "Way", "form_of"]
+__all__ = ["Alone", "Empty", "Gathered", "Odd", "Scratch", "Stacked", "Way", "form_of"]
 
 # What a way depends on. A gradient that differs could be broadcast, cut short or read from a device unseen.
 form_of = attrgetter("shape", "dtype", "layout", "is_cpu")
@@ -144,6 +144,17 @@ class Odd:
         if values.numel():
             Alone(0, values, self._scratch).write_squares([values], total)
         squares[self._place] = total[0]
+
+
+class Empty:
+    """Gradients without elements: their sums are 0, and what is left is to see that they stay so."""
+
+    def __init__(self, places: Sequence[int]) -> None:
+        self._places = list(places)
+
+    def write_squares(self, gradients: Sequence[Tensor], squares: FloatArray) -> None:
+        """Look at each."""
+        _check(not any(gradients[place].numel() for place in self._places))
 
 
 class _Rows:

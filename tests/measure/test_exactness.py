@@ -380,6 +380,13 @@ def test_a_plan_refuses_another_form() -> None:
         assert plan.norms(planned).tolist() == pytest.approx([math.sqrt(size)] * count, rel=1e-12)
 
 
+def test_a_plan_refuses_what_is_empty_no_longer() -> None:
+    plan = HostPlan([torch.ones(2), torch.ones(0, 3)], Scratch())
+    assert plan.norms([torch.zeros(2), torch.ones(0, 3)]).tolist() == [0.0, 0.0]
+    with pytest.raises(RuntimeError):
+        plan.norms([torch.zeros(2), torch.ones(1, 3)])
+
+
 def test_a_plan_refuses_another_form_of_an_odd_gradient() -> None:
     for planned in (sparse(draw(torch.float32, 120).float(), repeated=True), torch.ones(7, dtype=torch.complex64)):
         plan = HostPlan([planned], Scratch())
