@@ -18,9 +18,10 @@ from gradwatch.errors import NonFiniteGradientError
 from gradwatch.measure.following import NO_PASS, Followed, Marks
 from gradwatch.measure.meter import Meter
 from gradwatch.measure.ownership import Ownership
+from gradwatch.measure.parts import whole_number
 from gradwatch.measure.ranks import Peers
 from gradwatch.measure.ring import BEFORE
-from gradwatch.measure.shards import Shards, whole_number
+from gradwatch.measure.shards import Shards
 from gradwatch.measure.shares import size_for
 from gradwatch.measure.slots import ModuleNames, Slots, parameters_of
 from gradwatch.measure.steps import SeenClip, Step
