@@ -18,9 +18,10 @@ from gradwatch.errors import NonFiniteGradientError
 from gradwatch.measure.following import NO_PASS, Followed, Marks
 from gradwatch.measure.meter import Meter
 from gradwatch.measure.ownership import Ownership
+from gradwatch.measure.parts import whole_number
 from gradwatch.measure.ranks import Peers
 from gradwatch.measure.ring import BEFORE
-from gradwatch.measure.shards import Shards, whole_number
+from gradwatch.measure.shards import Shards
 from gradwatch.measure.shares import size_for
 from gradwatch.measure.slots import ModuleNames, Slots, parameters_of
 from gradwatch.measure.steps import SeenClip, Step
@@ -134,7 +135,9 @@ class Observer:
             return None
         sizes = [size_for(len(followed.holding.sharded)) for followed in self.followed.values()]
         names = [f"{name} {size}" for name, size in zip(self.followed, sizes, strict=True)]
-        peers = Peers.meet(shards.ranks, f"{names} {self._every} {shards.signature}", Waiting.BLOCK * max(sizes))
+        terms = f"{names} {self._every} {shards.signature} {self._refuse}"
+        asks = self._refuse is not None
+        peers = Peers.meet(shards.ranks, terms, Waiting.BLOCK * max(sizes), questions=asks)
         shards.agreed = peers is not None
         if peers is not None and not shards.divided:
             # Partial gradients may have to be added up, but every norm is whole on each rank.
@@ -263,14 +266,16 @@ class Observer:
         """What becomes of a step that would consume NaN or Inf. Asking waits for the device: once a step."""
         self._meter.send()
         bad = followed.nonfinite()
-        if not bad:
+        # Each rank sees its own parts; a step is taken by all of them or by none.
+        if not self._waiting.on_any_rank(bool(bad)):
             return None
         followed.leave_out()
         if self._refuse == "skip":
             return LEAVE_OUT
         self._stepped(followed)
+        whose = bad[0] if bad else "a parameter of which another rank has a part"
         return NonFiniteGradientError(
-            f"Step {followed.steps} of {followed.name!r} was stopped, since the gradient of {bad[0]} "
+            f"Step {followed.steps} of {followed.name!r} was stopped, since the gradient of {whose} "
             f"{f'and of {len(bad) - 1} more ' if len(bad) > 1 else ''}holds NaN or Inf: nothing was changed, so "
             "look at this step's data and loss."
         )

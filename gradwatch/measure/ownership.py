@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gradwatch.measure.shards import version_of
+from gradwatch.measure.parts import version_of
 from gradwatch.measure.slots import Slots
 
 __all__ = ["Consumed", "Ownership"]

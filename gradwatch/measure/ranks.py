@@ -75,11 +75,9 @@ class Peers:
     # How long ranks wait for each other where they meet and where they leave, in seconds. In between nobody waits.
     PATIENCE = 60.0
 
-    # A sum may be under way for as long as the slowest rank takes to get there.
-    _LONGEST = timedelta(days=1)
-
-    def __init__(self, group: Any, store: Any, key: str, members: int, size: int) -> None:
-        self._group = group
+    def __init__(self, groups: Sequence[Any], store: Any, key: str, members: int, size: int) -> None:
+        # Each kind of sum has its own, so that the order between them need not be the same on every rank.
+        self._for_blocks, *self._for_questions = groups
         self._store = store
         self._key = key
         self.members = members
@@ -87,7 +85,7 @@ class Peers:
         self._under_way: list[Reduction] = []
 
     @classmethod
-    def meet(cls, ranks: Sequence[int], terms: str, size: int) -> Peers | None:
+    def meet(cls, ranks: Sequence[int], terms: str, size: int, *, questions: bool = False) -> Peers | None:
         """Find the other ranks; all of them have to come, with the same terms.
 
         Args:
@@ -95,6 +93,7 @@ class Peers:
             terms: what has to be the same on each of them.
             size: numbers that a message carries; a part of the terms, since gloo ends the process where two
                 ranks give it messages of unequal length.
+            questions: whether ``on_any`` will be asked.
 
         Returns:
             None where one does not come, or where no connection can be made; the log says so.
@@ -102,11 +101,11 @@ class Peers:
         try:
             distributed: Any = torch.distributed
             store = distributed.distributed_c10d._get_default_store()
-            key = _next_meeting(store, f"{list(ranks)} {terms} {size}")
+            key = _next_meeting(store, f"{list(ranks)} {terms} {size} {questions}")
             if not agree(store, f"{key}/met", len(ranks), True, cls.PATIENCE):
                 _tell_alone(ranks, f"not all of them have begun to track the same within {cls.PATIENCE:.0f} s")
                 return None
-            peers = cls._connected(store, key, ranks, size)
+            peers = cls._connected(store, key, ranks, size, 1 + questions)
             if agree(store, f"{key}/connected", len(ranks), peers is not None, cls.PATIENCE):
                 return peers
             _tell_alone(ranks, "no connection to all of them could be made; see GLOO_SOCKET_IFNAME")
@@ -117,10 +116,11 @@ class Peers:
         return None
 
     @classmethod
-    def _connected(cls, store: Any, key: str, ranks: Sequence[int], size: int) -> Peers | None:
+    def _connected(cls, store: Any, key: str, ranks: Sequence[int], size: int, groups: int) -> Peers | None:
         """With connections to the others that have been tried by a first sum; None where they do not hold."""
         try:
-            peers = cls(_new_group(store, key, ranks), store, key, len(ranks), size)
+            made = [_new_group(store, f"{key}/gloo{number}", ranks) for number in range(groups)]
+            peers = cls(made, store, key, len(ranks), size)
         except Exception:
             log.debug("gradwatch could not set up a gloo group", exc_info=True)
             return None
@@ -140,20 +140,30 @@ class Peers:
         count = -(-len(block) // self._size)
         padded = np.zeros(count * self._size)
         padded[: len(block)] = block
+        return self._begun(self._for_blocks, np.split(padded, count), padded[: len(block)])
+
+    def on_any(self, here: bool) -> bool:
+        """Whether something is so on any of the ranks, all of which have to ask; waits for their answers.
+
+        Where one does not answer, it counts what is so here, now and from now on.
+        """
+        if not self._for_questions:
+            return here
+        answers = np.full(1, float(here))
+        asked = self._begun(self._for_questions[0], [answers], answers)
+        total = asked.total() if asked.wait(self.PATIENCE) else None
+        if total is None:
+            self._for_questions = []
+            return here
+        return bool(total[0] > 0)
+
+    def _begun(self, group: Any, messages: Sequence[FloatArray], total: FloatArray) -> Reduction:
         try:
-            works = [self._all_reduce(message) for message in np.split(padded, count)]
-            reduction = Reduction(works, padded[: len(block)])
+            reduction = Reduction([_all_reduce(group, message) for message in messages], total)
         except RuntimeError:
             reduction = Reduction([], None)
         self._under_way = [one for one in self._under_way if not one.ready()] + [reduction]
         return reduction
-
-    def _all_reduce(self, message: FloatArray) -> Any:
-        distributed: Any = torch.distributed
-        options = distributed.AllreduceOptions()
-        options.reduceOp = distributed.ReduceOp.SUM
-        options.timeout = self._LONGEST
-        return self._group.allreduce([torch.from_numpy(message)], options)
 
     def leave(self, normally: bool) -> bool:
         """Whether all ranks leave normally, so that a last sum will not be waited for in vain.
@@ -167,9 +177,10 @@ class Peers:
 
     def close(self) -> None:
         """Let go of the connections; never waits for another rank."""
-        held = [self._group, *(reduction.let_go() for reduction in self._under_way if not reduction.ready())]
-        self._group, self._under_way = None, []
-        if len(held) > 1:
+        waited_for = [reduction.let_go() for reduction in self._under_way if not reduction.ready()]
+        held = [self._for_blocks, self._for_questions, waited_for]
+        self._for_blocks, self._for_questions, self._under_way = None, [], []
+        if waited_for:
             # Gloo ends a group only when nothing is under way any more: whoever drops the last reference may wait
             # for long, and so may the interpreter at its end. This one is never dropped.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))
@@ -233,6 +244,15 @@ def _next_meeting(store: Any, terms: str) -> str:
     return f"gradwatch/{kind}/{number}"
 
 
+def _all_reduce(group: Any, message: FloatArray) -> Any:
+    distributed: Any = torch.distributed
+    options = distributed.AllreduceOptions()
+    options.reduceOp = distributed.ReduceOp.SUM
+    # A sum may be under way for as long as the slowest rank takes to get there.
+    options.timeout = timedelta(days=1)
+    return group.allreduce([torch.from_numpy(message)], options)
+
+
 def _new_group(store: Any, key: str, ranks: Sequence[int]) -> Any:
     """A gloo group of these ranks, which torch's own list of groups does not know and does not count."""
     distributed: Any = torch.distributed
@@ -241,7 +261,7 @@ def _new_group(store: Any, key: str, ranks: Sequence[int]) -> Any:
     options._devices = _devices(gloo)
     options._timeout = timedelta(seconds=Peers.PATIENCE)
     options._threads = 1
-    own = distributed.PrefixStore(f"{key}/gloo", store)
+    own = distributed.PrefixStore(key, store)
     return gloo(own, list(ranks).index(distributed.get_rank()), len(ranks), options)
 
 

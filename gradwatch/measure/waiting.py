@@ -80,6 +80,10 @@ class Waiting:
             yield from self._landed(step)
         yield from self._added_up()
 
+    def on_any_rank(self, here: bool) -> bool:
+        """Whether something is so on any rank that has parts of the same parameters; waits for them."""
+        return here if self._peers is None or self._lost else self._peers.on_any(here)
+
     def finish(self, normally: bool) -> Iterator[StepRecord]:
         """What is left at the end; the last sum over ranks is formed where all of them end normally."""
         yield from self.awaited()

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
-from gradwatch.measure.shards import version_of
+from gradwatch.measure.parts import version_of
 from gradwatch.taps.passes import NO_PASS, current_pass
 
 __all__ = ["BackwardTap"]

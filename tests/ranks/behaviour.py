@@ -14,6 +14,8 @@ from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 from torch.nn.parallel import DistributedDataParallel
 
 import gradwatch
+from gradwatch.errors import NonFiniteGradientError
+from gradwatch.measure import ranks
 from gradwatch.measure.ranks import Peers
 from gradwatch.measure.shards import Shards
 from gradwatch.sinks import Memory
@@ -34,6 +36,8 @@ ON_TWO = (
     "bare_and_tracked",
     "without_hooks",
     "scaled",
+    "guarded",
+    "guarded_alone",
     "torchs_own_norm",
     "flat_clip_method",
 )
@@ -67,17 +71,17 @@ class Sent:
     def __enter__(self) -> Sent:
         self.bytes: list[int] = []
         self.of_training = dist.group.WORLD._get_sequence_number_for_group()
-        self._send = send = Peers._all_reduce
+        self._send = send = ranks._all_reduce
 
-        def counted(peers: Peers, message: Any) -> Any:
+        def counted(group: Any, message: Any) -> Any:
             self.bytes.append(message.nbytes)
-            return send(peers, message)
+            return send(group, message)
 
-        Peers._all_reduce = counted
+        ranks._all_reduce = counted
         return self
 
     def __exit__(self, *_: object) -> None:
-        Peers._all_reduce = self._send
+        ranks._all_reduce = self._send
         self.of_training = dist.group.WORLD._get_sequence_number_for_group() - self.of_training
 
 
@@ -270,6 +274,35 @@ def scaled(rank: int, world: int) -> dict[str, Any]:
         "records": [(r.step, r.skipped, r.loss_scale, r.norm_before, r.norm_after) for r in watch.history],
         "errors": watch.health().internal_errors,
     }
+
+
+def guarded(rank: int, world: int) -> dict[str, Any]:
+    """A NaN on the last rank: no rank takes that step, or every one is stopped."""
+    bad = rank == world - 1
+    model, optimizer = by_hand(world)
+    with gradwatch.track(optimizer, model, rules=(), guard="skip") as watch:
+        for value in (1.0, float("nan") if bad else 1.0, 1.0):
+            step_by_hand(model, optimizer, value)
+    stopped = ""
+    other, other_optimizer = by_hand(world)
+    try:
+        with gradwatch.track(other_optimizer, other, rules=(), guard="raise"):
+            step_by_hand(other, other_optimizer, float("nan") if bad else 1.0)
+    except NonFiniteGradientError as error:
+        stopped = str(error)
+    return {"skipped": [r.skipped for r in watch.history], "stopped": stopped}
+
+
+def guarded_alone(rank: int, world: int) -> list[bool] | None:
+    """Rank 0 is gone: the others go by what they see themselves, after they have waited for it once."""
+    model, optimizer = by_hand(world)
+    with Patience(1.0), gradwatch.track(optimizer, model, rules=(), guard="skip") as watch:
+        for value in (1.0, float("nan"), 1.0)[: 1 if rank == 0 else 3]:
+            step_by_hand(model, optimizer, value)
+        if rank == 0:
+            watch.close()
+        parts = [parameter.to_local() for parameter in model.parameters()]
+    return all(bool(torch.isfinite(part).all()) for part in parts)
 
 
 def torchs_own_norm(rank: int, world: int) -> dict[str, Any]:

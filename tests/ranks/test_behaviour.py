@@ -116,6 +116,16 @@ def test_scaled(results: list[Any]) -> None:
         assert result["errors"] == 0
 
 
+def test_guarded(results: list[Any]) -> None:
+    assert all(result["skipped"] == [False, True, False] for result in results)
+    assert "a parameter of which another rank has a part" in results[0]["stopped"]
+    assert "weight" in results[1]["stopped"]
+
+
+def test_guarded_alone(results: list[Any]) -> None:
+    assert results == [True, True]
+
+
 @needs_recent
 def test_torchs_own_norm(results: list[Any]) -> None:
     for result in results:
