@@ -198,8 +198,8 @@ class Observer:
             nothing = not slots and all(parameter.grad is None for parameter in event.parameters)
             for followed in self.followed.values():
                 if followed.due and (followed.holds_any(slots) or (nothing and followed.waits_for_step)):
-                    clip = SeenClip(event.function, event.limit, event.norm_type, slots, repeated)
-                    followed.clip_seen(clip, norm, self._meter)
+                    clip = SeenClip(*event[:3], slots, repeated, self._marks.event)
+                    followed.clip_seen(clip, norm, self._meter, self._ownership)
 
     def unscaled(self, optimizer: Optimizer, scale: Tensor) -> None:
         """A GradScaler has divided the gradients of an optimizer."""
