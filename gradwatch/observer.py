@@ -65,8 +65,7 @@ class Observer:
         self._report = report
         # Optimizers may be stepped from several threads; the lock is re-entrant for alerts' callbacks.
         self._lock = threading.RLock()
-        self._reporting = False
-        self._active = False
+        self._reporting = self._active = False
         self._backward_tap = BackwardTap(self.guard.around(self._backward_ended), self._slots.shards.accumulator)
         self._step_taps: list[StepTap] = []
         self._frozen: list[tuple[int, Tensor]] = []
@@ -141,6 +140,7 @@ class Observer:
         """A backward pass is about to begin: see to it that what it will write is hooked."""
         with self._lock:
             self._refresh(self.followed.values())
+            self._ownership.beginning()
             self._frozen = self._backward_tap.watch(self._frozen)
             self._backward_tap.beginning()
 

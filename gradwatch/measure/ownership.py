@@ -54,6 +54,14 @@ class Ownership:
         self._used, self._leaked = np.zeros((2, 0), dtype=bool)
         self._known, self._untouched, self._clipped, self._between = np.zeros((4, 0), dtype=bool)
 
+    def beginning(self) -> None:
+        """A pass is about to begin: where there is no gradient it adds to none.
+
+        The next tensor may be made at the address of the last one, with a version that looks like one more change.
+        """
+        self._grow()
+        self._tensor[self._slots.without_gradient()] = 0
+
     def written(self, slots: Sequence[int], event: int) -> None:
         """A backward pass has written these."""
         self._grow()
