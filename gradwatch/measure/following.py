@@ -167,7 +167,7 @@ class Followed:
         self._clips.append(clip)
 
     def _forget_clips_of_what_is_gone(self, ownership: Ownership) -> None:
-        """Calls for a step that was never taken: its gradients were zeroed, and others written and clipped since."""
+        """Calls for a step that was never taken: its gradients were zeroed, and others written since."""
         kept = []
         for clip in self._clips:
             if clip.slots and ownership.is_gone(clip.slots, clip.event):

@@ -97,9 +97,7 @@ class Ownership:
 
     def is_gone(self, slots: Sequence[int], event: int) -> bool:
         """Whether nothing is left of the gradients that these slots had at this event."""
-        return all(
-            self._begun_anew[slot] > event or self._slots.parameter(slot).grad is None for slot in slots
-        )
+        return all(self._begun_anew[slot] > event or self._slots.parameter(slot).grad is None for slot in slots)
 
     def consumed(self, slots: Sequence[int], since: int) -> Consumed:
         """A step consumes these; what is known of them.

@@ -224,7 +224,7 @@ def whole_number(number: Tensor) -> Tensor | None:
 def version_of(gradient: Tensor) -> int:
     """A number that every change of the tensor in place raises, as far as torch counts them.
 
-    It does not for a tensor made in inference mode: the number is another one each time, for what may have changed.
+    Not for one made in inference mode: the number is another each time, for what may have changed.
     """
     if gradient.is_inference():
         return next(_unlike_any)
