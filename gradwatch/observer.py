@@ -88,8 +88,7 @@ class Observer:
         self._after_step = self.guard.around(told.stepped)
         # Optimizers may be stepped from several threads; the lock is re-entrant for alerts' callbacks.
         self._lock = threading.RLock()
-        self._reporting = False
-        self._active = False
+        self._reporting = self._active = False
         self._backward_tap = BackwardTap(self.guard.around(self._backward_ended), self._slots.shards.accumulator)
         self._step_taps: list[StepTap] = []
         self._frozen: list[tuple[int, Tensor]] = []
@@ -166,6 +165,7 @@ class Observer:
         """A backward pass is about to begin: see to it that what it will write is hooked."""
         with self._lock:
             self._refresh(self.followed.values())
+            self._ownership.beginning()
             self._frozen = self._backward_tap.watch(self._frozen)
             self._backward_tap.beginning()
 
@@ -223,8 +223,8 @@ class Observer:
             nothing = not slots and all(parameter.grad is None for parameter in event.parameters)
             for followed in self.followed.values():
                 if followed.due and (followed.holds_any(slots) or (nothing and followed.waits_for_step)):
-                    clip = SeenClip(event.function, event.limit, event.norm_type, slots, repeated)
-                    followed.clip_seen(clip, norm, self._meter)
+                    clip = SeenClip(*event[:3], slots, repeated, self._marks.event)
+                    followed.clip_seen(clip, norm, self._meter, self._ownership)
 
     def unscaled(self, optimizer: Optimizer, scale: Tensor) -> None:
         """A GradScaler has divided the gradients of an optimizer."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gradwatch.measure.meter import BoolArray, Meter, Note
-from gradwatch.measure.ownership import Consumed
+from gradwatch.measure.ownership import Consumed, Ownership
 from gradwatch.measure.ring import AFTER
 from gradwatch.measure.slots import Holding, ModuleNames, Slots, parameter_ids
 from gradwatch.measure.steps import SeenClip, Step
@@ -95,6 +95,8 @@ class Followed:
         self._pass_counted = self._pass_stepped_in = NO_PASS
         self._backward_passes = 0
         self._clips: list[SeenClip] = []
+        self._free_columns: list[int] = []
+        self._passes_before_clip = 0
         self._loss_scale: float | Note | None = None
         self._step: Step | None = None
         self.left_out: Mapping[str, list[tuple[str, Tensor]]] = {}
@@ -157,10 +159,24 @@ class Followed:
         clipped = (at > self.stepped_at) & (marks.clipped_at[held] > at)
         return tuple(held[clipped].tolist())  # numpy: no device is read
 
-    def clip_seen(self, clip: SeenClip, norm: Tensor | None, meter: Meter) -> None:
+    def clip_seen(self, clip: SeenClip, norm: Tensor | None, meter: Meter, ownership: Ownership) -> None:
         """A clipping call was given some of its gradients, and returned this norm."""
-        clip.norm_returned = self._noted(norm, self._FIRST_CLIP + len(self._clips), meter)
+        if self._passes_before_clip != self._backward_passes:
+            self._passes_before_clip = self._backward_passes
+            self._forget_clips_of_what_is_gone(ownership)
+        clip.column = self._free_columns.pop() if self._free_columns else self._FIRST_CLIP + len(self._clips)
+        clip.norm_returned = self._noted(norm, clip.column, meter)
         self._clips.append(clip)
+
+    def _forget_clips_of_what_is_gone(self, ownership: Ownership) -> None:
+        """Calls for a step that was never taken: its gradients were zeroed, and others written since."""
+        kept = []
+        for clip in self._clips:
+            if clip.slots and ownership.is_gone(clip.slots, clip.event):
+                self._free_columns.append(clip.column)
+            else:
+                kept.append(clip)
+        self._clips = kept
 
     def unscaled(self, scale: Tensor, meter: Meter) -> None:
         """A GradScaler has divided its gradients by this scale."""
@@ -263,6 +279,6 @@ class Followed:
             self.reported_at = marks.event
         self.steps += 1
         self.stepped_at = marks.event
-        self._clips = []
-        self._backward_passes = 0
+        self._clips, self._free_columns = [], []
+        self._backward_passes = self._passes_before_clip = 0
         self._loss_scale = None

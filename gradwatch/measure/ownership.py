@@ -48,9 +48,19 @@ class Ownership:
         self._slots = slots
         # A column for each slot. Passes are numbered by the event at which they ended.
         self._tensor, self._version, self._last_pass, self._left_version = np.zeros((4, 0), dtype=np.int64)
+        # The last pass that did not add to what was there.
+        self._begun_anew = np.zeros(0, dtype=np.int64)
         self._clipped_at = np.zeros(0, dtype=np.int64)
         self._used, self._leaked = np.zeros((2, 0), dtype=bool)
         self._known, self._untouched, self._clipped, self._between = np.zeros((4, 0), dtype=bool)
+
+    def beginning(self) -> None:
+        """A pass is about to begin: where there is no gradient it adds to none.
+
+        The next tensor may be made at the address of the last one, with a version that looks like one more change.
+        """
+        self._grow()
+        self._tensor[self._slots.without_gradient()] = 0
 
     def written(self, slots: Sequence[int], event: int) -> None:
         """A backward pass has written these."""
@@ -62,6 +72,7 @@ class Ownership:
         self._between[places] = added & (self._between[places] | self._clipped[places])
         self._used[places] = self._clipped[places] = False
         self._last_pass[places] = event
+        self._begun_anew[places] = np.where(added, self._begun_anew[places], event)
         self._tensor[places], self._version[places] = tensors, versions
 
     def clipping(self, slots: Sequence[int]) -> None:
@@ -83,6 +94,10 @@ class Ownership:
         self._left_version[places] = np.where(self._untouched[places], versions, self._left_version[places])
         self._clipped[places] = known
         self._clipped_at[places] = event
+
+    def is_gone(self, slots: Sequence[int], event: int) -> bool:
+        """Whether nothing is left of the gradients that these slots had at this event."""
+        return all(self._begun_anew[slot] > event or self._slots.parameter(slot).grad is None for slot in slots)
 
     def consumed(self, slots: Sequence[int], since: int) -> Consumed:
         """A step consumes these; what is known of them.
@@ -120,7 +135,8 @@ class Ownership:
         """These slots are another parameter's from now on."""
         self._grow()
         places = np.array(slots, dtype=np.intp)
-        self._tensor[places] = self._last_pass[places] = self._clipped_at[places] = 0
+        self._tensor[places] = self._last_pass[places] = 0
+        self._clipped_at[places] = self._begun_anew[places] = 0
         for flags in (self._used, self._leaked, self._known, self._untouched, self._clipped, self._between):
             flags[places] = False
 
@@ -140,6 +156,7 @@ class Ownership:
             self._last_pass = np.append(self._last_pass, numbers)
             self._left_version = np.append(self._left_version, numbers - 1)
             self._clipped_at = np.append(self._clipped_at, numbers)
+            self._begun_anew = np.append(self._begun_anew, numbers)
             self._used, self._leaked = np.append(self._used, flags), np.append(self._leaked, flags)
             self._known, self._untouched = np.append(self._known, flags), np.append(self._untouched, flags)
             self._clipped, self._between = np.append(self._clipped, flags), np.append(self._between, flags)

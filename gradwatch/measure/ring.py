@@ -76,12 +76,16 @@ class Board:
         return self._sides[side]
 
     def indices(self, slots: npt.NDArray[np.intp]) -> Tensor:
-        """These slots as an index on the device; brought there once, since that waits for it."""
+        """These slots as an index on the device; brought there once, from memory that nothing waits for."""
         key = slots.tobytes()
         if key not in self._indices:
             if len(self._indices) >= self.MOST_INDICES:
                 self._indices.clear()
-            self._indices[key] = torch.tensor(slots.tolist(), device=self.device)  # numpy: no device is read
+            # A loop may select others at each step, such as the experts that were drawn.
+            on_device = self.device.type != "cpu"
+            index = torch.empty(len(slots), dtype=torch.int64, device="cpu", pin_memory=on_device)
+            index.copy_(torch.tensor(slots.tolist(), device="cpu"))  # numpy: no device is read
+            self._indices[key] = index.to(self.device, non_blocking=True)
         return self._indices[key]
 
     def note(self, column: int, number: Tensor) -> None:

@@ -26,7 +26,9 @@ class SeenClip:
         norm_type: the p of its norm; None for clipping by value.
         slots: the slots that it was given.
         repeated: those that it was given more than once.
+        event: when it was.
         norm_returned: the norm that it returned; None where it returned none.
+        column: where a norm that is on a device is kept.
     """
 
     function: str
@@ -34,7 +36,9 @@ class SeenClip:
     norm_type: float | None
     slots: tuple[int, ...]
     repeated: tuple[int, ...] = ()
+    event: int = 0
     norm_returned: float | Note | None = None
+    column: int = 0
 
 
 @dataclass

@@ -64,6 +64,9 @@ class Waiting:
     def put(self, step: Step) -> None:
         """Take in the newest step."""
         self._steps.append(step)
+        if len(self._steps) % self.BLOCK == 0:
+            # The oldest may wait for a ring that its device, seldom used, fills far more slowly than others do.
+            self._meter.send()
 
     def arrived(self) -> Iterator[StepRecord]:
         """The records that are whole by now, oldest first."""

@@ -100,10 +100,12 @@ def _install(name: str, signature: _Signature) -> Callable[[], None]:
     if cell is None:
         return _install_in_modules(wrapper, name, signature)
     original = cell.cell_contents
-    cell.cell_contents = _shim(original, signature)
+    shim = cell.cell_contents = _shim(original, signature)
 
     def restore() -> None:
-        cell.cell_contents = original
+        # Whoever has exchanged it after us holds our shim, which then only passes on.
+        if cell.cell_contents is shim:
+            cell.cell_contents = original
 
     return restore
 

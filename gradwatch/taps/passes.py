@@ -85,10 +85,12 @@ def _install() -> Callable[[], None]:
             return original(*args, **kwargs)
         return _told(original, args, kwargs)
 
-    torch.autograd.backward = untraced(backward)
+    shim = torch.autograd.backward = untraced(backward)
 
     def restore() -> None:
-        torch.autograd.backward = original
+        # Whoever has replaced it after us holds our shim, which then only passes on.
+        if torch.autograd.backward is shim:
+            torch.autograd.backward = original
 
     return restore
 

@@ -78,8 +78,15 @@ def _scaler_classes(base: type = torch.amp.GradScaler) -> Iterator[type]:
 
 def _replace(kind: type, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
     original = vars(kind)[name]
-    setattr(kind, name, untraced(make(original)))
-    _undo.append(lambda: setattr(kind, name, original))
+    shim = untraced(make(original))
+    setattr(kind, name, shim)
+
+    def restore() -> None:
+        # Whoever has replaced it after us holds our shim, which then only passes on.
+        if vars(kind)[name] is shim:
+            setattr(kind, name, original)
+
+    _undo.append(restore)
 
 
 def _unscaling(original: Callable[..., Any]) -> Callable[..., Any]:

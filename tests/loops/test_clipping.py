@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.nn.utils import clip_grad_norm_ as bound_early
 
+import gradwatch
 from tests.loops.models import loss_of, mlp
 from tests.loops.run import Clip, Run, conformance
 
@@ -291,3 +292,39 @@ def test_clipping_on_each_micro_batch(run: Run) -> None:
             second = clip(model.parameters())
             run.after("optimizer", first, second, passes=2)
             optimizer.step()
+
+
+@pytest.mark.parametrize("to_none", [True, False])
+@conformance
+def test_steps_left_out_by_the_loop_for_their_norm(run: Run, to_none: bool) -> None:
+    """What was clipped for a step that was never taken is no clip call of the next one."""
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    passes = 0
+    with run.track(optimizer, model):
+        for step in range(9):
+            optimizer.zero_grad(set_to_none=to_none)
+            (loss_of(model) * (1e-3, 1.0, math.inf)[step % 3]).backward()
+            passes += 1
+            run.before()
+            norm = clip_grad_norm_(model.parameters(), 0.5)
+            if not norm.isfinite() or (step // 3 == 1 and norm > 0.5):
+                continue
+            run.after("optimizer", Clip(0.5, norm), passes=passes)
+            optimizer.step()
+            passes = 0
+
+
+def test_clip_calls_for_steps_that_are_never_taken_fill_no_memory() -> None:
+    model = mlp()
+    stepped, waits = (torch.optim.SGD(model[i].parameters(), lr=0.05) for i in (0, 3))
+    watch = gradwatch.track({"stepped": stepped, "waits": waits}, rules=[])
+    with watch:
+        for _ in range(20):
+            model.zero_grad()
+            loss_of(model).backward()
+            clip_grad_norm_(model[0].parameters(), 1.0)
+            clip_grad_norm_(model.parameters(), 1.0)
+            stepped.step()
+        waits.step()
+    assert len(watch["waits"].clips) == 1

@@ -1,4 +1,7 @@
-"""A trap for copies between devices: ``.cpu()`` raises on no tensor, and waits all the same."""
+"""A trap for copies between devices: ``.cpu()`` raises on no tensor, and waits all the same.
+
+So does a copy towards a device that is not asked for without blocking.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,14 @@ class Copies(TorchDispatchMode):
         elif name in ("_to_copy", "to") and leaves_the_device(args[0], kwargs.get("device")):
             # Even without blocking, what arrives in memory that is not page-locked has been waited for.
             self.waiting.append(name)
+        elif name == "_to_copy" and leaves_the_host(args[0], kwargs.get("device")):
+            if not kwargs.get("non_blocking", False):
+                self.waiting.append(name)
         return func(*args, **kwargs)
+
+
+def leaves_the_host(tensor: Any, target: Any) -> bool:
+    return tensor.device.type == "cpu" and target is not None and torch.device(target).type != "cpu"
 
 
 def leaves_the_device(tensor: Any, target: Any) -> bool:

@@ -274,3 +274,23 @@ def test_a_clip_call_on_others_gradients_is_not_told() -> None:
         clip_grad_norm_(other.parameters(), 1.0)
         one.optimizer.step()
     assert watch.last["optimizer"].clips == ()
+
+
+def test_a_new_gradient_at_an_old_address_has_not_leaked() -> None:
+    """A hook changes the gradient in place at every other step: its version is one above that of the step before."""
+    one = One()
+    halving = False
+
+    def halve(parameter: torch.Tensor) -> None:
+        if halving and parameter.grad is not None:
+            parameter.grad.mul_(0.5)
+
+    for parameter in one.model.parameters():
+        parameter.register_post_accumulate_grad_hook(halve)
+    with gradwatch.track(one.optimizer, one.model, rules=[]) as watch:
+        for step in range(40):
+            halving = step % 2 == 1
+            one.zero(to_none=True)
+            one.backward()
+            one.optimizer.step()
+    assert [record.leaked for record in watch.history] == [()] * 40

@@ -157,6 +157,23 @@ def test_records_come_by_themselves_block_by_block() -> None:
     assert [record.step for record in memory.records] == list(range(1, Board.ROWS + 2))
 
 
+def test_a_device_seldom_used_holds_up_the_records_of_others_for_a_block_at_most(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(meter, "on_host", lambda gradient: len(gradient) > 1)
+    often, seldom = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(1))
+    optimizers = {name: torch.optim.SGD([p], lr=0.0) for name, p in (("often", often), ("seldom", seldom))}
+    alerts: list[int] = []
+    with gradwatch.track(optimizers, on_alert=lambda alert: alerts.append(alert.step)):
+        (seldom * 2).sum().backward()
+        optimizers["seldom"].step()
+        for step in range(1, 2 * Board.ROWS):
+            optimizers["often"].zero_grad()
+            (often * (math.nan if step == 1 else 1.0)).sum().backward()
+            optimizers["often"].step()
+        assert alerts[:1] == [1]
+
+
 @pytest.mark.usefixtures("as_device")
 def test_an_alert_that_reads_the_watch_finds_every_record_once() -> None:
     seen: list[int] = []
