@@ -36,9 +36,12 @@ class Copies(TorchDispatchMode):
         elif name in ("_to_copy", "to") and leaves_the_device(args[0], kwargs.get("device")):
             # Even without blocking, what arrives in memory that is not page-locked has been waited for.
             self.waiting.append(name)
-        elif name == "_to_copy" and leaves_the_host(args[0], kwargs.get("device")):
-            if not kwargs.get("non_blocking", False):
-                self.waiting.append(name)
+        elif (
+            name == "_to_copy"
+            and leaves_the_host(args[0], kwargs.get("device"))
+            and not kwargs.get("non_blocking", False)
+        ):
+            self.waiting.append(name)
         return func(*args, **kwargs)
 
 
