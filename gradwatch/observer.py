@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -144,11 +145,13 @@ class Observer:
             return None
         return peers
 
-    def catch_up(self) -> None:
-        """Report all that was measured so far: waits for the devices."""
-        if self._active:
-            with self._lock:
+    @contextmanager
+    def caught_up(self) -> Iterator[None]:
+        """All that was measured so far is reported, and nothing more while this lasts; waits for the devices."""
+        with self._lock:
+            if self._active:
                 self._report_all(self._waiting.awaited())
+            yield
 
     def steps(self) -> dict[str, int]:
         """Steps so far by optimizer."""

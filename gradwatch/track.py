@@ -141,14 +141,15 @@ class Watch:
             TrackerStateError: the tracker is closed.
         """
         self._check_usable("flushed")
-        self._observer.catch_up()
+        with self._observer.caught_up():
+            pass
         self._fanout.flush()
 
     @property
     def last(self) -> Mapping[str, StepRecord]:
         """The newest record of each optimizer that has stepped."""
-        self._observer.catch_up()
-        return dict(self._last)
+        with self._observer.caught_up():
+            return dict(self._last)
 
     def __getitem__(self, optimizer: str) -> StepRecord:
         """The newest record of an optimizer.
@@ -168,20 +169,20 @@ class Watch:
     @property
     def history(self) -> list[StepRecord]:
         """The newest records of all optimizers, oldest first."""
-        self._observer.catch_up()
-        return list(self._history)
+        with self._observer.caught_up():
+            return list(self._history)
 
     @property
     def alerts(self) -> list[Alert]:
         """All alerts so far, oldest first."""
-        self._observer.catch_up()
-        return list(self._alerts)
+        with self._observer.caught_up():
+            return list(self._alerts)
 
     @property
     def active(self) -> list[Alert]:
         """The alerts that fire now."""
-        self._observer.catch_up()
-        return self._judge.active
+        with self._observer.caught_up():
+            return self._judge.active
 
     @contextmanager
     def diagnose(self) -> Iterator[Diagnosis]:
@@ -209,8 +210,8 @@ class Watch:
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to go on counting: steps, and what the rules remember; plain values."""
-        self._observer.catch_up()
-        return {"steps": self._observer.steps(), "judge": self._judge.state_dict()}
+        with self._observer.caught_up():
+            return {"steps": self._observer.steps(), "judge": self._judge.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from the state of an earlier tracker of the same optimizers, before the first step.
