@@ -8,6 +8,7 @@ has changed the tensor in between, the gradient counts as started anew: no fault
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -50,7 +51,7 @@ class Ownership:
         self._tensor, self._version, self._last_pass, self._left_version = np.zeros((4, 0), dtype=np.int64)
         # The last pass that did not add to what was there.
         self._begun_anew = np.zeros(0, dtype=np.int64)
-        self._clipped_at = np.zeros(0, dtype=np.int64)
+        self._clipped_at, self._written_by = np.zeros((2, 0), dtype=np.int64)
         self._used, self._leaked = np.zeros((2, 0), dtype=bool)
         self._known, self._untouched, self._clipped, self._between = np.zeros((4, 0), dtype=bool)
 
@@ -58,9 +59,13 @@ class Ownership:
         """A pass is about to begin: where there is no gradient it adds to none.
 
         The next tensor may be made at the address of the last one, with a version that looks like one more change.
+        Only what this thread has written is looked at: the engine writes ``.grad`` without the interpreter's lock,
+        and one that a pass of another thread may be writing now must not be touched.
         """
         self._grow()
-        self._tensor[self._slots.without_gradient()] = 0
+        own = np.flatnonzero(self._written_by == threading.get_ident())
+        missing = [slot for slot in own.tolist() if self._slots.parameter(slot).grad is None]  # numpy
+        self._tensor[missing] = 0
 
     def written(self, slots: Sequence[int], event: int) -> None:
         """A backward pass has written these."""
@@ -72,6 +77,7 @@ class Ownership:
         self._between[places] = added & (self._between[places] | self._clipped[places])
         self._used[places] = self._clipped[places] = False
         self._last_pass[places] = event
+        self._written_by[places] = threading.get_ident()
         self._begun_anew[places] = np.where(added, self._begun_anew[places], event)
         self._tensor[places], self._version[places] = tensors, versions
 
@@ -136,7 +142,7 @@ class Ownership:
         self._grow()
         places = np.array(slots, dtype=np.intp)
         self._tensor[places] = self._last_pass[places] = 0
-        self._clipped_at[places] = self._begun_anew[places] = 0
+        self._clipped_at[places] = self._begun_anew[places] = self._written_by[places] = 0
         for flags in (self._used, self._leaked, self._known, self._untouched, self._clipped, self._between):
             flags[places] = False
 
@@ -156,6 +162,7 @@ class Ownership:
             self._last_pass = np.append(self._last_pass, numbers)
             self._left_version = np.append(self._left_version, numbers - 1)
             self._clipped_at = np.append(self._clipped_at, numbers)
+            self._written_by = np.append(self._written_by, numbers)
             self._begun_anew = np.append(self._begun_anew, numbers)
             self._used, self._leaked = np.append(self._used, flags), np.append(self._leaked, flags)
             self._known, self._untouched = np.append(self._known, flags), np.append(self._untouched, flags)

@@ -86,10 +86,6 @@ class Slots:
         """What this rank has of the gradient in each of these slots; None where there is none."""
         return self.shards.gradients([self.parameter(slot) for slot in selection])
 
-    def without_gradient(self) -> list[int]:
-        """The slots in use whose parameter has no gradient now."""
-        return [slot for slot, p in enumerate(self._parameters) if p is not None and p.grad is None]
-
     def add(self, parameter: Tensor) -> int:
         """The slot of a parameter, one of its own if it has none."""
         slot = self._of.get(id(parameter))
