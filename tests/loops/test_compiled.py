@@ -17,6 +17,8 @@ from tests.loops.usual import usual_steps
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
+    # As torch 2.6 says of the hooks that it moves about for compiled autograd.
+    pytest.mark.filterwarnings("ignore:Trying to prepend a node to itself:UserWarning"),
 ]
 
 
