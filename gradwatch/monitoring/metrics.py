@@ -52,6 +52,12 @@ METRICS = {
         Metric("module_grad_norm_after", "gauge", MODULE, "L2 norm of the module that was consumed."),
         Metric("module_nonfinite_steps", "counter", MODULE, "Steps with NaN or Inf in the module."),
         Metric("alert_active", "gauge", (*OPTIMIZER, "rule", "severity", "module"), "1 while the alert fires."),
+        Metric(
+            "alert_info",
+            "gauge",
+            (*OPTIMIZER, "rule", "severity", "module", "words"),
+            "An alert in words, while it fires and five minutes longer; always 1.",
+        ),
         Metric("alerts", "counter", (*OPTIMIZER, "rule", "severity"), "Alerts that have fired."),
         Metric("overhead_seconds", "counter", RUN, "Time spent inside gradwatch in the training threads."),
         Metric("dropped_records", "counter", RUN, "Records that no sink saw."),

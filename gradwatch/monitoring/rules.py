@@ -41,6 +41,21 @@ def _alert_within_5m(match: str = "") -> str:
     return f"{{alert_active}}{match} == 1 or {_OF_RULE} {fired}"
 
 
+def _in_the_words_of_the_run() -> str:
+    """A template for what the run says of its alert; a label that would change with it would begin a new alert."""
+    known = ("job", "instance", "run", "rank", "optimizer", "rule", "severity")
+    matchers = ",".join(f"{label}=%q" for label in known)
+    values = " ".join(f"$labels.{label}" for label in known)
+    # The counter knows no module: then the words are those of all modules.
+    words = (
+        '{{ if or (not $labels.module) (eq $labels.module (label "module" .)) }}{{ label "words" . }} {{ end }}'
+    )
+    return (
+        f"{{{{ range printf `{full_name('alert_info')}{{{matchers}}}` {values} | query }}}}{words}{{{{ end }}}}"
+        "Said by the run itself, now or in the last five minutes."
+    )
+
+
 RULES = (
     AlertingRule(
         "NonFiniteGradients",
@@ -137,7 +152,7 @@ RULES = (
         "0s",
         "{{ $labels.severity }}",
         "{{ $labels.rule }} at {{ $labels.optimizer }} {{ $labels.module }} in {{ $labels.run }}.",
-        "An alert of the run itself, firing now or in the last five minutes. The run's log has it in words.",
+        _in_the_words_of_the_run(),
     ),
 )
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 
 from gradwatch.monitoring.metrics import MOST_MODULES, RULE_SEVERITIES
 from gradwatch.records import Alert, RunInfo, StepRecord
+from gradwatch.sinks.words import in_words
 
 __all__ = ["BOUNDS", "OTHER", "OptimizerState", "WindowMax", "new_states"]
 
@@ -60,6 +61,9 @@ class OptimizerState:
         began: Unix time in seconds at which tracking began.
     """
 
+    # As long as the rule that relays an alert fires for, however short it was.
+    WORDS_LAST_SECONDS = 300
+
     def __init__(self, modules: tuple[str, ...], began: float) -> None:
         self.modules = modules
         self.last_step_time = began
@@ -70,6 +74,7 @@ class OptimizerState:
         self.finite_sum = 0.0
         self.module_nonfinite: Counter[str] = Counter()
         self.fired: Counter[tuple[str, str]] = Counter(dict.fromkeys(RULE_SEVERITIES, 0))
+        self._words: dict[tuple[str, str, str], tuple[str, float]] = {}
         self._firing: dict[tuple[str, str, str], set[str | None]] = {(*key, ""): set() for key in RULE_SEVERITIES}
 
     def take(self, record: StepRecord) -> None:
@@ -86,19 +91,28 @@ class OptimizerState:
             self.module_nonfinite.update(name for name in self.modules if _not_finite(record, name))
 
     def take_alert(self, alert: Alert) -> None:
-        """Count an alert that fires, and note until when; its explanation changes nothing here."""
+        """Count an alert that fires, and keep its newest words for a while."""
         module = alert.module if alert.module is None or alert.module in self.modules else OTHER
-        firing = self._firing.setdefault((alert.rule, alert.severity, module or ""), set())
+        key = alert.rule, alert.severity, module or ""
+        firing = self._firing.setdefault(key, set())
         if alert.state == "firing":
             self.fired[alert.rule, alert.severity] += 1
             firing.add(alert.module)
         elif alert.state == "resolved":
             firing.discard(alert.module)
+        until = math.inf if firing else self.last_step_time + self.WORDS_LAST_SECONDS
+        self._words[key] = in_words(alert), until
 
     def active(self) -> Iterator[tuple[tuple[str, str, str], float]]:
         """(rule, severity, module) and 1.0 while the alert fires, 0.0 before and after."""
         for key, firing in self._firing.items():
             yield key, float(bool(firing))
+
+    def words(self, now: float) -> Iterator[tuple[str, str, str, str]]:
+        """(rule, severity, module, words) of each alert that fires, or did so shortly before this Unix time."""
+        for key, (words, until) in self._words.items():
+            if now < until:
+                yield *key, words
 
     def _take_norm(self, norm: float, time: float) -> None:
         # Finite norms only, and a finite sum: NaN or Inf would stay in it for ever.

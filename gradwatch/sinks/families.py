@@ -30,7 +30,7 @@ def families(
         *_value_families(labelled, now),
         _histogram(labelled),
         *_module_families(labelled),
-        *_alert_families(labelled),
+        *_alert_families(labelled, now),
     ]
 
 
@@ -103,10 +103,11 @@ def _module_norm(record: StepRecord | None, module: str, field: str) -> float:
     return norm
 
 
-def _alert_families(states: _States) -> Iterator[Metric]:
+def _alert_families(states: _States, now: float) -> Iterator[Metric]:
     yield _family(
         "alert_active", [((*labels, *key), on) for labels, state in states for key, on in state.active()]
     )
+    yield _family("alert_info", [((*labels, *key), 1.0) for labels, state in states for key in state.words(now)])
     yield _family("alerts", [((*labels, *key), n) for labels, state in states for key, n in state.fired.items()])
 
 

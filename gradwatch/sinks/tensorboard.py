@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +15,10 @@ from gradwatch.sinks.ordering import in_order
 from gradwatch.sinks.words import in_words
 
 __all__ = ["TensorBoard"]
+
+
+# The text tab reads Markdown, which would take a plus at the beginning for a list, and __init__ for bold.
+_MARKUP = re.compile(r"^\+|[\\`*]|_(?![A-Za-z0-9])|(?<![A-Za-z0-9])_|\](?=\()")
 
 
 class _Writer(Protocol):
@@ -83,7 +88,7 @@ class TensorBoard:
             self._firing.add(key)
         elif alert.state == "resolved":
             self._firing.discard(key)
-        tag, text = f"alerts/{alert.optimizer}", in_words(alert)
+        tag, text = f"alerts/{alert.optimizer}", _MARKUP.sub(r"\\\g<0>", in_words(alert))
         if self._owned is not None:
             self._owned.add_text(tag, text, alert.step, wall_time)
         elif self._writer is not None:

@@ -253,7 +253,7 @@ def counted(values: Tensor) -> list[tuple[float, int]]:
     return list(zip(distinct.tolist(), counts.tolist(), strict=True))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     shapes=st.lists(st.lists(st.integers(0, 7), max_size=4), min_size=1, max_size=6),
     copies=st.sampled_from([1, 2, HostPlan.MANY, HostPlan.MANY + 1]),

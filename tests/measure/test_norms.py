@@ -39,7 +39,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     sizes=st.lists(st.integers(0, 40_000), min_size=1, max_size=4),
     exponent=st.integers(-30, 30),
@@ -57,7 +57,7 @@ def test_norms_are_within_one_float32_ulp(sizes: list[int], exponent: int, seed:
     assert abs(float(global_norm(tensors)) - whole) <= ulp(whole)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(1, 2**23 - 1), min_size=1, max_size=200))
 def test_subnormal_gradients_are_not_zero(bits: list[int]) -> None:
     tensor = torch.tensor(np.array(bits, dtype=np.int32).view(np.float32))

@@ -221,19 +221,46 @@ def test_each_rule_fires_where_it_should_and_only_there(promtool, tmp_path, case
     run(promtool, tmp_path, "test", "rules", "test.yml")
 
 
-def test_an_alert_of_the_run_keeps_its_own_severity_and_names_its_module(promtool, tmp_path):
+def in_words(rule, module):
+    words = f"! CRITICAL {rule} at actor/{module}."
+    labels = f'{OPTIMIZER},rule="{rule}",severity="critical",module="{module}",words="{words}"'
+    return {"series": f"gradwatch_alert_info{{{labels}}}", "values": "1x10"}
+
+
+@pytest.mark.parametrize(
+    ("series", "module", "words"),
+    [
+        (
+            [
+                {"series": firing("zero", "mlp"), "values": "1x10"},
+                in_words("zero", "mlp"),
+                in_words("zero", "cnn"),
+            ],
+            "mlp",
+            "! CRITICAL zero at actor/mlp. ",
+        ),
+        # What has begun and ended between two scrapes is known by the counter alone, which has no module.
+        (
+            [{"series": fired("zero"), "values": "0 0 0 1x10"}, in_words("zero", "cnn"), in_words("stale", "mlp")],
+            None,
+            "! CRITICAL zero at actor/cnn. ",
+        ),
+        ([{"series": firing("zero", "mlp"), "values": "1x10"}], "mlp", ""),
+    ],
+)
+def test_an_alert_of_the_run_keeps_its_own_severity_module_and_words(promtool, tmp_path, series, module, words):
     (tmp_path / "rules.yml").write_text(alerting_rules())
-    labels = {"severity": "critical", "rule": "zero", "module": "mlp", "job": "train", "instance": "a:1"}
+    labels = {"severity": "critical", "rule": "zero", "job": "train", "instance": "a:1", "run": "r", "rank": "0"}
     expected = {
-        "exp_labels": {**labels, "run": "r", "rank": "0", "optimizer": "actor"},
+        "exp_labels": {**labels, "optimizer": "actor", **({"module": module} if module else {})},
         "exp_annotations": {
-            "summary": "zero at actor mlp in r.",
-            "description": next(rule.description for rule in RULES if rule.name == "GradwatchAlert"),
+            "summary": f"zero at actor {module or ''} in r.",
+            "description": f"{words}Said by the run itself, now or in the last five minutes.",
         },
     }
     test = {
         "interval": "1m",
-        "input_series": [{"series": firing("zero", "mlp"), "values": "1x10"}],
+        "input_series": series,
         "alert_rule_test": [{"eval_time": "5m", "alertname": "GradwatchAlert", "exp_alerts": [expected]}],
     }
     (tmp_path / "test.yml").write_text(json.dumps({"rule_files": ["rules.yml"], "tests": [test]}))

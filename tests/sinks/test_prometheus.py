@@ -12,8 +12,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gradwatch.errors import ArgumentError, SinkError
 from gradwatch.monitoring.metrics import METRICS, full_name
-from gradwatch.records import GroupNorms, Health
+from gradwatch.records import Cause, GroupNorms, Health
 from gradwatch.sinks import Prometheus
+from gradwatch.sinks.words import in_words
 from tests.made_up import alert, record, run_info
 
 
@@ -173,7 +174,24 @@ def test_no_norm_is_shown_as_zero_before_it_was_measured(sink):
 def test_no_series_appears_with_the_first_step_and_the_first_alert_of_an_optimizer(sink):
     before = set(samples(scrape(sink)))
     sink.write([record(clipped=True, nonfinite=("mlp.weight",))], [alert(module=None)])
-    assert set(samples(scrape(sink))) == before
+    words = {key for key in set(samples(scrape(sink))) - before if key[0] == "gradwatch_alert_info"}
+    assert set(samples(scrape(sink))) - words == before
+
+
+def test_an_alert_is_shown_in_the_words_that_every_sink_has_while_it_fires_and_five_minutes_longer(
+    sink, monkeypatch
+):
+    def shown_at(seconds):
+        monkeypatch.setattr("gradwatch.sinks.prometheus.time.time", lambda: 1_700_000_000.0 + seconds)
+        return [dict(key[1:])["words"] for key in samples(scrape(sink)) if key[0] == "gradwatch_alert_info"]
+
+    cause = Cause("saturated-tanh", "mlp.2", {"share": 0.99}, 'Scale "it" down.\nNow.')
+    fires, explained, over = alert(), alert("explained", 2, cause=cause), alert("resolved", 3)
+    assert shown_at(0) == []
+    for step, one in enumerate((fires, explained, over), start=1):
+        sink.write([record(step)], [one])
+        assert shown_at(1_000_000 if step < 3 else 302) == [in_words(one)]
+    assert shown_at(304) == []
 
 
 def test_a_scrape_takes_nothing_away_from_the_next(sink, monkeypatch):
