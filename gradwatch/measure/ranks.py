@@ -23,7 +23,7 @@ import torch
 
 from gradwatch.measure.norms import FloatArray
 
-__all__ = ["Peers", "Reduction", "agree"]
+__all__ = ["Peers", "Reduction", "agree", "new_group"]
 
 log = logging.getLogger("gradwatch")
 
@@ -53,19 +53,20 @@ def agree(store: Any, key: str, members: int, willing: bool, patience: float) ->
         store.compare_set(answer, "", "no")
     elif store.add(f"{key}/came", 1) == members:
         store.compare_set(answer, "", "yes")
-    elif not _appears(store, answer, patience):
+    elif not _appears(store, answer, patience, members):
         store.compare_set(answer, "", "no")
     return bytes(store.get(answer)) == b"yes"
 
 
-def _appears(store: Any, key: str, patience: float) -> bool:
-    # Asked again and again rather than waited for inside the store, which others in this process use as well.
+def _appears(store: Any, key: str, patience: float, members: int) -> bool:
+    # Asked again and again rather than waited for inside the store, which others in this process use as well; by
+    # all members together some 10,000 times a second at most.
     until, pause = time.monotonic() + patience, 0.001
     while not store.check([key]):
         if time.monotonic() > until:
             return False
         time.sleep(pause)
-        pause = min(2 * pause, 0.25)
+        pause = min(2 * pause, 0.25 + members / 10_000)
     return True
 
 
@@ -77,7 +78,8 @@ class Peers:
 
     def __init__(self, groups: Sequence[Any], store: Any, key: str, members: int, size: int) -> None:
         # Each kind of sum has its own, so that the order between them need not be the same on every rank.
-        self._for_blocks, *self._for_questions = groups
+        self._groups = list(groups)
+        self._answers = len(groups) > 1
         self._store = store
         self._key = key
         self.members = members
@@ -119,7 +121,8 @@ class Peers:
     def _connected(cls, store: Any, key: str, ranks: Sequence[int], size: int, groups: int) -> Peers | None:
         """With connections to the others that have been tried by a first sum; None where they do not hold."""
         try:
-            made = [_new_group(store, f"{key}/gloo{number}", ranks) for number in range(groups)]
+            place = list(ranks).index(torch.distributed.get_rank())
+            made = [new_group(store, f"{key}/gloo{number}", place, len(ranks)) for number in range(groups)]
             peers = cls(made, store, key, len(ranks), size)
         except Exception:
             log.debug("gradwatch could not set up a gloo group", exc_info=True)
@@ -140,22 +143,20 @@ class Peers:
         count = -(-len(block) // self._size)
         padded = np.zeros(count * self._size)
         padded[: len(block)] = block
-        return self._begun(self._for_blocks, np.split(padded, count), padded[: len(block)])
+        return self._begun(self._groups[0], np.split(padded, count), padded[: len(block)])
 
     def on_any(self, here: bool) -> bool:
         """Whether something is so on any of the ranks, all of which have to ask; waits for their answers.
 
         Where one does not answer, it counts what is so here, now and from now on.
         """
-        if not self._for_questions:
+        if not self._answers:
             return here
         answers = np.full(1, float(here))
-        asked = self._begun(self._for_questions[0], [answers], answers)
+        asked = self._begun(self._groups[1], [answers], answers)
         total = asked.total() if asked.wait(self.PATIENCE) else None
-        if total is None:
-            self._for_questions = []
-            return here
-        return bool(total[0] > 0)
+        self._answers = total is not None
+        return here if total is None else bool(total[0] > 0)
 
     def _begun(self, group: Any, messages: Sequence[FloatArray], total: FloatArray) -> Reduction:
         try:
@@ -178,8 +179,8 @@ class Peers:
     def close(self) -> None:
         """Let go of the connections; never waits for another rank."""
         waited_for = [reduction.let_go() for reduction in self._under_way if not reduction.ready()]
-        held = [self._for_blocks, self._for_questions, waited_for]
-        self._for_blocks, self._for_questions, self._under_way = None, [], []
+        held = [self._groups, waited_for]
+        self._groups, self._under_way = [], []
         if waited_for:
             # Gloo ends a group only when nothing is under way any more: whoever drops the last reference may wait
             # for long, and so may the interpreter at its end. This one is never dropped.
@@ -253,8 +254,15 @@ def _all_reduce(group: Any, message: FloatArray) -> Any:
     return group.allreduce([torch.from_numpy(message)], options)
 
 
-def _new_group(store: Any, key: str, ranks: Sequence[int]) -> Any:
-    """A gloo group of these ranks, which torch's own list of groups does not know and does not count."""
+def new_group(store: Any, key: str, place: int, members: int) -> Any:
+    """A gloo group that torch's own list of groups does not know and does not count.
+
+    Args:
+        store: where its members find each other.
+        key: to be used once.
+        place: of this rank among the members.
+        members: how many there are.
+    """
     distributed: Any = torch.distributed
     gloo = distributed.ProcessGroupGloo
     options = gloo._Options()
@@ -262,7 +270,7 @@ def _new_group(store: Any, key: str, ranks: Sequence[int]) -> Any:
     options._timeout = timedelta(seconds=Peers.PATIENCE)
     options._threads = 1
     own = distributed.PrefixStore(key, store)
-    return gloo(own, list(ranks).index(distributed.get_rank()), len(ranks), options)
+    return gloo(own, place, members, options)
 
 
 def _devices(gloo: Any) -> list[Any]:

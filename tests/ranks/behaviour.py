@@ -41,7 +41,7 @@ ON_TWO = (
     "torchs_own_norm",
     "flat_clip_method",
 )
-ON_FOUR: tuple[str, ...] = ()
+ON_FOUR = ("one_raises", "two_optimizers")
 ON_RECENT_TORCH = (
     "only_rank_0_reads",
     "each_third",
