@@ -94,12 +94,14 @@ class Waiting:
             return
         if self._peers.leave(normally):
             self._add_up()
-            for under_way in self._sums:
-                under_way.reduction.wait(self._peers.PATIENCE)
+            # Every rank has begun all of them: with the last one the others are done.
+            if self._sums:
+                self._sums[-1].reduction.wait(self._peers.PATIENCE)
         yield from self._added_up()
-        self._give_up()
-        if self.dropped:
-            log.warning("gradwatch has no record of %d steps: not all ranks gave their shares.", self.dropped)
+        if not self._lost:
+            self._give_up()
+            if self.dropped:
+                log.warning("gradwatch has no record of %d steps: not all ranks gave their shares.", self.dropped)
 
     def _landed(self, step: Step) -> Iterator[StepRecord]:
         if self._peers is None:
