@@ -11,7 +11,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from gradwatch.measure.ranks import agree, new_group
+from gradwatch.measure.groups import new_group
+from gradwatch.measure.store import agree
 
 needs_lazy_connections = pytest.mark.skipif(
     "lazy_init" not in dist.ProcessGroupGloo.create_default_device.__doc__,
@@ -73,7 +74,7 @@ def test_the_cost_of_a_rank_does_not_grow_with_their_number(members: int) -> Non
     before = open_sockets()
     common = dist.HashStore()
     stores = [Counting(common) for _ in range(members)]
-    groups = in_threads(members, lambda place: new_group(stores[place], "group", place, members))
+    groups = in_threads(members, lambda place: new_group(stores[place], "group", place, members, 20.0))
     messages = [torch.full((3,), float(place)) for place in range(members)]
     works = [group.allreduce([message]) for group, message in zip(groups, messages, strict=True)]
     for work in works:
