@@ -141,7 +141,7 @@ class Observer:
         shards.agreed = peers is not None
         if peers is not None and not shards.divided:
             # Partial gradients may have to be added up, but every norm is whole on each rank.
-            peers.close()
+            peers.close(together=True)
             return None
         return peers
 

@@ -1,72 +1,29 @@
-"""Sums over ranks that nobody waits for: how ranks agree to form them, and the sums themselves.
+"""Sums over ranks that nobody waits for.
 
 Everything here goes its own way, so that it can neither hold up nor upset the training's own communication: the
 ranks agree through the key-value store that the process group was set up with, and the sums go over connections of
 their own, on the CPU. A rank that is gone, or that does not track, costs the others the records of some steps and
-nothing else.
+nothing else. See docs/decisions/0011-ranks-add-up-beside-the-training.md.
 """
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import logging
-import os
-import threading
 import time
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import torch
 
+from gradwatch.measure.groups import all_reduce, new_group
 from gradwatch.measure.norms import FloatArray
+from gradwatch.measure.store import agree, is_refused, next_meeting
 
-__all__ = ["Peers", "Reduction", "agree"]
+__all__ = ["Peers", "Reduction"]
 
 log = logging.getLogger("gradwatch")
-
-# How often this process has met others about the same, by what it was about.
-_meetings: dict[str, int] = {}
-_meetings_lock = threading.Lock()
-
-
-def agree(store: Any, key: str, members: int, willing: bool, patience: float) -> bool:
-    """Whether all members are willing: the same answer on each of them, whoever comes late or not at all.
-
-    The answer is one value in the store that is set once: to yes by the last member to come, to no by one that
-    is unwilling or has waited for too long.
-
-    Args:
-        store: the key-value store that all members see.
-        key: what it is about; to be used once.
-        members: how many have to come.
-        willing: whether this one is.
-        patience: how long to wait for the others, in seconds.
-
-    Raises:
-        RuntimeError: the store has failed.
-    """
-    answer = f"{key}/answer"
-    if not willing:
-        store.compare_set(answer, "", "no")
-    elif store.add(f"{key}/came", 1) == members:
-        store.compare_set(answer, "", "yes")
-    elif not _appears(store, answer, patience):
-        store.compare_set(answer, "", "no")
-    return bytes(store.get(answer)) == b"yes"
-
-
-def _appears(store: Any, key: str, patience: float) -> bool:
-    # Asked again and again rather than waited for inside the store, which others in this process use as well.
-    until, pause = time.monotonic() + patience, 0.001
-    while not store.check([key]):
-        if time.monotonic() > until:
-            return False
-        time.sleep(pause)
-        pause = min(2 * pause, 0.25)
-    return True
 
 
 class Peers:
@@ -77,7 +34,8 @@ class Peers:
 
     def __init__(self, groups: Sequence[Any], store: Any, key: str, members: int, size: int) -> None:
         # Each kind of sum has its own, so that the order between them need not be the same on every rank.
-        self._for_blocks, *self._for_questions = groups
+        self._groups = list(groups)
+        self._answers = len(groups) > 1
         self._store = store
         self._key = key
         self.members = members
@@ -101,7 +59,7 @@ class Peers:
         try:
             distributed: Any = torch.distributed
             store = distributed.distributed_c10d._get_default_store()
-            key = _next_meeting(store, f"{list(ranks)} {terms} {size} {questions}")
+            key = next_meeting(store, f"{list(ranks)} {terms} {size} {questions}")
             if not agree(store, f"{key}/met", len(ranks), True, cls.PATIENCE):
                 _tell_alone(ranks, f"not all of them have begun to track the same within {cls.PATIENCE:.0f} s")
                 return None
@@ -110,7 +68,7 @@ class Peers:
                 return peers
             _tell_alone(ranks, "no connection to all of them could be made; see GLOO_SOCKET_IFNAME")
             if peers is not None:
-                peers.close()
+                peers.close(together=False)
         except Exception as error:
             _tell_alone(ranks, f"the process group's store could not be used ({error})")
         return None
@@ -119,7 +77,9 @@ class Peers:
     def _connected(cls, store: Any, key: str, ranks: Sequence[int], size: int, groups: int) -> Peers | None:
         """With connections to the others that have been tried by a first sum; None where they do not hold."""
         try:
-            made = [_new_group(store, f"{key}/gloo{number}", ranks) for number in range(groups)]
+            place = list(ranks).index(torch.distributed.get_rank())
+            keys = [f"{key}/group {number}" for number in range(groups)]
+            made = [new_group(store, one, place, len(ranks), cls.PATIENCE) for one in keys]
             peers = cls(made, store, key, len(ranks), size)
         except Exception:
             log.debug("gradwatch could not set up a gloo group", exc_info=True)
@@ -128,7 +88,7 @@ class Peers:
         total = first.total() if first.wait(cls.PATIENCE) else None
         if total is not None and total[0] == len(ranks):
             return peers
-        peers.close()
+        peers.close(together=False)
         return None
 
     def reduce(self, block: FloatArray) -> Reduction:
@@ -140,26 +100,27 @@ class Peers:
         count = -(-len(block) // self._size)
         padded = np.zeros(count * self._size)
         padded[: len(block)] = block
-        return self._begun(self._for_blocks, np.split(padded, count), padded[: len(block)])
+        return self._begun(self._groups[0], np.split(padded, count), padded[: len(block)])
 
     def on_any(self, here: bool) -> bool:
         """Whether something is so on any of the ranks, all of which have to ask; waits for their answers.
 
         Where one does not answer, it counts what is so here, now and from now on.
         """
-        if not self._for_questions:
+        if not self._answers:
             return here
         answers = np.full(1, float(here))
-        asked = self._begun(self._for_questions[0], [answers], answers)
-        total = asked.total() if asked.wait(self.PATIENCE) else None
-        if total is None:
-            self._for_questions = []
-            return here
-        return bool(total[0] > 0)
+        asked = self._begun(self._groups[1], [answers], answers)
+        until = time.monotonic() + self.PATIENCE
+        while not asked.wait(1.0) and time.monotonic() < until and not self.has_lost_one():
+            pass
+        total = asked.total() if asked.ready() else None
+        self._answers = total is not None
+        return here if total is None else bool(total[0] > 0)
 
     def _begun(self, group: Any, messages: Sequence[FloatArray], total: FloatArray) -> Reduction:
         try:
-            reduction = Reduction([_all_reduce(group, message) for message in messages], total)
+            reduction = Reduction([all_reduce(group, message) for message in messages], total)
         except RuntimeError:
             reduction = Reduction([], None)
         self._under_way = [one for one in self._under_way if not one.ready()] + [reduction]
@@ -170,20 +131,36 @@ class Peers:
 
         Waits for the others only where this rank leaves normally itself.
         """
+        return self._agreed("left", normally)
+
+    def has_lost_one(self) -> bool:
+        """Whether a rank is known to give no share any more; asks the store, and waits for no rank."""
         try:
-            return agree(self._store, f"{self._key}/leave", self.members, normally, self.PATIENCE)
+            return is_refused(self._store, f"{self._key}/left")
+        except RuntimeError:
+            return True
+
+    def close(self, together: bool) -> None:
+        """Let go of the connections, where all ranks do; else keep them for ever.
+
+        Gloo ends a group only when nothing is under way any more, and may not end it at all where another rank
+        has closed a connection with something under way: whoever drops the last reference may wait for ever, and
+        so may the interpreter at its end. Such a group is never dropped.
+
+        Args:
+            together: every rank has all of its sums, or will say in a moment that it has not.
+        """
+        groups, self._groups = self._groups, []
+        unfinished = [one.let_go() for one in self._under_way if not one.ready()]
+        self._under_way = []
+        if not self._agreed("closed", together and not unfinished):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object([groups, unfinished]))
+
+    def _agreed(self, on: str, willing: bool) -> bool:
+        try:
+            return agree(self._store, f"{self._key}/{on}", self.members, willing, self.PATIENCE)
         except RuntimeError:
             return False
-
-    def close(self) -> None:
-        """Let go of the connections; never waits for another rank."""
-        waited_for = [reduction.let_go() for reduction in self._under_way if not reduction.ready()]
-        held = [self._for_blocks, self._for_questions, waited_for]
-        self._for_blocks, self._for_questions, self._under_way = None, [], []
-        if waited_for:
-            # Gloo ends a group only when nothing is under way any more: whoever drops the last reference may wait
-            # for long, and so may the interpreter at its end. This one is never dropped.
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))
 
 
 class Reduction:
@@ -228,51 +205,6 @@ class Reduction:
         if works:
             self._block = None
         return works
-
-
-def _next_meeting(store: Any, terms: str) -> str:
-    """The key of the first meeting after the last one that this process was at, and that is not over.
-
-    One that is over without this process was about a tracker that it does not have.
-    """
-    kind = hashlib.sha1(terms.encode()).hexdigest()
-    with _meetings_lock:
-        number = _meetings.get(kind, 0) + 1
-        while store.check([f"gradwatch/{kind}/{number}/met/answer"]):
-            number += 1
-        _meetings[kind] = number
-    return f"gradwatch/{kind}/{number}"
-
-
-def _all_reduce(group: Any, message: FloatArray) -> Any:
-    distributed: Any = torch.distributed
-    options = distributed.AllreduceOptions()
-    options.reduceOp = distributed.ReduceOp.SUM
-    # A sum may be under way for as long as the slowest rank takes to get there.
-    options.timeout = timedelta(days=1)
-    return group.allreduce([torch.from_numpy(message)], options)
-
-
-def _new_group(store: Any, key: str, ranks: Sequence[int]) -> Any:
-    """A gloo group of these ranks, which torch's own list of groups does not know and does not count."""
-    distributed: Any = torch.distributed
-    gloo = distributed.ProcessGroupGloo
-    options = gloo._Options()
-    options._devices = _devices(gloo)
-    options._timeout = timedelta(seconds=Peers.PATIENCE)
-    options._threads = 1
-    own = distributed.PrefixStore(key, store)
-    return gloo(own, list(ranks).index(distributed.get_rank()), len(ranks), options)
-
-
-def _devices(gloo: Any) -> list[Any]:
-    """Where to talk: as torch chooses it, over the interfaces that are named for it."""
-    named = [name for name in os.environ.get("GLOO_SOCKET_IFNAME", "").split(",") if name]
-    # Connections only between ranks that do talk to each other: two for each rank, not one to every other rank.
-    lazily = {"lazy_init": True} if "lazy_init" in (gloo.create_default_device.__doc__ or "") else {}
-    if named:
-        return [gloo.create_device(interface=name, **lazily) for name in named]
-    return [gloo.create_default_device(**lazily)]
 
 
 def _tell_alone(ranks: Sequence[int], why: str) -> None:

@@ -92,14 +92,17 @@ class Waiting:
         yield from self.awaited()
         if self._peers is None or self._lost:
             return
-        if self._peers.leave(normally):
+        together = self._peers.leave(normally)
+        if together:
             self._add_up()
-            for under_way in self._sums:
-                under_way.reduction.wait(self._peers.PATIENCE)
+            # Every rank has begun all of them: with the last one the others are done.
+            if self._sums:
+                self._sums[-1].reduction.wait(self._peers.PATIENCE)
         yield from self._added_up()
-        self._give_up()
-        if self.dropped:
-            log.warning("gradwatch has no record of %d steps: not all ranks gave their shares.", self.dropped)
+        if not self._lost:
+            self._give_up(together)
+            if self.dropped:
+                log.warning("gradwatch has no record of %d steps: not all ranks gave their shares.", self.dropped)
 
     def _landed(self, step: Step) -> Iterator[StepRecord]:
         if self._peers is None:
@@ -113,7 +116,7 @@ class Waiting:
 
     def _add_up(self) -> None:
         assert self._peers is not None
-        if len(self._sums) == self.MOST_UNDER_WAY:
+        if self._sums and (len(self._sums) == self.MOST_UNDER_WAY or self._peers.has_lost_one()):
             self._lose()
         elif self._block:
             rows, self._block = self._block, []
@@ -141,19 +144,21 @@ class Waiting:
                 self.dropped += 1
 
     def _lose(self) -> None:
-        """Another rank is gone: no sum will be whole again."""
+        """Another rank is gone: no sum will be whole again. Those that wait for this one have to know."""
+        assert self._peers is not None
         self._lost = True
-        self._give_up()
+        self._peers.leave(normally=False)
+        self._give_up(together=False)
         log.warning(
             "gradwatch has no records of steps from now on, and none of the last %d: another rank has ended or "
             "has stopped tracking, and norms cannot be added up.",
             self.dropped,
         )
 
-    def _give_up(self) -> None:
-        """Drop what waits for other ranks, and the connections, so that those that wait for this one notice."""
+    def _give_up(self, together: bool) -> None:
+        """Drop what waits for other ranks, and the connections."""
         assert self._peers is not None
         self.dropped += len(self._block) + sum(len(under_way.rows) for under_way in self._sums)
         self._block = []
         self._sums.clear()
-        self._peers.close()
+        self._peers.close(together)

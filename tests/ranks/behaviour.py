@@ -41,7 +41,7 @@ ON_TWO = (
     "torchs_own_norm",
     "flat_clip_method",
 )
-ON_FOUR: tuple[str, ...] = ()
+ON_FOUR = ("one_raises", "two_optimizers")
 ON_RECENT_TORCH = (
     "only_rank_0_reads",
     "each_third",
@@ -71,17 +71,17 @@ class Sent:
     def __enter__(self) -> Sent:
         self.bytes: list[int] = []
         self.of_training = dist.group.WORLD._get_sequence_number_for_group()
-        self._send = send = ranks._all_reduce
+        self._send = send = ranks.all_reduce
 
         def counted(group: Any, message: Any) -> Any:
             self.bytes.append(message.nbytes)
             return send(group, message)
 
-        ranks._all_reduce = counted
+        ranks.all_reduce = counted
         return self
 
     def __exit__(self, *_: object) -> None:
-        ranks._all_reduce = self._send
+        ranks.all_reduce = self._send
         self.of_training = dist.group.WORLD._get_sequence_number_for_group() - self.of_training
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import tempfile
@@ -73,6 +75,10 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]], seconds: float) -> list[
     codes = [process.poll() for process in processes]
     for process in processes:
         if process.poll() is None:
+            # The fault handler prints where each thread is.
+            process.send_signal(signal.SIGABRT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(5.0)
             process.kill()
         process.wait()
     return ["killed" if code is None else code for code in codes]

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch.distributed as dist
 
-from gradwatch.measure.ranks import Peers, agree
+from gradwatch.measure.ranks import Peers
+from gradwatch.measure.store import agree
 
 ON_TWO = ON_FOUR = (
     "all_agree",
@@ -19,7 +20,7 @@ ON_TWO = ON_FOUR = (
     "some_of_the_ranks",
     "one_alone",
     "other_terms",
-    "one_closes",
+    "one_leaves",
     "one_never_adds",
     "connections",
 )
@@ -65,8 +66,9 @@ def sums(rank: int, world: int) -> dict[str, Any]:
         totals.append(reduction.total())
     after = set(dist.distributed_c10d._world.pg_map), dist.distributed_c10d._world.group_count
     left = peers.leave(normally=True)
-    peers.close()
-    return {"totals": totals, "left": left, "torch knows of nothing": before == after}
+    lost = peers.has_lost_one()
+    peers.close(together=True)
+    return {"totals": totals, "left": left, "lost": lost, "torch knows of nothing": before == after}
 
 
 def nothing_waits(rank: int, world: int) -> bool:
@@ -81,7 +83,7 @@ def nothing_waits(rank: int, world: int) -> bool:
     if rank != 0:
         reduction = peers.reduce(np.ones(1))
     assert reduction.wait(20.0)
-    peers.close()
+    peers.close(together=True)
     return ready
 
 
@@ -93,7 +95,7 @@ def some_of_the_ranks(rank: int, world: int) -> float | None:
     reduction = peers.reduce(np.full(1, rank + 1.0))
     assert reduction.wait(20.0)
     total = reduction.total()
-    peers.close()
+    peers.close(together=True)
     return total[0]
 
 
@@ -109,7 +111,7 @@ def one_alone(rank: int, world: int) -> dict[str, Any]:
     together = Peers.meet(range(world), "alone", 1)
     met = together is not None
     if together is not None:
-        together.close()
+        together.close(together=True)
     return {"alone": alone is not None, "told": told, "together": met}
 
 
@@ -121,18 +123,20 @@ def other_terms(rank: int, world: int) -> bool:
         Peers.PATIENCE = 20.0
 
 
-def one_closes(rank: int, world: int) -> dict[str, Any]:
-    """A rank that closes lets the sums of the others fail soon; closing never waits for a sum under way."""
-    peers = Peers.meet(range(world), "one closes", 1)
+def one_leaves(rank: int, world: int) -> dict[str, Any]:
+    """The others see that a rank will give no share any more, without waiting for it."""
+    peers = Peers.meet(range(world), "one leaves", 1)
     assert peers is not None
+    before = peers.has_lost_one()
+    dist.barrier()
     if rank == 0:
-        peers.close()
-        return {}
-    reduction = peers.reduce(np.ones(1))
-    ended = reduction.wait(20.0)
-    total = reduction.total()
-    peers.close()
-    return {"ended": ended, "total": total}
+        peers.leave(normally=False)
+        peers.close(together=False)
+    dist.barrier()
+    after = peers.has_lost_one()
+    if rank != 0:
+        peers.close(together=True)
+    return {"before": before, "after": after}
 
 
 def one_never_adds(rank: int, world: int) -> dict[str, Any]:
@@ -144,13 +148,13 @@ def one_never_adds(rank: int, world: int) -> dict[str, Any]:
         reduction = peers.reduce(np.ones(1))
         began = time.monotonic()
         left = peers.leave(normally=False)
-        peers.close()
+        peers.close(together=False)
         seconds = time.monotonic() - began
         ready = reduction.total()
     dist.barrier()
     if rank != 0:
         left = peers.leave(normally=True)
-        peers.close()
+        peers.close(together=False)
     return {"seconds": seconds, "left": left, "total": ready}
 
 
@@ -161,7 +165,7 @@ def connections(rank: int, world: int) -> int:
     assert peers is not None
     dist.barrier()
     opened = open_sockets() - before
-    peers.close()
+    peers.close(together=True)
     return opened
 
 

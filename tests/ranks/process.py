@@ -31,6 +31,8 @@ def main(rank: int, world: int, port: int, result: str, functions: list[str]) ->
             returned[function] = getattr(importlib.import_module(module), name)(rank, world)
         except Exception:
             returned[function] = traceback.format_exc()
+            # Printed as well, since the others may wait for this rank now.
+            print(returned[function])
         dist.barrier()
     dist.destroy_process_group()
     Path(result).write_bytes(pickle.dumps(returned))

@@ -15,13 +15,23 @@ BLOCK = 16
 
 
 @pytest.fixture
-def results(on_two_ranks: dict[str, list[Any]], request: pytest.FixtureRequest) -> list[Any]:
+def world() -> int:
+    return 2
+
+
+@pytest.fixture
+def results(world: int, request: pytest.FixtureRequest) -> list[Any]:
     """What each rank returned from the function that the test is named after."""
-    returned = on_two_ranks[request.node.name.removeprefix("test_")]
+    on_ranks = request.getfixturevalue({2: "on_two_ranks", 4: "on_four_ranks"}[world])
+    returned = on_ranks[request.function.__name__.removeprefix("test_")]
     assert not isinstance(returned[0], str), returned[0]
     return returned
 
 
+on_two_and_on_four = pytest.mark.parametrize("world", [2, 4])
+
+
+@on_two_and_on_four
 def test_one_raises(results: list[Any]) -> None:
     for rank, result in enumerate(results):
         steps = 20 if rank == 0 else 40
@@ -85,6 +95,7 @@ def test_each_third(results: list[Any]) -> None:
 
 
 @needs_recent
+@on_two_and_on_four
 def test_two_optimizers(results: list[Any]) -> None:
     steps = 26 + 13
     for result in results:

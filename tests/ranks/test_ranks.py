@@ -30,6 +30,7 @@ def test_sums_of_blocks_of_any_length(returned: dict[str, list[Any]], world: int
         for size, total in zip((1, 4, 9), result["totals"], strict=True):
             assert total.tolist() == (np.arange(size) * world + shares).tolist()
         assert result["left"]
+        assert not result["lost"]
         assert result["torch knows of nothing"]
 
 
@@ -57,9 +58,8 @@ def test_ranks_that_track_otherwise_do_not_meet(returned: dict[str, list[Any]]) 
     assert not any(returned["other_terms"])
 
 
-def test_a_rank_that_closes_ends_the_sums_of_the_others(returned: dict[str, list[Any]]) -> None:
-    # In a ring a rank sees that a neighbour is gone; with more of them the news goes round as each one closes.
-    assert all(result == {"ended": True, "total": None} for result in returned["one_closes"][1:])
+def test_a_rank_that_leaves_by_an_exception_is_known_to_be_lost(returned: dict[str, list[Any]]) -> None:
+    assert all(result == {"before": False, "after": True} for result in returned["one_leaves"])
 
 
 def test_a_rank_that_gives_up_waits_for_nobody(returned: dict[str, list[Any]]) -> None:
