@@ -6,11 +6,10 @@ one function.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -20,14 +19,11 @@ from gradwatch.measure.following import NO_PASS, Followed, Marks
 from gradwatch.measure.meter import Meter
 from gradwatch.measure.ownership import Ownership
 from gradwatch.measure.parts import whole_number
-from gradwatch.measure.ranks import Peers
 from gradwatch.measure.ring import BEFORE
 from gradwatch.measure.shards import Shards
-from gradwatch.measure.shares import size_for
 from gradwatch.measure.slots import ModuleNames, Slots, parameters_of
-from gradwatch.measure.steps import SeenClip, Step
-from gradwatch.measure.waiting import Waiting
-from gradwatch.records import StepRecord
+from gradwatch.measure.steps import SeenClip
+from gradwatch.reporting import Reporting, Told, peers_for
 from gradwatch.taps import clips, passes, scaler
 from gradwatch.taps.backwards import BackwardTap
 from gradwatch.taps.clips import ClipEvent
@@ -35,21 +31,7 @@ from gradwatch.taps.guard import Guard
 from gradwatch.taps.passes import current_pass
 from gradwatch.taps.steps import LEAVE_OUT, StepTap
 
-__all__ = ["Observer", "Told"]
-
-
-class Told(NamedTuple):
-    """What an observer tells, in the training thread or in that of whoever reads.
-
-    Attributes:
-        report: takes each record, oldest first.
-        stepping: takes the name of an optimizer that is about to step.
-        stepped: takes it when the step is done, and its record, where it was there at once, is reported.
-    """
-
-    report: Callable[[StepRecord], object]
-    stepping: Callable[[str], object]
-    stepped: Callable[[str], object]
+__all__ = ["Observer"]
 
 
 class Observer:
@@ -81,30 +63,28 @@ class Observer:
         self._marks = Marks()
         self._ownership = Ownership(self._slots)
         self._meter = Meter(self._slots)
-        self._waiting = Waiting(self._meter)
+        self._reporting = Reporting(self._meter, told.report)
         self._every = every
         self._refuse = guard
-        self._report = told.report
         self._before_step = self.guard.around(told.stepping)
         self._after_step = self.guard.around(told.stepped)
-        # Optimizers may be stepped from several threads; the lock is re-entrant for alerts' callbacks.
-        self._lock = threading.RLock()
-        self._reporting = self._active = False
+        self._lock = self._reporting.lock
         self._backward_tap = BackwardTap(self.guard.around(self._backward_ended), self._slots.shards.accumulator)
         self._step_taps: list[StepTap] = []
         self._frozen: list[tuple[int, Tensor]] = []
         self._listener = _Listener(self, self.guard)
-        self._finish = self.guard.around(self._finished)
+        self._finish = self.guard.around(self._reporting.finish)
 
     @property
     def dropped_steps(self) -> int:
         """Steps without a record, since other ranks did not give their share."""
-        return self._waiting.dropped
+        return self._reporting.dropped_steps
 
     def start(self) -> None:
         """Meet the other ranks where parameters are in parts, and hook everything."""
-        self._active = True
-        self._waiting = Waiting(self._meter, self._met())
+        questions = self._refuse is not None
+        peers = peers_for(self._slots.shards, self.followed, f"{self._every} {self._refuse}", questions)
+        self._reporting.start(peers)
         around = self.guard.around
         self._hook_all()
         for followed in self.followed.values():
@@ -124,34 +104,11 @@ class Observer:
         for step_tap in self._step_taps:
             step_tap.close()
         self._backward_tap.close()
-        if self._active:
-            self._active = False
-            self._finish(normally)
+        self._finish(normally)
 
-    def _met(self) -> Peers | None:
-        """The ranks that have the other parts; None where there are none, or where they do not track."""
-        shards = self._slots.shards
-        if len(shards.ranks) == 1:
-            return None
-        sizes = [size_for(len(followed.holding.sharded)) for followed in self.followed.values()]
-        names = [f"{name} {size}" for name, size in zip(self.followed, sizes, strict=True)]
-        terms = f"{names} {self._every} {shards.signature} {self._refuse}"
-        asks = self._refuse is not None
-        peers = Peers.meet(shards.ranks, terms, Waiting.BLOCK * max(sizes), questions=asks)
-        shards.agreed = peers is not None
-        if peers is not None and not shards.divided:
-            # Partial gradients may have to be added up, but every norm is whole on each rank.
-            peers.close(together=True)
-            return None
-        return peers
-
-    @contextmanager
-    def caught_up(self) -> Iterator[None]:
+    def caught_up(self) -> AbstractContextManager[None]:
         """All that was measured so far is reported, and nothing more while this lasts; waits for the devices."""
-        with self._lock:
-            if self._active:
-                self._report_all(self._waiting.awaited())
-            yield
+        return self._reporting.caught_up()
 
     def steps(self) -> dict[str, int]:
         """Steps so far by optimizer."""
@@ -220,7 +177,7 @@ class Observer:
         norm = None if norm is None else whole_number(norm)
         with self._lock:
             slots = self._slots.of(event.parameters)
-            repeated = self._slots.of(_repeated(event.parameters))
+            repeated = self._slots.repeated(event.parameters)
             self._ownership.clipped(slots, self._marks.event)
             # A spent generator, or a copy that has no gradients: told to every optimizer that waits for its step.
             nothing = not slots and all(parameter.grad is None for parameter in event.parameters)
@@ -253,7 +210,7 @@ class Observer:
                 if followed.steps == followed.steps_before_scaler:
                     self._before_step(followed.name)
                     self._marks.next_event(len(self._slots))
-                    self._take(followed.skipped(self._marks, self._meter))
+                    self._reporting.take(followed.skipped(self._marks, self._meter))
                     self._after_step(followed.name)
 
     def _consuming(self, followed: Followed) -> object:
@@ -270,7 +227,7 @@ class Observer:
         self._meter.send()
         bad = followed.nonfinite()
         # Each rank sees its own parts; a step is taken by all of them or by none.
-        if not self._waiting.on_any_rank(bool(bad)):
+        if not self._reporting.on_any_rank(bool(bad)):
             return None
         followed.leave_out()
         if self._refuse == "skip":
@@ -286,7 +243,7 @@ class Observer:
     def _stepped(self, followed: Followed) -> None:
         with self._lock:
             self._ownership.left(followed.holding.slots)
-            self._take(followed.stepped(self._marks))
+            self._reporting.take(followed.stepped(self._marks))
             self._after_step(followed.name)
 
     def _followed_of(self, optimizer: Optimizer) -> Iterator[Followed]:
@@ -321,26 +278,6 @@ class Observer:
             for followed in holders:
                 followed.left_out = {**followed.left_out, module: unheld}
 
-    def _take(self, step: Step | None) -> None:
-        if step is not None:
-            self._waiting.put(step)
-            self._report_all(self._waiting.arrived())
-
-    def _finished(self, normally: bool) -> None:
-        with self._lock:
-            self._report_all(self._waiting.finish(normally))
-
-    def _report_all(self, records: Iterable[StepRecord]) -> None:
-        # An alert's callback may read the watch, which catches up: it must not overtake what is reported now.
-        if self._reporting:
-            return
-        self._reporting = True
-        try:
-            for record in records:
-                self._report(record)
-        finally:
-            self._reporting = False
-
 
 class _Listener:
     """What the taps on torch's own functions talk to: the observer, made harmless."""
@@ -353,14 +290,3 @@ class _Listener:
         self.unscaled = guard.around(observer.unscaled)
         self.stepping = guard.around(observer.scaler_stepping)
         self.stepped = guard.around(observer.scaler_stepped)
-
-
-def _repeated(parameters: Iterable[Tensor]) -> list[Tensor]:
-    """Those that are given more than once."""
-    seen: set[int] = set()
-    repeated = []
-    for parameter in parameters:
-        if id(parameter) in seen:
-            repeated.append(parameter)
-        seen.add(id(parameter))
-    return repeated

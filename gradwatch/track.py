@@ -26,8 +26,9 @@ from gradwatch.explaining import Explainer
 from gradwatch.judge.judge import Judge
 from gradwatch.judge.rule import Rule
 from gradwatch.measure.slots import ModuleNames
-from gradwatch.observer import Observer, Told
+from gradwatch.observer import Observer
 from gradwatch.records import Alert, Health, RunInfo, Sink, StepRecord
+from gradwatch.reporting import Told
 from gradwatch.rules import default_rules
 from gradwatch.sinks.fanout import Fanout
 from gradwatch.sinks.words import in_words

@@ -6,6 +6,7 @@ measured once. A ``Holding`` is one optimizer's selection of slots, with the nam
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
@@ -102,6 +103,11 @@ class Slots:
         found = dict.fromkeys(map(self._of.get, map(id, parameters)))
         found.pop(None, None)
         return tuple(slot for slot in found if slot is not None)
+
+    def repeated(self, parameters: Iterable[Tensor]) -> tuple[int, ...]:
+        """The slots of those parameters that are given more than once."""
+        times = Counter(map(id, parameters))
+        return tuple(self._of[one] for one, count in times.items() if count > 1 and one in self._of)
 
     def release(self, kept: Iterable[int]) -> tuple[int, ...]:
         """Let go of every parameter but those in these slots; what was let go."""

@@ -56,7 +56,7 @@ def train() -> None:
             f"errors={watch.health().internal_errors} blocks={len(copies.passing)} waiting={len(copies.waiting)}"
         )
         # The values that leaving the `with` would report do not exist.
-        watch._observer._waiting._steps.clear()
+        watch._observer._reporting._waiting._steps.clear()
 
 
 ring.recorded_event = lambda device: Never()
