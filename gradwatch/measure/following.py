@@ -117,7 +117,7 @@ class Followed:
 
     def parameters(self) -> list[tuple[int, Tensor]]:
         """(slot, parameter) of everything that it holds."""
-        return [(slot, self._slots.parameter(slot)) for slot in self.holding.slots]
+        return list(zip(self.holding.slots, self.holding.parameters, strict=True))
 
     def holds_any(self, slots: Iterable[int]) -> bool:
         """Whether one of the slots is its own."""

@@ -69,7 +69,7 @@ class Meter:
 
     def present(self, selection: tuple[int, ...]) -> BoolArray:
         """Whether there is a gradient in each of these slots."""
-        gradients = [self._slots.parameter(slot).grad for slot in selection]
+        gradients = [parameter.grad for parameter in self._slots.held(selection)]
         return np.array([gradient is not None for gradient in gradients], dtype=bool)
 
     def divide(self, selection: Sequence[int], scale: Tensor) -> None:

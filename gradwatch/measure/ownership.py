@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gradwatch.measure.parts import version_of
+from gradwatch.measure.parts import versions_of
 from gradwatch.measure.slots import Slots
 
 __all__ = ["Consumed", "Ownership"]
@@ -64,7 +64,9 @@ class Ownership:
         """
         self._grow()
         own = np.flatnonzero(self._written_by == threading.get_ident())
-        missing = [slot for slot in own.tolist() if self._slots.parameter(slot).grad is None]  # numpy
+        mine: list[int] = own.tolist()  # numpy: no device is read
+        held = self._slots.held(mine)
+        missing = [slot for slot, parameter in zip(mine, held, strict=True) if parameter.grad is None]
         self._tensor[missing] = 0
 
     def written(self, slots: Sequence[int], event: int) -> None:
@@ -148,10 +150,10 @@ class Ownership:
 
     def _look(self, slots: Sequence[int]) -> tuple[_Numbers, _Numbers]:
         """The identity and the version of each gradient; 0 and -1 where there is none."""
-        gradients = [self._slots.parameter(slot).grad for slot in slots]
-        tensors = np.array([0 if gradient is None else id(gradient) for gradient in gradients], dtype=np.int64)
-        versions = [-1 if gradient is None else version_of(gradient) for gradient in gradients]
-        return tensors, np.array(versions, dtype=np.int64)
+        gradients = [parameter.grad for parameter in self._slots.held(slots)]
+        tensors = [0 if gradient is None else id(gradient) for gradient in gradients]
+        looked = np.array([tensors, versions_of(gradients)], dtype=np.int64)
+        return looked[0], looked[1]
 
     def _grow(self) -> None:
         more = len(self._slots) - len(self._tensor)

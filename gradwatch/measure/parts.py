@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-__all__ = ["dtensor_type", "on_this_rank", "version_of", "whole_number"]
+__all__ = ["dtensor_type", "on_this_rank", "version_of", "versions_of", "whole_number"]
 
 # In place of versions that torch does not count. They go down, so that none follows another as a version would.
 _unlike_any = itertools.count(-2, -1)
@@ -52,3 +53,13 @@ def version_of(gradient: Tensor) -> int:
     part = on_this_rank(gradient)
     # A DTensor counts what is done to it, and its part what is done to that, as fully_shard does.
     return gradient._version if part is gradient else gradient._version + part._version
+
+
+def versions_of(gradients: Sequence[Tensor | None]) -> list[int]:
+    """``version_of`` each of many, and -1 where there is no gradient."""
+    try:
+        # Asked several times a step of every parameter: the usual tensor costs one look.
+        return [g._version if type(g) is Tensor else -1 if g is None else version_of(g) for g in gradients]
+    except RuntimeError:
+        # One was made in inference mode.
+        return [-1 if gradient is None else version_of(gradient) for gradient in gradients]

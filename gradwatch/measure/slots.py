@@ -83,9 +83,14 @@ class Slots:
         """The parameter in a slot that is in use."""
         return cast("Tensor", self._parameters[slot])
 
+    def held(self, selection: Iterable[int]) -> list[Tensor]:
+        """The parameters in these slots, which are in use."""
+        parameters = cast("list[Tensor]", self._parameters)
+        return [parameters[slot] for slot in selection]
+
     def gradients(self, selection: Iterable[int]) -> list[Tensor | None]:
         """What this rank has of the gradient in each of these slots; None where there is none."""
-        return self.shards.gradients([self.parameter(slot) for slot in selection])
+        return self.shards.gradients(self.held(selection))
 
     def add(self, parameter: Tensor) -> int:
         """The slot of a parameter, one of its own if it has none."""
@@ -144,7 +149,7 @@ class Holding:
                 slot = slots.add(parameter)
                 labels.setdefault(slot, names.parameter_names.get(id(parameter), f"group{g}.param{i}"))
         self.slots = tuple(labels)
-        self.parameters = [slots.parameter(slot) for slot in self.slots]
+        self.parameters = slots.held(self.slots)
         self.slot_array = np.array(self.slots, dtype=np.intp)
         self.names = tuple(labels.values())
         self.places = {name: place for place, name in enumerate(self.names)}

@@ -34,12 +34,16 @@ class Fanout:
         sink_errors: failures by sink: its class name, numbered where there are several of a class.
     """
 
+    # A sink that hangs must not hold up the training for ever.
+    PATIENCE_SECONDS = 60.0
+
     def __init__(self, sinks: Sequence[Sink], capacity: int = 10_000) -> None:
         self._sinks = _named(sinks)
         self._capacity = capacity
         self._queue: queue.SimpleQueue[_Batch | threading.Event | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._owner = 0
+        self._busy = ""
         # Optimizers may be stepped from several threads.
         self._counting = threading.Lock()
         self.dropped_records = 0
@@ -78,20 +82,26 @@ class Fanout:
         if records or alerts:
             self._queue.put((records, alerts))
 
-    def flush(self, timeout_seconds: float = 30.0) -> bool:
-        """Wait until all that was put before is written; False where that took longer than the timeout."""
-        if not self._runs_here():
-            return True
-        done = threading.Event()
-        self._queue.put(done)
-        return done.wait(timeout_seconds)
+    def flush(self) -> None:
+        """Wait until all that was put before is written."""
+        if self._runs_here():
+            done = threading.Event()
+            self._queue.put(done)
+            if not done.wait(self.PATIENCE_SECONDS):
+                self._tell_of_a_slow_sink("has not written everything yet")
 
     def close(self) -> None:
         """Write out what waits, close every sink once, end the thread."""
         if self._runs_here() and self._thread is not None:
             thread, self._thread = self._thread, None
             self._queue.put(None)
-            thread.join()
+            thread.join(self.PATIENCE_SECONDS)
+            if thread.is_alive():
+                # It ends with the process at the latest.
+                self._tell_of_a_slow_sink("is left behind, and what it has not written may be lost")
+
+    def _tell_of_a_slow_sink(self, how: str) -> None:
+        log.warning("After %.0f s the sink %s %s; training goes on.", self.PATIENCE_SECONDS, self._busy, how)
 
     def _runs_here(self) -> bool:
         return self._thread is not None and os.getpid() == self._owner
@@ -116,6 +126,7 @@ class Fanout:
         records = tuple(record for some, _ in batches for record in some)
         alerts = tuple(alert for _, some in batches for alert in some)
         for name, sink in self._sinks.items():
+            self._busy = name
             try:
                 sink.write(records, alerts)
             except Exception:
@@ -123,6 +134,7 @@ class Fanout:
 
     def _close_sinks(self, names: Iterable[str]) -> None:
         for name in names:
+            self._busy = name
             try:
                 self._sinks[name].close()
             except Exception:
