@@ -9,12 +9,13 @@ has changed the tensor in between, the gradient counts as started anew: no fault
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from gradwatch.measure.norms import on_host
 from gradwatch.measure.parts import versions_of
 from gradwatch.measure.slots import Slots
 
@@ -51,8 +52,9 @@ class Ownership:
         self._tensor, self._version, self._last_pass, self._left_version = np.zeros((4, 0), dtype=np.int64)
         # The last pass that did not add to what was there.
         self._begun_anew = np.zeros(0, dtype=np.int64)
-        self._clipped_at, self._written_by = np.zeros((2, 0), dtype=np.int64)
-        self._used, self._leaked = np.zeros((2, 0), dtype=bool)
+        self._clipped_at, self._written_by, self._loss = np.zeros((3, 0), dtype=np.int64)
+        # What a step of its own optimizer has used, and what that of another has.
+        self._used, self._shared, self._leaked = np.zeros((3, 0), dtype=bool)
         self._known, self._untouched, self._clipped, self._between = np.zeros((4, 0), dtype=bool)
 
     def beginning(self) -> None:
@@ -68,6 +70,23 @@ class Ownership:
         held = self._slots.held(mine)
         missing = [slot for slot, parameter in zip(mine, held, strict=True) if parameter.grad is None]
         self._tensor[missing] = 0
+        self._tensor[self._zeroed_unseen(own)] = 0
+
+    def _zeroed_unseen(self, own: npt.NDArray[np.intp]) -> list[int]:
+        """Of what a step has used and nothing is known to have changed since: what ``.data.zero_()`` has emptied.
+
+        torch does not count such a change, so that the values are looked at, where that waits for no device. A
+        loop that zeroes in any other way has nothing to look at here.
+        """
+        used = own[(self._used | self._shared)[own] & (self._tensor[own] != 0)]
+        tensors, versions = self._look(used)
+        as_left = used[(tensors == self._tensor[used]) & (versions == self._version[used])].tolist()  # numpy
+        gradients = [parameter.grad for parameter in self._slots.held(as_left)]
+        return [
+            slot
+            for slot, gradient in zip(as_left, gradients, strict=True)
+            if gradient is not None and on_host(gradient) and not gradient.any()  # a load
+        ]
 
     def written(self, slots: Sequence[int], event: int) -> None:
         """A backward pass has written these."""
@@ -75,9 +94,14 @@ class Ownership:
         places = np.array(slots, dtype=np.intp)
         tensors, versions = self._look(slots)
         added = (tensors == self._tensor[places]) & (versions == self._version[places] + 1)
-        self._leaked[places] = added & (self._leaked[places] | self._used[places])
+        # The same loss once more, as its passes are known by what they write: one optimizer accumulates over the
+        # steps of another.
+        loss = hash(frozenset(slots))
+        others = self._shared[places] & (self._loss[places] != loss)
+        self._leaked[places] = added & (self._leaked[places] | self._used[places] | others)
         self._between[places] = added & (self._between[places] | self._clipped[places])
-        self._used[places] = self._clipped[places] = False
+        self._used[places] = self._shared[places] = self._clipped[places] = False
+        self._loss[places] = loss
         self._last_pass[places] = event
         self._written_by[places] = threading.get_ident()
         self._begun_anew[places] = np.where(added, self._begun_anew[places], event)
@@ -137,7 +161,8 @@ class Ownership:
         self._clipped[places] = self._between[places] = False
         # It used what its passes wrote, also what the same passes wrote for other optimizers.
         for backward_pass in set(self._last_pass[places].tolist()) - {0}:  # numpy: no device is read
-            self._used |= self._last_pass == backward_pass
+            self._shared |= self._last_pass == backward_pass
+        self._used[places] = self._last_pass[places] > 0
 
     def forget(self, slots: Sequence[int]) -> None:
         """These slots are another parameter's from now on."""
@@ -145,10 +170,13 @@ class Ownership:
         places = np.array(slots, dtype=np.intp)
         self._tensor[places] = self._last_pass[places] = 0
         self._clipped_at[places] = self._begun_anew[places] = self._written_by[places] = 0
-        for flags in (self._used, self._leaked, self._known, self._untouched, self._clipped, self._between):
+        for flags in self._flags():
             flags[places] = False
 
-    def _look(self, slots: Sequence[int]) -> tuple[_Numbers, _Numbers]:
+    def _flags(self) -> tuple[_Flags, ...]:
+        return self._used, self._shared, self._leaked, self._known, self._untouched, self._clipped, self._between
+
+    def _look(self, slots: Iterable[int]) -> tuple[_Numbers, _Numbers]:
         """The identity and the version of each gradient; 0 and -1 where there is none."""
         gradients = [parameter.grad for parameter in self._slots.held(slots)]
         tensors = [0 if gradient is None else id(gradient) for gradient in gradients]
@@ -157,15 +185,21 @@ class Ownership:
 
     def _grow(self) -> None:
         more = len(self._slots) - len(self._tensor)
-        if more:
-            numbers, flags = np.zeros(more, dtype=np.int64), np.zeros(more, dtype=bool)
-            self._tensor = np.append(self._tensor, numbers)
-            self._version = np.append(self._version, numbers)
-            self._last_pass = np.append(self._last_pass, numbers)
-            self._left_version = np.append(self._left_version, numbers - 1)
-            self._clipped_at = np.append(self._clipped_at, numbers)
-            self._written_by = np.append(self._written_by, numbers)
-            self._begun_anew = np.append(self._begun_anew, numbers)
-            self._used, self._leaked = np.append(self._used, flags), np.append(self._leaked, flags)
-            self._known, self._untouched = np.append(self._known, flags), np.append(self._untouched, flags)
-            self._clipped, self._between = np.append(self._clipped, flags), np.append(self._between, flags)
+        if not more:
+            return
+        numbers, flags = np.zeros(more, dtype=np.int64), np.zeros(more, dtype=bool)
+        self._left_version = np.append(self._left_version, numbers - 1)
+        self._tensor, self._version, self._last_pass, self._begun_anew, self._clipped_at = (
+            np.append(column, numbers)
+            for column in (self._tensor, self._version, self._last_pass, self._begun_anew, self._clipped_at)
+        )
+        self._written_by, self._loss = np.append(self._written_by, numbers), np.append(self._loss, numbers)
+        (
+            self._used,
+            self._shared,
+            self._leaked,
+            self._known,
+            self._untouched,
+            self._clipped,
+            self._between,
+        ) = (np.append(column, flags) for column in self._flags())

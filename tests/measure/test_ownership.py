@@ -102,6 +102,51 @@ def test_accumulation_and_a_loss_of_both_is_not() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_one_that_accumulates_over_the_steps_of_another_on_the_same_loss_has_no_leak(kind: str) -> None:
+    pair = Pair(KINDS[kind][0], **KINDS[kind][1])
+    with pair.track() as watch:
+        for step in range(1, 7):
+            pair.optimizers["actor"].zero_grad()
+            pair.actor_loss()
+            pair.optimizers["actor"].step()
+            if step % 3 == 0:
+                pair.optimizers["critic"].step()
+                pair.optimizers["critic"].zero_grad()
+    assert [r.backward_passes for r in of(watch, "critic")] == [3, 3]
+    assert all(r.leaked == r.stale == () for r in watch.history)
+
+
+def test_another_loss_after_those_that_were_accumulated_leaks() -> None:
+    pair = Pair()
+    with pair.track() as watch:
+        for _ in range(2):
+            for _ in range(2):
+                pair.actor_loss()
+                pair.optimizers["actor"].step()
+                pair.optimizers["actor"].zero_grad()
+            pair.critic_loss()
+            pair.optimizers["critic"].step()
+            pair.optimizers["critic"].zero_grad()
+    assert [len(r.leaked) for r in of(watch, "critic")] == [2, 2]
+    assert all(r.leaked == () for r in of(watch, "actor"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_zeroed_by_way_of_data_it_has_not_leaked(kind: str) -> None:
+    pair = Pair(KINDS[kind][0], **KINDS[kind][1])
+    with pair.track() as watch:
+        for _ in range(3):
+            for optimizer, loss in (("actor", pair.actor_loss), ("critic", pair.critic_loss)):
+                for parameter in (*pair.actor.parameters(), *pair.critic.parameters()):
+                    if parameter.grad is not None:
+                        parameter.grad.data.zero_()
+                loss()
+                pair.optimizers[optimizer].step()
+    assert len(watch.history) == 6
+    assert all(r.leaked == () for r in watch.history)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_second_step_on_the_same_gradients_is_stale(kind: str) -> None:
     pair = Pair(KINDS[kind][0], **KINDS[kind][1])
     with pair.track() as watch:
