@@ -47,7 +47,7 @@ bench: $(READY)
 
 # Made again when what it installs has changed.
 $(READY): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "gradwatch needs Python 3.10 or later: make PYTHON=python3.11")'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "the pinned packages need Python 3.11 or later: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt torch==2.13.0
 	$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --editable '.[all,dev]'
