@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from torch import Tensor, nn
 
 from gradwatch.causes import cause
-from gradwatch.diagnose import Diagnosis, shortcut
+from gradwatch.diagnose import WEIGHTS_GONE, Diagnosis, Lookout, shortcut
 from gradwatch.judge.judge import Judge
 from gradwatch.records import Alert, Cause, StepRecord
 
@@ -20,6 +20,12 @@ __all__ = ["Explainer"]
 
 # The rules whose alert may come from a loss that reaches one module around another.
 _OF_A_SHORTCUT = ("explosion", "growth", "clip-saturated")
+
+# Why it cannot be told where a NaN came from, and how it can be the next time.
+CONSUMED = (
+    "the step had consumed it before it could be looked at, and the weights are not finite since: with guard='skip' they "
+    "stay finite, and the operation is found"
+)
 
 _Key = tuple[str, str, str | None]
 
@@ -30,6 +36,7 @@ class Explainer:
     Args:
         modules: what is tracked, as ``track`` was given it; None where there are parameters alone.
         judge: asked for alerts without a cause, and told of causes.
+        optimizers: names of the optimizers.
         parameters: name of an optimizer -> name and tensor of each parameter that it holds now.
     """
 
@@ -40,15 +47,23 @@ class Explainer:
         self,
         modules: nn.Module | Mapping[str, nn.Module] | None,
         judge: Judge,
+        optimizers: Iterable[str],
         parameters: Callable[[str], Mapping[str, Tensor]],
     ) -> None:
         self._modules = modules if modules is not None else {}
         self._judge = judge
+        self._optimizers = tuple(optimizers)
         self._parameters = parameters
+        self._suspected: dict[str, Cause] = {}
         self._armed: dict[str, Diagnosis] = {}
         self._looks: Counter[_Key] = Counter()
         self._newest: dict[str, StepRecord] = {}
         self._downstream: dict[str, Mapping[str, set[str]]] = {}
+        self._lookout = Lookout(self._for_a_lookout, self._wants_a_lookout)
+
+    def start(self) -> None:
+        """Training is tracked from now on."""
+        self._lookout.start()
 
     def diagnosis(self, optimizers: Iterable[str]) -> Diagnosis:
         """One for all that these optimizers hold, not armed yet."""
@@ -58,8 +73,13 @@ class Explainer:
         """Remember the newest record of each optimizer."""
         self._newest[record.optimizer] = record
 
-    def stepped(self, optimizer: str) -> None:
-        """A step is done: arm a diagnosis where an alert of its optimizer has no cause."""
+    def stepped(self, optimizer: str) -> list[Alert]:
+        """A step is done: arm a diagnosis where an alert of its optimizer has no cause.
+
+        Returns:
+            What is explained already by what was seen of the passes before it.
+        """
+        alerts = self._seen_at_once(optimizer)
         open_keys = {_key(alert) for alert in self._judge.active}
         self._looks = Counter({key: looks for key, looks in self._looks.items() if key in open_keys})
         wanted = [key for key in self._unexplained(optimizer) if self._looks[key] < self.MOST_LOOKS]
@@ -67,6 +87,7 @@ class Explainer:
             self._looks.update(wanted)
             self._armed[optimizer] = self.diagnosis([optimizer])
             self._armed[optimizer].start()
+        return alerts
 
     def stepping(self, optimizer: str) -> list[Alert]:
         """The next step begins: what was found, as alerts that are explained."""
@@ -105,9 +126,29 @@ class Explainer:
 
     def close(self) -> None:
         """Disarm what is armed."""
+        self._lookout.stop()
         for armed in self._armed.values():
             armed.finish()
         self._armed.clear()
+
+    def _seen_at_once(self, optimizer: str) -> list[Alert]:
+        """What the passes before this step have shown of gradients that are not finite."""
+        if self._wants_a_lookout():
+            self._lookout.forget()
+            return []
+        wanted = [key for key in self._unexplained(optimizer) if key[0] == "nonfinite"]
+        causes = self._lookout.found(self._parameters(optimizer)) if wanted else {}
+        self._lookout.forget()
+        self._suspected.update({optimizer: found for found in causes.values() if found.kind == "unknown"})
+        told = [self._told(*key, self._fitting(causes, *key)) for key in wanted]
+        return [alert for alert in told if alert is not None]
+
+    def _for_a_lookout(self) -> Diagnosis:
+        return self.diagnosis(self._optimizers)
+
+    def _wants_a_lookout(self) -> bool:
+        """What is not finite is news, as long as it has not been told."""
+        return not any(alert.rule == "nonfinite" for alert in self._judge.active)
 
     def _told(self, rule: str, optimizer: str, module: str | None, found: Cause | None) -> Alert | None:
         record = self._newest.get(optimizer)
@@ -119,20 +160,36 @@ class Explainer:
         return [_key(alert) for alert in self._judge.unexplained() if alert.optimizer == optimizer]
 
     def _cause_for(self, diagnosis: Diagnosis, rule: str, optimizer: str, module: str | None) -> Cause | None:
-        """The cause at the module itself, or the one that most of its parameters have."""
-        names = self._parameters(optimizer)
-        own = [name for name in names if module is None or name.startswith(f"{module}.")]
-        causes = [
-            diagnosis.causes[path] for path in (module, *own) if path is not None and path in diagnosis.causes
-        ]
-        fitting = [found for found in causes if found.kind.startswith("nonfinite") == (rule == "nonfinite")]
-        if fitting:
-            kinds = Counter(found.kind for found in fitting)
-            most = kinds.most_common(1)[0][0]
-            return next(found for found in fitting if found.kind == most)
-        if rule == "vanishing":
+        found = self._fitting(diagnosis.causes, rule, optimizer, module)
+        if rule == "nonfinite" and found is not None and WEIGHTS_GONE in found.evidence.values():
+            return self._too_late(optimizer, found)
+        if found is None and rule == "vanishing":
+            own = self._own(optimizer, module)
             return cause("unknown", module or optimizer, ruled_out="a gradient of exactly 0", parameters=len(own))
-        return None
+        return found
+
+    def _too_late(self, optimizer: str, found: Cause) -> Cause:
+        """The weights are not finite: by the step that the alert is about, unless that was left out."""
+        record = self._newest.get(optimizer)
+        if record is None or record.skipped:
+            return found
+        unseen = cause("unknown", optimizer, reason=CONSUMED, ruled_out="frozen, unused, detached")
+        return self._suspected.pop(optimizer, unseen)
+
+    def _fitting(self, causes: Mapping[str, Cause], rule: str, optimizer: str, module: str | None) -> Cause | None:
+        """The cause at the module itself, or the one that most of its parameters have."""
+        paths = [path for path in (module, *self._own(optimizer, module)) if path is not None and path in causes]
+        fitting = [
+            causes[path] for path in paths if causes[path].kind.startswith("nonfinite") == (rule == "nonfinite")
+        ]
+        if not fitting:
+            return None
+        most = Counter(found.kind for found in fitting).most_common(1)[0][0]
+        return next(found for found in fitting if found.kind == most)
+
+    def _own(self, optimizer: str, module: str | None) -> list[str]:
+        names = self._parameters(optimizer)
+        return [name for name in names if module is None or name.startswith(f"{module}.")]
 
 
 def _key(alert: Alert) -> _Key:

@@ -95,7 +95,7 @@ class Watch:
         told = Told(self._publish, self._stepping, self._stepped)
         self._observer = Observer(optimizers, ModuleNames(modules), every, guard, told)
         self._judge = judge
-        self._explainer = Explainer(modules, judge, self._observer.parameters)
+        self._explainer = Explainer(modules, judge, optimizers, self._observer.parameters)
         self._fanout = Fanout(sinks)
         self._on_alert = on_alert
         # A sink that talks to the person at the terminal says an alert itself; twice is noise.
@@ -122,6 +122,7 @@ class Watch:
                 )
             self._fanout.open(self._run_info(), self.health)
             self._state = "entered"
+        self._explainer.start()
         self._observer.start()
         return self
 
@@ -274,7 +275,7 @@ class Watch:
         self._tell([], self._explainer.stepping(optimizer))
 
     def _stepped(self, optimizer: str) -> None:
-        self._explainer.stepped(optimizer)
+        self._tell([], self._explainer.stepped(optimizer))
 
     def _tell(self, records: Sequence[StepRecord], alerts: Sequence[Alert]) -> None:
         self._alerts.extend(alerts)

@@ -1,8 +1,10 @@
 """Why a gradient is zero, missing or not finite: one diagnostic backward pass, its graph, its causes."""
 
 from gradwatch.causes import REMEDIES
+from gradwatch.diagnose.contributions import WEIGHTS_GONE
 from gradwatch.diagnose.diagnosis import Diagnosis
+from gradwatch.diagnose.lookout import Lookout
 from gradwatch.diagnose.missing import frozen, not_in_optimizer
 from gradwatch.diagnose.shortcut import shortcut
 
-__all__ = ["REMEDIES", "Diagnosis", "frozen", "not_in_optimizer", "shortcut"]
+__all__ = ["REMEDIES", "WEIGHTS_GONE", "Diagnosis", "Lookout", "frozen", "not_in_optimizer", "shortcut"]

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
 from gradwatch.causes import cause
 from gradwatch.diagnose.forward import Call
 from gradwatch.diagnose.frontier import Crossing, not_finite_from, zero_from
-from gradwatch.diagnose.nonfinite import Forward, found_in_forward
+from gradwatch.diagnose.nonfinite import Forward, Values, found_in_forward
 from gradwatch.diagnose.notes import Notes
 from gradwatch.diagnose.numbers import badness
+from gradwatch.diagnose.place import OWN_PARAMETERS
 from gradwatch.diagnose.walk import Node
 from gradwatch.records import Cause
 
-__all__ = ["Contribution", "Contributions"]
+__all__ = ["WEIGHTS_GONE", "Contribution", "Contributions"]
+
+# A module made NaN or Inf of finite inputs since it holds some itself.
+WEIGHTS_GONE = "a parameter or buffer was not finite already"
 
 
 class Contribution(NamedTuple):
@@ -80,22 +84,31 @@ class Contributions:
         return found
 
     def _cause_at(self, crossing: Crossing) -> Cause:
-        where = self._notes.place.path(crossing.node) or crossing.node.name()
+        where = self._notes.place.where(crossing.node)
         if crossing.at == "root":
             return cause("zero-loss", where, largest_initial_gradient=self._notes.initial)
         if crossing.at == "edge":
             return self._cause_on_edge(crossing, where)
-        return self._cause_found(crossing, where)
+        return self._cause_found(crossing)
 
-    def _cause_found(self, crossing: Crossing, where: str) -> Cause:
+    def _cause_found(self, crossing: Crossing) -> Cause:
         key = (crossing.node, crossing.input)
         if key in self._notes.in_part:
             node, finding = self._notes.in_part[key]
-            return cause(finding.kind, self._notes.place.path(node) or node.name(), **finding.evidence)
+            return self._cause(finding.kind, node, finding.evidence)
         found = self._notes.findings.get(key)
         if found is None:
-            return cause("unknown", where, operation=crossing.node.name(), reason="it could not be read")
-        return cause(found.kind, where, **found.evidence)
+            nothing = {"operation": crossing.node.name(), "reason": "it could not be read"}
+            return self._cause("unknown", crossing.node, nothing)
+        return self._cause(found.kind, crossing.node, found.evidence)
+
+    def _cause(self, kind: str, node: Node, evidence: Mapping[str, float | int | str]) -> Cause:
+        """A cause at an operation; where no module tells its place, what feeds it does."""
+        place = self._notes.place
+        where, behind = place.where(node), place.behind(node)
+        if behind is not None and where in (node.name(), OWN_PARAMETERS):
+            evidence = {**evidence, "behind": behind}
+        return cause(kind, where, **evidence)
 
     def _cause_on_edge(self, crossing: Crossing, where: str) -> Cause:
         consumers = [c for c in self._notes.graph.consumers[crossing.node] if c.node in self._notes.seen]
@@ -112,21 +125,21 @@ class Contributions:
         if not crossings:
             return cause("unknown", "(backward)", reason="no operation was seen to make it: a hook may have")
         crossing = _nearest(crossings)
-        where = self._notes.place.path(crossing.node) or crossing.node.name()
+        where = self._notes.place.where(crossing.node)
         if crossing.at == "root":
             return cause(
                 "nonfinite-loss", where, loss=self._notes.loss, largest_initial_gradient=self._notes.initial
             )
-        return self._cause_found(crossing, where)
+        return self._cause_found(crossing)
 
     @cached_property
     def _of_loss(self) -> Cause:
         """The loss itself is not finite: whatever the backward pass did, the forward pass came first."""
         calls = self._notes.calls
-        forward = Forward(self._notes.graph, self._notes.values, calls)
+        forward = Forward(self._notes.graph, self._notes.values, calls, self._notes.loss)
         values = forward.first_operation()
         if values is not None:
-            return cause("nonfinite-op", values.path or values.name, **found_in_forward(values).evidence)
+            return self._cause("nonfinite-op", values.node, found_in_forward(values).evidence)
         call = forward.first_call(calls)
         if call is not None:
             low = min((values.low for values in call.inputs), default=0.0)
@@ -135,7 +148,16 @@ class Contributions:
             return cause(
                 "nonfinite-op", call.path, operation=name, direction="forward", input_min=low, input_max=high
             )
-        return cause("nonfinite-loss", "loss", loss=self._notes.loss, **_state_of_calls(calls))
+        state = _state_of_calls(calls) if calls else self._state_of_data(forward.entrance())
+        return cause("nonfinite-loss", "loss", loss=self._notes.loss, **state)
+
+    def _state_of_data(self, entrance: Values | None) -> dict[str, float | int | str]:
+        """What is known where no calls of modules were noted."""
+        if entrance is None:
+            return {"reason": "no operation was seen to make it of finite numbers"}
+        behind = self._notes.place.behind(entrance.node)
+        at = {"first_nonfinite_input_of": entrance.name} | ({} if behind is None else {"beside": behind})
+        return {**at, "reason": "it was not finite before it came in"}
 
 
 def _nearest(crossings: Sequence[Crossing]) -> Crossing:
@@ -150,6 +172,6 @@ def _state_of_calls(calls: Sequence[Call]) -> dict[str, float | int | str]:
         if not all(values.finite for values in call.outputs):
             return {
                 "first_nonfinite_output_of": call.path,
-                "reason": "a parameter or buffer was not finite already",
+                "reason": WEIGHTS_GONE,
             }
     return {"reason": "every module's output was finite", "calls": len(calls)}

@@ -21,6 +21,7 @@ from gradwatch.diagnose.forward import Calls, readable
 from gradwatch.diagnose.missing import Owners, why_missing
 from gradwatch.diagnose.numbers import largest
 from gradwatch.diagnose.passes import Pass
+from gradwatch.diagnose.place import OWN_PARAMETERS
 from gradwatch.diagnose.shortcut import downstream
 from gradwatch.diagnose.walk import Node
 from gradwatch.records import Cause
@@ -30,7 +31,6 @@ __all__ = ["Diagnosis"]
 log = logging.getLogger("gradwatch")
 
 LONE_MODULE = ""
-OWN_PARAMETERS = "(root)"
 
 
 class _Before(NamedTuple):
@@ -66,6 +66,7 @@ class Diagnosis:
         given = {LONE_MODULE: modules} if isinstance(modules, nn.Module) else dict(modules)
         self._paths = _all_paths(given)
         self._parameters = dict(_named_parameters(given) if parameters is None else parameters)
+        self._names = {id(parameter): name for name, parameter in _named_parameters(given).items()}
         self._entries = _entries(given)
         self._owners = Owners(self._paths)
         self._calls = Calls(_once_each(self._paths), self._failed)
@@ -101,6 +102,20 @@ class Diagnosis:
             self._calls.forget()
         self._armed = False
 
+    def of_run(self, roots: Sequence[object], gradients: Sequence[object]) -> Callable[[], None]:
+        """Arm it for one run of the autograd engine that starts now; what is returned ends that, and concludes.
+
+        Nothing is known of the forward pass then but what its operations saved.
+        """
+        self._armed = True
+        ended = self.began(roots, gradients)
+
+        def end() -> None:
+            ended()
+            self.finish()
+
+        return end
+
     def began(self, roots: Sequence[object], gradients: Sequence[object]) -> Callable[[], None]:
         """A run of the autograd engine starts; what is returned is to be called when it is over."""
         try:
@@ -125,7 +140,7 @@ class Diagnosis:
             self._end(entry[0])
 
     def _begin(self, roots: Sequence[object], gradients: Sequence[object]) -> Pass:
-        looked_at = Pass(roots, gradients, self._calls, self._failed)
+        looked_at = Pass(roots, gradients, self._calls, self._failed, self._names)
         parent = torch._C._current_autograd_node()
         with self._lock:
             around = next(

@@ -20,6 +20,10 @@ __all__ = ["Forward", "Values", "found_in_forward", "input_range", "values_of"]
 _FLOAT32 = torch.finfo(torch.float32).max
 _NO_LARGER_THAN_SUM = HANDS_ON | {"Add", "Cat", "Mean", "Neg", "Relu", "Stack", "Sub", "Where", "MaskedFill"}
 
+_TAKES_CONSTANTS = frozenset(["Add", "Addmm", "Baddbmm", "Sub", "Where"])
+
+_CONTRACTIONS = frozenset(["Addmm", "Baddbmm", "Bmm", "Mm"])
+
 # Under these names an operation saves what it made; everything else that it saves came into it.
 _MADE = ("result", "result0", "output")
 # By the name under which it is saved, the number of the input that it is.
@@ -51,25 +55,31 @@ class Values(NamedTuple):
     """What is known of the numbers that went into and came out of one operation in the forward pass.
 
     Attributes:
+        node: the operation.
         number: place in the order in which operations were made.
         name: name of the operation.
-        path: module that it ran in; None outside every module.
         inputs: range of what it saved of its inputs, by the name under which it did.
         fed_by: by the same names, the operation that made the input; None for what is not computed here.
         output: range of what it made; None where that is not known.
         limit: largest finite number of the narrowest type that it saved.
+        longest: length of the longest dimension of what it saved.
+        at_most: a bound of the size of what came in, where its range is not known.
+        shifted: whether a constant was put into what came in, which the bound knows nothing of.
     """
 
+    node: Node
     number: int
     name: str
-    path: str | None
     inputs: Mapping[str, Extent]
     fed_by: Mapping[str, Node | None]
     output: Extent | None
     limit: float
+    longest: int
+    at_most: float | None = None
+    shifted: bool = False
 
 
-def values_of(graph: Graph, node: Node, path: str | None) -> Values:
+def values_of(graph: Graph, node: Node) -> Values:
     """Read an operation's saved tensors; in its own hook, since they are freed after it ran."""
     with arithmetic():
         saved = {name: read_saved(node, name) for name in saved_names(node)}
@@ -77,13 +87,14 @@ def values_of(graph: Graph, node: Node, path: str | None) -> Values:
         made = _made(node, tensors)
         inputs = {name: extent(value) for name, value in tensors.items() if not name.startswith(_MADE)}
         return Values(
+            node,
             node._sequence_nr(),
             node.name(),
-            path,
             inputs,
             {name: _fed_by(graph, node, name) for name in inputs},
             None if made is None else extent(made),
             min((torch.finfo(value.dtype).max for value in tensors.values()), default=_FLOAT32),
+            max((length for value in tensors.values() for length in value.shape), default=1),
         )
 
 
@@ -94,12 +105,15 @@ class Forward:
         graph: of the backward pass.
         seen: what the operations saved.
         calls: of the modules.
+        loss: the largest absolute value of what the pass started from.
     """
 
-    def __init__(self, graph: Graph, seen: Mapping[Node, Values], calls: Sequence[Call]) -> None:
+    def __init__(self, graph: Graph, seen: Mapping[Node, Values], calls: Sequence[Call], loss: float) -> None:
         self._graph = graph
         self._seen = seen
         self._made = _outputs(seen, calls)
+        if len(graph.roots) == 1:
+            self._made.setdefault(graph.roots[0], Extent(loss, loss, loss))
         self._limit = min((values.limit for values in seen.values()), default=_FLOAT32)
         self._suspects = self._not_known_finite()
 
@@ -113,7 +127,20 @@ class Forward:
             return None
         first = min(broken, key=lambda node: self._seen[node].number)
         values = self._seen[first]._replace(output=self._made[first])
-        return values if self._fed_finite(first, values) else None
+        if not self._fed_finite(first, values):
+            return None
+        fed = [below for below, _ in self._graph.inputs[first] if below is not None]
+        if values.inputs or not fed:
+            return values
+        return values._replace(at_most=max(map(self._bound, fed)), shifted=any(map(self._is_shifted, fed)))
+
+    def entrance(self) -> Values | None:
+        """The first operation that NaN or Inf is known to have come into from outside the graph, as from the data."""
+        entered = (values for values in self._seen.values() if self._enters(values))
+        return min(entered, key=lambda values: values.number, default=None)
+
+    def _enters(self, values: Values) -> bool:
+        return any(not entering.finite and values.fed_by[name] is None for name, entering in values.inputs.items())
 
     def first_call(self, calls: Sequence[Call]) -> Call | None:
         """The first call of a module, innermost, that made something not finite of finite inputs and weights."""
@@ -155,14 +182,52 @@ class Forward:
         if hasattr(node, "variable"):
             return largest(node.variable)
         below = [producer for producer, _ in self._graph.inputs[node] if producer is not None]
-        if depth == 0 or operation(node) not in _NO_LARGER_THAN_SUM | {"Mul"}:
+        if operation(node) in _CONTRACTIONS:
+            return self._bound_of_products(node)
+        if depth == 0 or operation(node) not in _NO_LARGER_THAN_SUM | {"Mul", "Div", "Sum"}:
             return math.inf
         sizes = [self._bound(producer, depth - 1) for producer in below]
         if operation(node) == "Mul":
             saved = self._seen[node].inputs.values() if node in self._seen else ()
             return math.prod(sizes) * math.prod(max(abs(v.low), abs(v.high), 1.0) for v in saved)
         # A constant that was added to it has left no trace: it is taken for a moderate one.
-        return sum(sizes)
+        if operation(node) == "Div":
+            return math.inf if len(sizes) > 1 else math.prod(sizes) / self._least(node, "other")
+        return sum(sizes) * (
+            math.prod(read_saved(node, "self_sym_sizes") or ()) if operation(node) == "Sum" else 1
+        )
+
+    def _is_shifted(self, node: Node) -> bool:
+        """Whether a constant, which leaves no trace, was put into it: an offset, or a mask."""
+        while operation(node) in HANDS_ON | {"Mul", "Div"}:
+            below = [producer for producer, _ in self._graph.inputs[node] if producer is not None]
+            if len(below) != 1:
+                return False
+            node = below[0]
+        if operation(node) == "MaskedFill":
+            return True
+        # The first input of a matrix product is what is added to it.
+        inputs = self._graph.inputs[node][: 1 if operation(node) in _CONTRACTIONS else None]
+        return operation(node) in _TAKES_CONSTANTS and any(producer is None for producer, _ in inputs)
+
+    def _bound_of_products(self, node: Node) -> float:
+        """Sums of products: as many of them as the factors have in common, at the most."""
+        values = self._seen.get(node)
+        sizes = [] if values is None else [max(abs(v.low), abs(v.high)) for v in values.inputs.values()]
+        adds = operation(node) in ("Addmm", "Baddbmm")
+        if values is not None and len(sizes) == 1:
+            # The other factor was not saved, since the data that came in needs no gradient: a weight is at hand.
+            weights = (self._graph.weight(node, index) for index in (1 + adds, adds))
+            sizes += [largest(weight) for weight in weights if weight is not None][:1]
+        if values is None or len(sizes) != 2 or not all(map(math.isfinite, sizes)):
+            return math.inf
+        added = self._graph.inputs[node][0][0] if adds else None
+        return math.prod(sizes) * values.longest + (0.0 if added is None else self._bound(added))
+
+    def _least(self, node: Node, name: str) -> float:
+        """The smallest size of a divisor; that of a plain number that was not saved counts as 1."""
+        saved = self._seen[node].inputs.get(name) if node in self._seen else None
+        return 1.0 if saved is None else saved.nearest or math.ulp(0.0)
 
 
 def input_range(node: Node) -> Mapping[str, float]:
@@ -185,6 +250,10 @@ def found_in_forward(values: Values) -> Finding:
         evidence["input_min"] = min(low for low, _, _ in ranges)
         evidence["input_max"] = max(high for _, high, _ in ranges)
         evidence["input_nearest_0"] = min(nearest for _, _, nearest in ranges)
+    if values.at_most is not None:
+        evidence["computed_input_at_most" if values.shifted else "input_at_most"] = values.at_most
+    if values.shifted:
+        evidence["reason"] = "a constant was put into its input, as a mask is: look at that"
     if values.output is not None:
         evidence["output"] = _what(values.output)
     return Finding("nonfinite-op", evidence)
@@ -199,6 +268,8 @@ def _made(node: Node, saved: Mapping[str, Tensor]) -> Tensor | None:
         return _AGAIN[name](saved["self"])
     if name in _AGAIN_OF_TWO and "self" in saved and "other" in saved:
         return _AGAIN_OF_TWO[name](saved["self"], saved["other"])
+    if name == "Div" and "other" in saved and bool((saved["other"] == 0).any()):
+        return saved["other"].new_tensor([-math.inf, math.inf])  # or NaN, if what is divided by 0 is 0 as well
     exponent = read_saved(node, "exponent")
     if name == "Pow" and "self" in saved and isinstance(exponent, (int, float)):
         return saved["self"].pow(exponent)
@@ -234,4 +305,6 @@ def _finite_parameters(call: Call) -> bool:
 def _what(values: Extent) -> str:
     if math.isnan(values.low):
         return "NaN"
+    if -values.low == values.high == math.inf:
+        return "Inf or NaN"
     return "Inf" if values.high == math.inf else "-Inf"

@@ -32,6 +32,7 @@ class Pass:
         gradients: what it starts with.
         calls: of the modules, so far.
         failed: told of errors; nothing here raises into the backward pass.
+        names: names of parameters, by their ``id``.
 
     Attributes:
         notes: what has been seen so far.
@@ -43,11 +44,13 @@ class Pass:
         gradients: Sequence[object],
         calls: Calls,
         failed: Callable[[Exception], object],
+        names: Mapping[int, str],
     ) -> None:
         thread = threading.get_ident()
         graph = Graph(node for node in map(root_of, roots) if node is not None)
         here = [call for call in calls.all if call.thread == thread]
-        self.notes = Notes(Place(graph, calls, thread), here, _worst(roots, none=0.0), _worst(gradients, none=1.0))
+        place = Place(graph, calls, thread, names)
+        self.notes = Notes(place, here, _worst(roots, none=0.0), _worst(gradients, none=1.0))
         self._failed = failed
         self._handles: list[RemovableHandle] = []
 
@@ -89,7 +92,7 @@ class Pass:
             sighting = Sighting(tuple(map(largest, incoming)), tuple(map(largest, outgoing)))
         self.notes.seen[node] = sighting
         if not math.isfinite(self.notes.loss):
-            self.notes.values[node] = values_of(self.notes.graph, node, self.notes.place.path(node))
+            self.notes.values[node] = values_of(self.notes.graph, node)
         arrives = max(sighting.incoming, default=0.0, key=badness)
         if arrives == 0.0 and all(map(math.isfinite, sighting.outgoing)):
             return

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from gradwatch.diagnose.forward import Call, Calls
 from gradwatch.diagnose.walk import HANDS_ON, Graph, Node, is_leaf, operation
 
-__all__ = ["LOSS_FUNCTIONS", "Place"]
+__all__ = ["LOSS_FUNCTIONS", "OWN_PARAMETERS", "Place"]
+
+# What a lone module itself is called, and what is said to be in it that is in none of its children.
+OWN_PARAMETERS = "(root)"
 
 # Only reshape, scale or add up: a loss that goes through nothing else on its way is already a loss.
 LINEAR = HANDS_ON | frozenset([
@@ -27,14 +30,20 @@ class Place:
     """Tells of an operation where it is.
 
     Args:
-        graph: of the backward pass.
-        calls: of the modules.
-        thread: identity of the thread that ran the forward pass; None for this one.
+    graph: of the backward pass.
+    calls: of the modules.
+    thread: identity of the thread that ran the forward pass; None for this one.
+    names: names of parameters, by their ``id``.
     """
 
-    def __init__(self, graph: Graph, calls: Calls, thread: int | None = None) -> None:
+    _NEAR = 256
+
+    def __init__(
+        self, graph: Graph, calls: Calls, thread: int | None = None, names: Mapping[int, str] | None = None
+    ) -> None:
         self.graph = graph
         self._calls = calls
+        self._names = names or {}
         self._thread = threading.get_ident() if thread is None else thread
 
     def call(self, node: Node) -> Call | None:
@@ -46,6 +55,46 @@ class Place:
         """The path of that module; None for an operation outside every module."""
         call = self.call(node)
         return call.path if call else None
+
+    def where(self, node: Node) -> str:
+        """What a cause gives as its place: a module, else the operation itself.
+
+        Where no calls were noted, an operation between two parameters of a module is inside that module.
+        """
+        path = self.path(node)
+        if path is None and not self._calls.all:
+            path = _common_path(self.behind(node), self._ahead(node))
+        return path or str(node.name())
+
+    def behind(self, node: Node) -> str | None:
+        """The module whose parameter is nearest below an operation: what feeds it; None where none is near."""
+        below = (made_by for at in self._below(node) for made_by, _ in self.graph.inputs.get(at, ()))
+        return self._owner(made_by for made_by in below if made_by is not None)
+
+    def _ahead(self, node: Node) -> str | None:
+        """The module whose parameter is the next that an operation's output meets."""
+        above = ((at, index) for at in self.graph.above(node) for index in range(len(self.graph.inputs[at])))
+        return self._owner(
+            made_by for at, index in above if (made_by := self.graph.producer(at, index)) is not None
+        )
+
+    def _below(self, node: Node) -> Iterator[Node]:
+        waiting, seen = [node], {node}
+        for at in waiting:
+            if len(seen) > self._NEAR:
+                return
+            yield at
+            for made_by, _ in self.graph.inputs.get(at, ()):
+                if made_by is not None and made_by not in seen:
+                    seen.add(made_by)
+                    waiting.append(made_by)
+
+    def _owner(self, nodes: Iterable[Node]) -> str | None:
+        for node in nodes:
+            name = self._names.get(id(node.variable)) if is_leaf(node) else None
+            if name is not None:
+                return name.rpartition(".")[0] or name
+        return None
 
     def in_network(self, node: Node) -> bool:
         """Whether an operation is inside a module that has parameters; a loss module has none."""
@@ -87,3 +136,15 @@ class Place:
 
     def _around(self, node: Node) -> list[Call]:
         return self._calls.around(node, self._thread)
+
+
+def _common_path(one: str | None, other: str | None) -> str | None:
+    """The innermost module that two paths lie in; None where there is none."""
+    if one is None or other is None:
+        return None
+    shared = []
+    for mine, its in zip(one.split("."), other.split("."), strict=False):
+        if mine != its:
+            break
+        shared.append(mine)
+    return ".".join(shared) or None
