@@ -7,7 +7,8 @@ passes. The diagnosis looks at them once, and at nothing else.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from torch import Tensor, nn
 
@@ -23,8 +24,8 @@ _OF_A_SHORTCUT = ("explosion", "growth", "clip-saturated")
 
 # Why it cannot be told where a NaN came from, and how it can be the next time.
 CONSUMED = (
-    "the step had consumed it before it could be looked at, and the weights are not finite since: with guard='skip' they "
-    "stay finite, and the operation is found"
+    "the step had consumed it before it could be looked at, and the weights are not finite since: with "
+    "guard='skip' they stay finite, and the operation is found"
 )
 
 _Key = tuple[str, str, str | None]
@@ -139,7 +140,9 @@ class Explainer:
         wanted = [key for key in self._unexplained(optimizer) if key[0] == "nonfinite"]
         causes = self._lookout.found(self._parameters(optimizer)) if wanted else {}
         self._lookout.forget()
-        self._suspected.update({optimizer: found for found in causes.values() if found.kind == "unknown"})
+        suspected = next((found for found in causes.values() if found.kind == "unknown"), None)
+        if suspected is not None:
+            self._suspected[optimizer] = suspected
         told = [self._told(*key, self._fitting(causes, *key)) for key in wanted]
         return [alert for alert in told if alert is not None]
 
@@ -163,8 +166,13 @@ class Explainer:
         found = self._fitting(diagnosis.causes, rule, optimizer, module)
         if rule == "nonfinite" and found is not None and WEIGHTS_GONE in found.evidence.values():
             return self._too_late(optimizer, found)
-        if found is None and rule == "vanishing":
+        if rule == "vanishing":
             own = self._own(optimizer, module)
+            faint = [diagnosis.faint[name] for name in own if name in diagnosis.faint]
+            if faint:
+                most = _most_common(faint)
+                return most if most.kind != "unknown" or module is None else replace(most, where=module)
+        if found is None and rule == "vanishing":
             return cause("unknown", module or optimizer, ruled_out="a gradient of exactly 0", parameters=len(own))
         return found
 
@@ -182,14 +190,17 @@ class Explainer:
         fitting = [
             causes[path] for path in paths if causes[path].kind.startswith("nonfinite") == (rule == "nonfinite")
         ]
-        if not fitting:
-            return None
-        most = Counter(found.kind for found in fitting).most_common(1)[0][0]
-        return next(found for found in fitting if found.kind == most)
+        return _most_common(fitting) if fitting else None
 
     def _own(self, optimizer: str, module: str | None) -> list[str]:
         names = self._parameters(optimizer)
         return [name for name in names if module is None or name.startswith(f"{module}.")]
+
+
+def _most_common(causes: Sequence[Cause]) -> Cause:
+    """The first of the kind that most of them are of."""
+    most = Counter(found.kind for found in causes).most_common(1)[0][0]
+    return next(found for found in causes if found.kind == most)
 
 
 def _key(alert: Alert) -> _Key:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from gradwatch.causes import cause
+from gradwatch.diagnose.faint import FAINT, losses_on_the_way, of_most
 from gradwatch.diagnose.forward import Call
 from gradwatch.diagnose.frontier import Crossing, not_finite_from, zero_from
 from gradwatch.diagnose.nonfinite import Forward, Values, found_in_forward
@@ -28,7 +29,7 @@ class Contribution(NamedTuple):
 
     Attributes:
         size: largest absolute value of the gradient; NaN or Inf where it is not finite.
-        cause: why it is zero or not finite; None where it is neither.
+        cause: why it is zero, not finite or all but gone; None where it is none of these.
     """
 
     size: float
@@ -71,7 +72,21 @@ class Contributions:
             return self._of_zero(zero_from(self._notes.graph, self._notes.seen, leaf))
         if not math.isfinite(size):
             return self._of_not_finite(not_finite_from(self._notes.graph, self._notes.seen, leaf))
-        return None
+        return self._of_faint(leaf) if size < FAINT else None
+
+    def _of_faint(self, leaf: Node) -> Cause:
+        lost = losses_on_the_way(self._notes.graph, self._notes.seen, self._notes.spread, leaf)
+        most, numbers = of_most(lost)
+        found = None if most is None else self._notes.faint.get((most.node, most.input))
+        if most is None or found is None:
+            where = max(lost, key=lambda loss: loss.decades).node if lost else leaf
+            spread_out = {
+                **numbers,
+                "reason": "it is lost little by little",
+                "ruled_out": "one operation that took most",
+            }
+            return self._cause("unknown", where, spread_out)
+        return self._cause(found.kind, most.node, {**found.evidence, **numbers})
 
     def _of_zero(self, crossings: Sequence[Crossing]) -> Cause:
         if not crossings:

@@ -19,7 +19,7 @@ from gradwatch.diagnose import engine
 from gradwatch.diagnose.contributions import Contribution, Contributions
 from gradwatch.diagnose.forward import Calls, readable
 from gradwatch.diagnose.missing import Owners, why_missing
-from gradwatch.diagnose.numbers import largest
+from gradwatch.diagnose.numbers import badness, largest
 from gradwatch.diagnose.passes import Pass
 from gradwatch.diagnose.place import OWN_PARAMETERS
 from gradwatch.diagnose.shortcut import downstream
@@ -53,6 +53,7 @@ class Diagnosis:
     Attributes:
         causes: by path of a module and by name of a parameter, for those whose gradient was zero, missing or not
             finite in what was seen; empty until it is finished.
+        faint: by name of a parameter, for those whose gradient was there, and all but nothing: why.
         downstream: name of a module given (of a lone module's child) -> names of those that it feeds.
         passes: backward passes seen.
         errors: what went wrong inside; nothing is ever raised into what runs.
@@ -77,6 +78,7 @@ class Diagnosis:
         self._armed = False
         self._lock = threading.RLock()
         self.causes: Mapping[str, Cause] = {}
+        self.faint: Mapping[str, Cause] = {}
         self.downstream: dict[str, set[str]] = {}
         self.passes = 0
         self.errors: list[Exception] = []
@@ -178,6 +180,8 @@ class Diagnosis:
                 by_id[id(parameter)] = found
         by_name = {n: by_id[id(p)] for n, p in self._parameters.items() if id(p) in by_id}
         self.causes = {**self._causes_of_modules(by_id), **by_name}
+        faint = {name: _faint(self._found.get(id(p), [])) for name, p in self._parameters.items()}
+        self.faint = {name: found for name, found in faint.items() if found is not None}
 
     def _cause_of(self, name: str, parameter: Tensor) -> Cause | None:
         contributions = self._found.get(id(parameter), [])
@@ -228,6 +232,12 @@ def _together(contributions: Sequence[Contribution]) -> Cause | None:
     if any(contribution.size != 0.0 for contribution in contributions):
         return None
     return contributions[0].cause
+
+
+def _faint(contributions: Sequence[Contribution]) -> Cause | None:
+    """Why what several backward passes gave is all but nothing: of the one that gave most."""
+    most = max(contributions, key=lambda contribution: badness(contribution.size), default=None)
+    return most.cause if most is not None and 0.0 < most.size < math.inf else None
 
 
 def _common(causes: Sequence[Cause | None]) -> Cause | None:

@@ -1,7 +1,7 @@
-"""Which operation a gradient that is not finite must come from, told from the graph alone, after the pass is over.
+"""Which operation a gradient that is not finite must come from, told by the graph alone, after the pass.
 
-What operations saved is freed by then, but which there were is not. Where the loss was finite, and of all operations
-above every gradient that is not, one alone can make NaN or Inf of finite numbers, it was that one.
+What operations saved is freed by then, but which there were is not. Where the loss was finite, and of all
+operations above every gradient that is not, one alone can make NaN or Inf of finite numbers, it was that one.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from gradwatch.diagnose.site import Finding, Site
 from gradwatch.diagnose.slopes import steps, underflow
 from gradwatch.diagnose.walk import Node, operation
 
-__all__ = ["READERS", "name_factor"]
+__all__ = ["READERS", "kind_of_factor", "name_factor"]
 
 Reader = Callable[[Site], Finding | None]
 
@@ -147,13 +147,14 @@ def convolution(site: Site) -> Finding | None:
 
 def name_factor(site: Site, other: int | None, factor: Tensor, *, elementwise: bool = False) -> Finding:
     """What a factor is that is zero wherever a gradient came in."""
-    kind, extra = _kind_of_factor(site, other, factor, elementwise)
+    kind, extra = kind_of_factor(site, other, factor, elementwise)
     return Finding(kind, {"share_of_zeros": share(factor == 0), "elements": factor.numel(), **extra})
 
 
-def _kind_of_factor(
+def kind_of_factor(
     site: Site, other: int | None, factor: Tensor, elementwise: bool
 ) -> tuple[str, dict[str, float | int | str]]:
+    """What a factor is that lets nothing through: the kind of cause, and further evidence."""
     graph, place = site.graph, site.place
     if other is not None and graph.weight(site.node, other) is not None:
         return "zero-weight", {}

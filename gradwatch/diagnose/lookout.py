@@ -1,9 +1,9 @@
 """Sees each backward pass begin, and looks at one that starts from NaN or Inf while its graph is still whole.
 
-A step that consumes NaN leaves NaN in the weights: whoever looks one step later sees nothing else. What starts from
-a loss that is not finite is therefore looked at at once, where telling costs next to nothing: for a single number
-in host memory. Of the last pass that began well its start is remembered until the step, since a gradient may turn
-out not to be finite all the same.
+A step that consumes NaN leaves NaN in the weights: whoever looks one step later sees nothing else. What starts
+from a loss that is not finite is therefore looked at at once, where telling costs next to nothing: for a single
+number in host memory. Of the last pass that began well its start is remembered until the step, since a gradient
+may turn out not to be finite all the same.
 """
 
 from __future__ import annotations
@@ -69,8 +69,7 @@ class Lookout:
         return self._look(roots, gradients) if self._wanted() and not self._causes else _nothing
 
     def found(self, parameters: Mapping[str, Tensor]) -> Mapping[str, Cause]:
-        """Why gradients are not finite, by name of a parameter or path of a module, as far as the passes since
-        ``forget`` show it.
+        """Why gradients are not finite, by name of a parameter or path of a module, as far as can be told.
 
         Args:
             parameters: by name, those that the optimizer holds which has stepped.

@@ -135,7 +135,7 @@ class Forward:
         return values._replace(at_most=max(map(self._bound, fed)), shifted=any(map(self._is_shifted, fed)))
 
     def entrance(self) -> Values | None:
-        """The first operation that NaN or Inf is known to have come into from outside the graph, as from the data."""
+        """The first operation that NaN or Inf came into from outside the graph, as from the data."""
         entered = (values for values in self._seen.values() if self._enters(values))
         return min(entered, key=lambda values: values.number, default=None)
 

@@ -28,6 +28,8 @@ class Notes:
         findings: by operation and number of its input, why the gradient went wrong there.
         in_part: by an operation that joins tensors and the number of one of them: the operation above it that
             gave this one nothing, and why.
+        faint: by operation and number of its input, why so little of the gradient was handed on there.
+        spread: over how many elements an operation spread each that came in.
         values: what operations saved of the forward pass; only where the loss is not finite.
         arrived: largest gradient that was about to be accumulated, by the operation that accumulates it.
     """
@@ -39,6 +41,8 @@ class Notes:
     seen: dict[Node, Sighting] = field(default_factory=dict)
     findings: dict[tuple[Node, int], Finding] = field(default_factory=dict)
     in_part: dict[tuple[Node, int], tuple[Node, Finding]] = field(default_factory=dict)
+    faint: dict[tuple[Node, int], Finding] = field(default_factory=dict)
+    spread: dict[Node, float] = field(default_factory=dict)
     values: dict[Node, Values] = field(default_factory=dict)
     arrived: dict[Node, float] = field(default_factory=dict)
 
@@ -53,5 +57,7 @@ class Notes:
         self.seen.update(inner.seen)
         self.findings.update(inner.findings)
         self.in_part.update(inner.in_part)
+        self.faint.update(inner.faint)
+        self.spread.update(inner.spread)
         self.values.update(inner.values)
         self.arrived.update(inner.arrived)

@@ -10,7 +10,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Extent", "arithmetic", "as_dense", "extent", "largest", "same_everywhere", "share", "tensors_in"]
+__all__ = [
+    "Extent",
+    "arithmetic",
+    "as_dense",
+    "badness",
+    "extent",
+    "largest",
+    "same_everywhere",
+    "share",
+    "tensors_in",
+]
 
 
 class Extent(NamedTuple):

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from gradwatch.diagnose import operations
+from gradwatch.diagnose.faint import LEFT, read_faint, spread
 from gradwatch.diagnose.forward import Calls, readable
 from gradwatch.diagnose.frontier import Sighting
 from gradwatch.diagnose.nonfinite import input_range, values_of
@@ -98,9 +99,14 @@ class Pass:
             return
         with arithmetic():
             self._look_at_parts(node, incoming, outgoing)
+        self.notes.spread[node] = spread(node, incoming, outgoing)
         for index, handed_on in enumerate(sighting.outgoing):
             if self.notes.graph.inputs[node][index][0] is None:
                 continue
+            if 0.0 < handed_on < LEFT * arrives < math.inf:
+                with arithmetic():
+                    site = Site(node, index, incoming, outgoing[index], self.notes.place)
+                    self.notes.faint[node, index] = read_faint(site)
             if handed_on == 0.0:
                 site = Site(node, index, incoming, outgoing[index], self.notes.place)
                 self.notes.findings[node, index] = operations.read(site)
