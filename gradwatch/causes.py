@@ -21,7 +21,7 @@ REMEDIES: Mapping[str, str] = {
     "stale": "Call zero_grad() after each step, and backward() before the next one.",
     "leaked": "Call zero_grad() on this optimizer before its own backward(), or freeze it in the other loss.",
     "underflow": "Use a loss scaler, bfloat16 or float32 here, or scale the loss up: the gradient is too small.",
-    "zero-loss": "Look at the loss: its weight or mask is zero or next to it, or it is satisfied: it teaches nothing.",
+    "zero-loss": "Look at the loss: its weight or mask is zero or nearly so, or it is satisfied already.",
     "zero-weight": "Start this weight from small random values, or from zero only where others can move it first.",
     "zero-input": "Look at what feeds this layer: its input is all zero, so its weight cannot learn.",
     "dead-relu": "Lower the learning rate, raise the bias, or use LeakyReLU: no unit is active for any sample.",

@@ -23,7 +23,7 @@ from gradwatch.diagnose.numbers import badness, largest
 from gradwatch.diagnose.passes import Pass
 from gradwatch.diagnose.place import OWN_PARAMETERS
 from gradwatch.diagnose.shortcut import downstream
-from gradwatch.diagnose.walk import Node
+from gradwatch.diagnose.walk import Node, operation
 from gradwatch.records import Cause
 
 __all__ = ["Diagnosis"]
@@ -164,6 +164,7 @@ class Diagnosis:
             around.notes.adopt(looked_at.notes, parent)
             return
         self.passes += 1
+        self._calls.of_compiled |= any(operation(n) == "CompiledFunction" for n in looked_at.notes.graph.order)
         given = Contributions(looked_at.notes).to(map(id, self._parameters.values()))
         for parameter, contribution in given.items():
             self._found.setdefault(parameter, []).append(contribution)

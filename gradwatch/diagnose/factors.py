@@ -93,6 +93,11 @@ def cast(site: Site) -> Finding | None:
     return underflow(site.gradient, _kept_in(site))
 
 
+def promoted(site: Site) -> Finding | None:
+    """A sum of two types: its gradient is too small for the narrower one."""
+    return cast(site) if site.gradient.dtype != _kept_in(site) else None
+
+
 def matmul(first: int, first_name: str, second_name: str) -> Reader:
     """A matrix product.
 
@@ -265,6 +270,8 @@ READERS: dict[str, Reader] = {
     "Mul": mul,
     "Div": div,
     "Mean": mean,
+    "Add": promoted,
+    "Sub": promoted,
     "ToCopy": cast,
     "Mm": matmul(0, "self", "mat2"),
     "Bmm": matmul(0, "self", "mat2"),

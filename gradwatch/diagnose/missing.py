@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gradwatch.causes import cause
 from gradwatch.diagnose.forward import Call, Calls
+from gradwatch.diagnose.place import OWN_PARAMETERS
 from gradwatch.diagnose.walk import Graph
 from gradwatch.records import Cause
 
@@ -28,6 +29,7 @@ class Owners:
     """
 
     def __init__(self, paths: Mapping[str, nn.Module]) -> None:
+        self._paths = paths
         self._owners: dict[int, list[nn.Module]] = {}
         self._parents: dict[int, list[nn.Module]] = {}
         for module in {id(module): module for module in paths.values()}.values():
@@ -42,6 +44,12 @@ class Owners:
         for module in self._owners.get(id(parameter), []):
             found.extend(self._users(module))
         return found
+
+    def successor(self, name: str) -> Tensor | None:
+        """The parameter that has a name now; None where there is none."""
+        path, _, own = name.rpartition(".")
+        module = self._paths.get(path or OWN_PARAMETERS)
+        return None if module is None else module._parameters.get(own)
 
     def enclosing(self, module: nn.Module) -> Iterator[nn.Module]:
         """A module and all that it is inside of, inner ones first."""
@@ -83,6 +91,10 @@ def why_missing(name: str, parameter: Tensor, owners: Owners, calls: Calls) -> C
     if found is not None:
         return found
     users = owners.of(parameter)
+    if not users and owners.successor(name) is not None:
+        # Built anew after the optimizer: what it holds is the old one.
+        where = name.rpartition(".")[0] or name
+        return cause("not-in-optimizer", where, first=name, reason="the module holds another one by that name now")
     if not users:
         return cause("unknown", name, reason="no module that was given holds it", ruled_out="frozen")
     if not any(calls.sees(user) for user in users):
@@ -99,7 +111,7 @@ def why_missing(name: str, parameter: Tensor, owners: Owners, calls: Calls) -> C
 def _from_calls(name: str, user: nn.Module, noted: list[Call], owners: Owners, calls: Calls) -> Cause:
     if not noted:
         around = sum(len(calls.of(module)) for module in owners.enclosing(user))
-        if not around and _compiler_at_work():
+        if not around and _compiler_at_work() and (calls.of_compiled or not calls.all):
             return cause("unknown", name, reason=_COMPILED, ruled_out="frozen")
         return cause("unused", name, calls=0, calls_of_enclosing_modules=around)
     with_graph = [call for call in noted if call.grad_mode]

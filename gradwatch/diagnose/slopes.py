@@ -117,7 +117,7 @@ def glu(site: Site) -> Finding | None:
 
 
 def exponential_tail(site: Site) -> Finding | None:
-    """exp, ELU, softplus: far on the left the slope is an exponential that is too small for its type."""
+    """exp: far on the left the slope is an exponential that is too small for its type."""
     before = site.tensor("self")
     slope = site.tensor("result") if before is None else torch.exp(before.clamp(max=0))
     if slope is None:
@@ -128,6 +128,25 @@ def exponential_tail(site: Site) -> Finding | None:
     return Finding(
         "underflow", {"share_underflown": share(flat), **(_inputs(before) if before is not None else {})}
     )
+
+
+def exponential_rectifier(site: Site) -> Finding | None:
+    """ELU, softplus: so far on the left that the exponential which is their slope is 0, no unit is active."""
+    before = site.tensor("self")
+    if before is None:
+        return None
+    slope = torch.exp(before.clamp(max=0))
+    if not same_everywhere(slope == 0, site.gradient != 0):
+        return underflow_of(site, slope)
+    return Finding("dead-relu", {**_dead(slope == 0), **_inputs(before)})
+
+
+def hard_swish(site: Site) -> Finding | None:
+    """It is 0 up to -3, with a slope of 0."""
+    before = site.tensor("self")
+    if before is None or not same_everywhere(before <= -3, site.gradient != 0):
+        return None
+    return Finding("dead-relu", {**_dead(before <= -3), **_inputs(before)})
 
 
 def hard(low: str | float | None, high: str | float | None) -> Callable[[Site], Finding | None]:
@@ -263,15 +282,15 @@ READERS: dict[str, Callable[[Site], Finding | None]] = {
     "Glu": glu,
     "Exp": exponential_tail,
     "Exp2": exponential_tail,
-    "Elu": exponential_tail,
-    "Celu": exponential_tail,
-    "Softplus": exponential_tail,
+    "Elu": exponential_rectifier,
+    "Celu": exponential_rectifier,
+    "Softplus": exponential_rectifier,
     "Hardtanh": hard("min_val", "max_val"),
     "Clamp": hard("min", "max"),
     "ClampMin": hard("min", None),
     "ClampMax": hard(None, "max"),
     "Hardsigmoid": hard(-3.0, 3.0),
-    "Hardswish": hard(-3.0, None),
+    "Hardswish": hard_swish,
     "Softshrink": shrink,
     "Hardshrink": shrink,
     "Abs": at_zero,

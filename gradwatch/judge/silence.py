@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gradwatch.causes import cause
@@ -111,7 +112,9 @@ class Zero:
                     f"{listed(names)} of {module} gets a gradient and no tracked optimizer holds it, so nothing "
                     "is learned there"
                 )
-                found = cause("not-in-optimizer", module, parameters=len(names), first=names[0])
+                found = cause(
+                    "not-in-optimizer", _common_path(names) or module, parameters=len(names), first=names[0]
+                )
                 yield Finding(module, 0.0, 0.0, message, "warning", found, at_once=True)
 
     def state_dict(self) -> dict[str, Any]:
@@ -184,6 +187,13 @@ def _sorted_out(record: StepRecord) -> tuple[list[str | None], dict[str | None, 
         else:
             heard.append(name)
     return heard, silent
+
+
+def _common_path(names: Sequence[str]) -> str:
+    """The innermost module that all of these parameters are in."""
+    paths = [name.split(".")[:-1] for name in names]
+    alike = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
+    return ".".join(parts[0] for parts in alike)
 
 
 def _unreached(record: StepRecord, module: str | None, norms: GroupNorms) -> bool:
