@@ -23,7 +23,7 @@ from gradwatch.diagnose.numbers import badness, largest
 from gradwatch.diagnose.passes import Pass
 from gradwatch.diagnose.place import OWN_PARAMETERS
 from gradwatch.diagnose.shortcut import downstream
-from gradwatch.diagnose.walk import Node, operation
+from gradwatch.diagnose.walk import Node
 from gradwatch.records import Cause
 
 __all__ = ["Diagnosis"]
@@ -164,7 +164,6 @@ class Diagnosis:
             around.notes.adopt(looked_at.notes, parent)
             return
         self.passes += 1
-        self._calls.of_compiled |= any(operation(n) == "CompiledFunction" for n in looked_at.notes.graph.order)
         given = Contributions(looked_at.notes).to(map(id, self._parameters.values()))
         for parameter, contribution in given.items():
             self._found.setdefault(parameter, []).append(contribution)
@@ -210,7 +209,9 @@ class Diagnosis:
             held = [id(p) for p in module.parameters(recurse=not own) if id(p) in wanted]
             cause_of_it = _common([by_id.get(parameter) for parameter in held])
             if path and cause_of_it is not None:
-                found[path] = cause_of_it
+                # What is so of every parameter is so of the module.
+                of_one = cause_of_it.where in self._parameters
+                found[path] = replace(cause_of_it, where=path) if of_one and held else cause_of_it
         return found
 
     def _guarded(self, function: Callable[..., None], *args: object) -> None:

@@ -67,7 +67,6 @@ class Calls:
 
     Attributes:
         all: the calls so far, in the order in which they were left.
-        of_compiled: whether a backward pass has run through compiled code, whose calls are not noted.
     """
 
     # A module that is called over and over in one step, as in a loop over time, is told by its last calls.
@@ -79,7 +78,6 @@ class Calls:
         self._handles: list[RemovableHandle] = []
         self._open = threading.local()
         self.all: list[Call] = []
-        self.of_compiled = False
         self._of: dict[int, list[Call]] = {}
         self._hidden = _hidden(modules.values())
 

@@ -17,6 +17,11 @@ __all__ = ["Owners", "frozen", "not_in_optimizer", "why_missing"]
 
 _COMPILED = "it is inside what torch.compile made, whose calls are not seen: run this step once without it"
 
+_MAYBE_COMPILED = (
+    "no call of it was seen, but those inside what torch.compile made never are, and it has been at work in this "
+    "process: run this step once without it"
+)
+
 # Modules whose parameters their parent uses without calling them.
 _CONTAINERS = (nn.ParameterList, nn.ParameterDict, nn.ModuleList, nn.ModuleDict)
 
@@ -111,8 +116,8 @@ def why_missing(name: str, parameter: Tensor, owners: Owners, calls: Calls) -> C
 def _from_calls(name: str, user: nn.Module, noted: list[Call], owners: Owners, calls: Calls) -> Cause:
     if not noted:
         around = sum(len(calls.of(module)) for module in owners.enclosing(user))
-        if not around and _compiler_at_work() and (calls.of_compiled or not calls.all):
-            return cause("unknown", name, reason=_COMPILED, ruled_out="frozen")
+        if not around and _compiler_at_work():
+            return cause("unknown", name, reason=_MAYBE_COMPILED, ruled_out="frozen")
         return cause("unused", name, calls=0, calls_of_enclosing_modules=around)
     with_graph = [call for call in noted if call.grad_mode]
     if not with_graph:
