@@ -22,6 +22,8 @@ __all__ = ["Explainer"]
 # The rules whose alert may come from a loss that reaches one module around another.
 _OF_A_SHORTCUT = ("explosion", "growth", "clip-saturated")
 
+LOSS_SCALE = "the loss times the loss scale is too large for its type: the scaler lowers the scale by itself"
+
 # Why it cannot be told where a NaN came from, and how it can be the next time.
 CONSUMED = (
     "the step had consumed it before it could be looked at, and the weights are not finite since: with "
@@ -143,8 +145,15 @@ class Explainer:
         suspected = next((found for found in causes.values() if found.kind == "unknown"), None)
         if suspected is not None:
             self._suspected[optimizer] = suspected
-        told = [self._told(*key, self._fitting(causes, *key)) for key in wanted]
+        told = [self._told(*key, self._scaled(self._fitting(causes, *key), optimizer)) for key in wanted]
         return [alert for alert in told if alert is not None]
+
+    def _scaled(self, found: Cause | None, optimizer: str) -> Cause | None:
+        """A product with the loss scale that overflowed is nobody's fault: the scaler sees to it."""
+        scale = self._newest[optimizer].loss_scale
+        if found is None or scale is None or found.evidence.get("input_max") != scale:
+            return found
+        return replace(found, evidence={**found.evidence, "reason": LOSS_SCALE})
 
     def _for_a_lookout(self) -> Diagnosis:
         return self.diagnosis(self._optimizers)

@@ -9,21 +9,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gradwatch.diagnose.bounds import Bounds, cannot_break, is_shifted
 from gradwatch.diagnose.forward import Call
-from gradwatch.diagnose.numbers import Extent, arithmetic, extent, largest
+from gradwatch.diagnose.numbers import Extent, arithmetic, extent
 from gradwatch.diagnose.saved import read_saved, saved_names
 from gradwatch.diagnose.site import Finding
-from gradwatch.diagnose.walk import HANDS_ON, Graph, Node, operation
+from gradwatch.diagnose.walk import Graph, Node, operation
 
 __all__ = ["Forward", "Values", "found_in_forward", "input_range", "values_of"]
 
 _FLOAT32 = torch.finfo(torch.float32).max
-_NO_LARGER_THAN_SUM = HANDS_ON | {"Add", "Cat", "Mean", "Neg", "Relu", "Stack", "Sub", "Where", "MaskedFill"}
-
-_TAKES_CONSTANTS = frozenset(["Add", "Addmm", "Baddbmm", "Sub", "Where"])
-
-_CONTRACTIONS = frozenset(["Addmm", "Baddbmm", "Bmm", "Mm"])
-
 # Under these names an operation saves what it made; everything else that it saves came into it.
 _MADE = ("result", "result0", "output")
 # By the name under which it is saved, the number of the input that it is.
@@ -62,7 +57,6 @@ class Values(NamedTuple):
         fed_by: by the same names, the operation that made the input; None for what is not computed here.
         output: range of what it made; None where that is not known.
         limit: largest finite number of the narrowest type that it saved.
-        longest: length of the longest dimension of what it saved.
         at_most: a bound of the size of what came in, where its range is not known.
         shifted: whether a constant was put into what came in, which the bound knows nothing of.
     """
@@ -74,7 +68,6 @@ class Values(NamedTuple):
     fed_by: Mapping[str, Node | None]
     output: Extent | None
     limit: float
-    longest: int
     at_most: float | None = None
     shifted: bool = False
 
@@ -94,7 +87,6 @@ def values_of(graph: Graph, node: Node) -> Values:
             {name: _fed_by(graph, node, name) for name in inputs},
             None if made is None else extent(made),
             min((torch.finfo(value.dtype).max for value in tensors.values()), default=_FLOAT32),
-            max((length for value in tensors.values() for length in value.shape), default=1),
         )
 
 
@@ -116,6 +108,7 @@ class Forward:
             self._made.setdefault(graph.roots[0], Extent(loss, loss, loss))
         self._limit = min((values.limit for values in seen.values()), default=_FLOAT32)
         self._suspects = self._not_known_finite()
+        self._bounds = Bounds(graph, {node: values.inputs for node, values in seen.items()}, self._made)
 
     def first_operation(self) -> Values | None:
         """The first operation known to have made something not finite of inputs that were all finite.
@@ -127,12 +120,14 @@ class Forward:
             return None
         first = min(broken, key=lambda node: self._seen[node].number)
         values = self._seen[first]._replace(output=self._made[first])
-        if not self._fed_finite(first, values):
+        if not self._fed_finite(first, values) or cannot_break(first):
             return None
         fed = [below for below, _ in self._graph.inputs[first] if below is not None]
         if values.inputs or not fed:
             return values
-        return values._replace(at_most=max(map(self._bound, fed)), shifted=any(map(self._is_shifted, fed)))
+        return values._replace(
+            at_most=max(map(self._bounds.of, fed)), shifted=any(is_shifted(self._graph, below) for below in fed)
+        )
 
     def entrance(self) -> Values | None:
         """The first operation that NaN or Inf came into from outside the graph, as from the data."""
@@ -172,62 +167,7 @@ class Forward:
             return False
         read = {producer for producer in values.fed_by.values() if producer is not None}
         others = (below for below, _ in self._graph.inputs[node] if below is not None and below not in read)
-        return all(self._bound(below) < self._limit for below in others)
-
-    def _bound(self, node: Node, depth: int = 8) -> float:
-        """An upper bound of the size of what an operation made; Inf where there is none to be had."""
-        if node in self._made:
-            low, high, _ = self._made[node]
-            return max(abs(low), abs(high)) if self._made[node].finite else math.inf
-        if hasattr(node, "variable"):
-            return largest(node.variable)
-        below = [producer for producer, _ in self._graph.inputs[node] if producer is not None]
-        if operation(node) in _CONTRACTIONS:
-            return self._bound_of_products(node)
-        if depth == 0 or operation(node) not in _NO_LARGER_THAN_SUM | {"Mul", "Div", "Sum"}:
-            return math.inf
-        sizes = [self._bound(producer, depth - 1) for producer in below]
-        if operation(node) == "Mul":
-            saved = self._seen[node].inputs.values() if node in self._seen else ()
-            return math.prod(sizes) * math.prod(max(abs(v.low), abs(v.high), 1.0) for v in saved)
-        # A constant that was added to it has left no trace: it is taken for a moderate one.
-        if operation(node) == "Div":
-            return math.inf if len(sizes) > 1 else math.prod(sizes) / self._least(node, "other")
-        return sum(sizes) * (
-            math.prod(read_saved(node, "self_sym_sizes") or ()) if operation(node) == "Sum" else 1
-        )
-
-    def _is_shifted(self, node: Node) -> bool:
-        """Whether a constant, which leaves no trace, was put into it: an offset, or a mask."""
-        while operation(node) in HANDS_ON | {"Mul", "Div"}:
-            below = [producer for producer, _ in self._graph.inputs[node] if producer is not None]
-            if len(below) != 1:
-                return False
-            node = below[0]
-        if operation(node) == "MaskedFill":
-            return True
-        # The first input of a matrix product is what is added to it.
-        inputs = self._graph.inputs[node][: 1 if operation(node) in _CONTRACTIONS else None]
-        return operation(node) in _TAKES_CONSTANTS and any(producer is None for producer, _ in inputs)
-
-    def _bound_of_products(self, node: Node) -> float:
-        """Sums of products: as many of them as the factors have in common, at the most."""
-        values = self._seen.get(node)
-        sizes = [] if values is None else [max(abs(v.low), abs(v.high)) for v in values.inputs.values()]
-        adds = operation(node) in ("Addmm", "Baddbmm")
-        if values is not None and len(sizes) == 1:
-            # The other factor was not saved, since the data that came in needs no gradient: a weight is at hand.
-            weights = (self._graph.weight(node, index) for index in (1 + adds, adds))
-            sizes += [largest(weight) for weight in weights if weight is not None][:1]
-        if values is None or len(sizes) != 2 or not all(map(math.isfinite, sizes)):
-            return math.inf
-        added = self._graph.inputs[node][0][0] if adds else None
-        return math.prod(sizes) * values.longest + (0.0 if added is None else self._bound(added))
-
-    def _least(self, node: Node, name: str) -> float:
-        """The smallest size of a divisor; that of a plain number that was not saved counts as 1."""
-        saved = self._seen[node].inputs.get(name) if node in self._seen else None
-        return 1.0 if saved is None else saved.nearest or math.ulp(0.0)
+        return all(self._bounds.of(below) < self._limit for below in others)
 
 
 def input_range(node: Node) -> Mapping[str, float]:

@@ -26,6 +26,8 @@ KNOWN: dict[str, Callable[[Site], Finding | None]] = {
 _ELEMENTWISE = set(slopes.READERS) - {"Glu", "LinalgVectorNorm", "Norm", "Std"}
 BY_PARTS = _ELEMENTWISE | PRODUCTS | {"Mul", "Div", "Where", "MaskedFill", "Minimum", "Maximum"}
 
+_SELECTING = ("Index", "IndexSelect", "MaskedSelect")
+
 # What a nonzero gradient that arrives at an operation of the loss's graph rules out by itself.
 _ALWAYS_RULED_OUT = "unused, no-grad, detached, zero-loss"
 
@@ -52,8 +54,17 @@ def _read(site: Site) -> Finding:
 
 def _nothing_left(site: Site) -> Finding:
     """The input is empty: an empty mask or index left no element of it, or no sample came here."""
-    kind = "zero-loss" if site.place.linear_above(site.node, also=LOSS_FUNCTIONS) else "masked"
+    teaches = site.place.linear_above(site.node, also=LOSS_FUNCTIONS)
+    kind = "zero-loss" if teaches and not _was_selected(site) else "masked"
     return Finding(kind, {"elements": 0, "reason": "nothing was selected"})
+
+
+def _was_selected(site: Site) -> bool:
+    """Whether what the network gave was cut down to nothing, rather than a loss made of it."""
+    node = site.graph.producer(site.node, site.index)
+    while node is not None and operation(node) not in _SELECTING:
+        node = site.graph.producer(node, 0) if site.graph.inputs[node] else None
+    return node is not None and not site.place.of_loss(node, 0)
 
 
 def _undecided(site: Site, known: bool) -> Finding:

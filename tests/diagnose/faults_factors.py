@@ -380,7 +380,7 @@ def expert_without_samples() -> Loop:
     return Loop({"experts": experts}, step, lambda: not (chosen == 0).any())
 
 
-@fault("zero-loss", at="net")
+@fault("masked", at="net")
 def nothing_selected_for_the_loss() -> Loop:
     net, x, wanted, mask = nn.Linear(4, 2), batch(3, 4), batch(3, 2), torch.zeros(3, 2, dtype=torch.bool)
     step = lambda: functional.mse_loss(net(x)[mask], wanted[mask], reduction="sum").backward()  # noqa: E731
