@@ -32,15 +32,15 @@ _SINGULAR = frozenset([
 _MODERATE = 1e15
 
 
-def only_singular(roots: Sequence[Node], loss: float, parameters: Mapping[str, Tensor]) -> Mapping[str, Cause]:
+def only_singular(root: Node, loss: float, parameters: Mapping[str, Tensor]) -> Mapping[str, Cause]:
     """By name of a parameter, the cause of its gradient's not being finite; empty where all are finite.
 
     Args:
-        roots: where the backward pass began.
+        root: where the backward pass began.
         loss: what it began with, a finite number.
         parameters: by name, those to be explained; their gradients are read.
     """
-    graph = Graph(roots)
+    graph = Graph([root])
     with arithmetic():
         bad = [name for name, p in parameters.items() if id(p) in graph.leaves and _not_finite(p)]
     if not bad:

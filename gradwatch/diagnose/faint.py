@@ -18,7 +18,7 @@ from gradwatch.diagnose.nonfinite import input_range
 from gradwatch.diagnose.numbers import largest
 from gradwatch.diagnose.place import LOSS_FUNCTIONS
 from gradwatch.diagnose.site import Finding, Site
-from gradwatch.diagnose.walk import NO_INPUT, Graph, Node, operation
+from gradwatch.diagnose.walk import HANDS_ON, NO_INPUT, Graph, Node, operation
 
 __all__ = ["FAINT", "LEFT", "Loss", "losses_on_the_way", "of_most", "read_faint", "spread"]
 
@@ -41,6 +41,10 @@ _SAVED_AS = {
 }
 _FIRST = {"Addmm": 1, "Baddbmm": 1}
 _SAVED_AS |= {"Addmm": ("mat1", "mat2"), "Baddbmm": ("batch1", "batch2")}
+
+# These hand on a part of what came in: the largest of all may belong to another part.
+_JOINS = HANDS_ON | {"Cat", "CopySlices", "Embedding", "Index", "IndexSelect", "Stack"}
+_ONE_OF_SEVERAL = "of several parts that were joined this one had lost it further on, behind the largest of them"
 
 # Each of n elements gets 1/n of what came in: what is lost to each is added up again further down.
 _SPREADS = LOSS_FUNCTIONS | {
@@ -79,7 +83,8 @@ def read_faint(site: Site) -> Finding:
         return Finding(kind, {**numbers, "largest_factor": largest(factor), "elements": factor.numel(), **extra})
     if name in LOSS_FUNCTIONS:
         return Finding("zero-loss", {**numbers, **input_range(site.node)})
-    return Finding("unknown", {**numbers, "reason": "what was saved does not decide"})
+    reason = _ONE_OF_SEVERAL if name in _JOINS else "what was saved does not decide"
+    return Finding("unknown", {**numbers, "reason": reason})
 
 
 def _other_factor(site: Site) -> tuple[Tensor | None, int | None]:

@@ -8,6 +8,7 @@ may turn out not to be finite all the same.
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -18,11 +19,12 @@ from torch import Tensor
 from gradwatch.diagnose import engine
 from gradwatch.diagnose.diagnosis import Diagnosis
 from gradwatch.diagnose.elimination import only_singular
-from gradwatch.diagnose.forward import readable
-from gradwatch.diagnose.walk import Node, root_of
+from gradwatch.diagnose.walk import Node
 from gradwatch.records import Cause
 
 __all__ = ["Lookout"]
+
+log = logging.getLogger("gradwatch")
 
 
 class Lookout:
@@ -38,7 +40,7 @@ class Lookout:
         self._wanted = wanted
         self._running: list[Diagnosis] = []
         self._causes: Mapping[str, Cause] = {}
-        self._sound: tuple[tuple[Node, ...], float] | None = None
+        self._sound: tuple[Node, float] | None = None
         self._lock = threading.Lock()
         self._listening = False
 
@@ -56,17 +58,25 @@ class Lookout:
 
     def began(self, roots: Sequence[object], gradients: Sequence[object]) -> Callable[[], None]:
         """A run of the engine starts; what is returned is to be called when it is over."""
-        running = tuple(self._running)
-        if running:
+        try:
+            return self._began(roots, gradients)
+        except Exception:
+            log.warning("gradwatch could not look at how a backward pass began; training goes on.", exc_info=True)
+            return _nothing
+
+    def _began(self, roots: Sequence[object], gradients: Sequence[object]) -> Callable[[], None]:
+        if self._running:
             # A run inside the one that is looked at, as a re-entrant checkpoint makes it.
-            return running[-1].began(roots, gradients)
-        value = _value(roots)
-        if value is None or torch._C._current_graph_task_id() != -1:
+            running = tuple(self._running)
+            return running[-1].began(roots, gradients) if running else _nothing
+        root = roots[0] if len(roots) == 1 else None
+        if type(root) is not Tensor or root.numel() != 1 or not root.is_cpu or not _is_plain():
             return _nothing
-        if math.isfinite(value):
-            self._sound = tuple(node for node in map(root_of, roots) if node is not None), value
-            return _nothing
-        return self._look(roots, gradients) if self._wanted() and not self._causes else _nothing
+        value = root.item()
+        if not math.isfinite(value):
+            return self._look(roots, gradients) if self._wanted() and not self._causes else _nothing
+        self._sound = root.grad_fn, value
+        return _nothing
 
     def found(self, parameters: Mapping[str, Tensor]) -> Mapping[str, Cause]:
         """Why gradients are not finite, by name of a parameter or path of a module, as far as can be told.
@@ -76,8 +86,8 @@ class Lookout:
         """
         if self._causes or self._sound is None:
             return self._causes
-        roots, value = self._sound
-        return only_singular(roots, value, parameters)
+        root, value = self._sound
+        return {} if root is None else only_singular(root, value, parameters)
 
     def forget(self) -> None:
         """A step is done: what led to it is of no more interest."""
@@ -105,9 +115,8 @@ def _nothing() -> None:
     """Called when a run is over that nobody looks at."""
 
 
-def _value(roots: Sequence[object]) -> float | None:
-    """What a pass starts from, where that is one number in host memory."""
-    root = roots[0] if len(roots) == 1 else None
-    if not isinstance(root, Tensor) or type(root) is not Tensor or root.numel() != 1 or root.device.type != "cpu":
-        return None
-    return float(root.detach()) if readable() else None
+def _is_plain() -> bool:
+    """Whether this is a pass of its own, of tensors that hold numbers: nothing here may cost more than it must."""
+    if torch._C._current_graph_task_id() != -1 or torch._C._functorch.peek_interpreter_stack() is not None:
+        return False
+    return torch._C._get_tracing_state() is None and not torch.compiler.is_compiling()

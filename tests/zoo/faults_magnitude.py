@@ -120,7 +120,7 @@ def bootstrapped_values_that_feed_themselves(run: Run) -> None:
             critic.step()
 
 
-@fault(Verdict("vanishing", module="first"))
+@fault(Verdict("vanishing", "unknown", module="first", where=("first",)))
 def deep_sigmoid_net(run: Run) -> None:
     """Twelve layers of sigmoids: what reaches the first one is below 1e-7, the last one has a norm of about 1."""
     first = nn.Linear(6, 6)
@@ -134,7 +134,7 @@ def deep_sigmoid_net(run: Run) -> None:
             optimizer.step()
 
 
-@fault(Verdict("vanishing", module="policy", optimizer="actor"))
+@fault(Verdict("vanishing", "saturated-tanh", module="policy", optimizer="actor", where=("TanhBackward0",)))
 def almost_saturated_policy(run: Run) -> None:
     """The pre-activations are near 9: tanh still has a slope, of 1e-8."""
     body, policy = convolutions(), nn.Linear(6, 2)
@@ -152,7 +152,7 @@ def almost_saturated_policy(run: Run) -> None:
             actor.step()
 
 
-@fault(Verdict("vanishing", module="words"))
+@fault(Verdict("vanishing", "unknown", module="words"))
 def early_words_of_a_long_sequence(run: Run) -> None:
     """A plain RNN with small recurrent weights, read at its end: the first word's embedding gets next to nothing."""
     words, rnn, head = nn.Embedding(10, 4), nn.RNN(4, 6, batch_first=True), nn.Linear(6, 10)

@@ -1,0 +1,160 @@
+"""What is seen of a backward pass as it begins, without anything being armed."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gradwatch.diagnose import Diagnosis, Lookout
+from tests.diagnose.planted import batch
+
+
+class Watched:
+    """A linear layer, and a lookout that counts how often it is asked for a diagnosis."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.net = nn.Linear(4, 2)
+        self.looks = 0
+        self.wanted = True
+        self.lookout = Lookout(self._diagnosis, lambda: self.wanted)
+
+    def _diagnosis(self) -> Diagnosis:
+        self.looks += 1
+        return Diagnosis({"net": self.net})
+
+    def found(self) -> dict[str, str]:
+        parameters = {f"net.{name}": p for name, p in self.net.named_parameters()}
+        return {name: cause.kind for name, cause in self.lookout.found(parameters).items()}
+
+    def evidence(self, name: str = "net.weight") -> dict[str, float | int | str]:
+        parameters = {f"net.{name}": p for name, p in self.net.named_parameters()}
+        return dict(self.lookout.found(parameters)[name].evidence)
+
+
+@pytest.fixture
+def watched() -> Iterator[Watched]:
+    one = Watched()
+    one.lookout.start()
+    yield one
+    one.lookout.stop()
+
+
+def test_a_finite_loss_is_not_looked_at(watched: Watched) -> None:
+    watched.net(batch(3, 4)).square().mean().backward()
+    assert watched.looks == 0
+    assert watched.found() == {}
+
+
+def test_a_loss_that_is_not_finite_is_looked_at_while_its_graph_is_whole(watched: Watched) -> None:
+    torch.log(watched.net(batch(3, 4)) * torch.tensor([0.0, 1.0])).mean().backward()
+    assert watched.looks == 1
+    assert watched.found()["net.weight"] == "nonfinite-op"
+    assert watched.evidence()["operation"] == "LogBackward0"
+
+
+def test_it_looks_once_until_it_is_told_to_forget(watched: Watched) -> None:
+    for _ in range(2):
+        (watched.net(batch(3, 4)).sum() * math.inf).backward()
+    assert watched.looks == 1
+    watched.lookout.forget()
+    assert watched.found() == {}
+    (watched.net(batch(3, 4)).sum() * math.inf).backward()
+    assert watched.looks == 2
+
+
+def test_it_does_not_look_where_nobody_wants_to_know(watched: Watched) -> None:
+    watched.wanted = False
+    (watched.net(batch(3, 4)).sum() * math.inf).backward()
+    assert watched.looks == 0
+
+
+@pytest.mark.parametrize(
+    ("loss", "operation"),
+    [
+        (lambda out: (out * 0).square().sum().sqrt(), "SqrtBackward0"),
+        (lambda out: (out * 0).square().sum().pow(0.5), "PowBackward0"),
+        (lambda out: torch.acos((out * 0 + 1).mean()), "AcosBackward0"),
+    ],
+)
+def test_behind_a_finite_loss_the_only_operation_that_can_is_named(
+    watched: Watched, loss: Callable[[Tensor], Tensor], operation: str
+) -> None:
+    loss(watched.net(batch(3, 4))).backward()
+    assert watched.looks == 0
+    assert watched.found() == {"net.weight": "nonfinite-op", "net.bias": "nonfinite-op"}
+    assert watched.evidence()["operation"] == operation
+
+
+def test_where_two_could_have_done_it_neither_is_blamed(watched: Watched) -> None:
+    (watched.net(batch(3, 4)).square().sum().sqrt() * 0).square().sqrt().backward()
+    assert set(watched.found().values()) == {"unknown"}
+    assert watched.evidence()["suspects"] == "SqrtBackward0"
+
+
+def test_what_is_kept_off_zero_is_no_suspect(watched: Watched) -> None:
+    out = watched.net(batch(3, 4))
+    safe = out / out.square().sum(1, keepdim=True).clamp(min=1e-6)
+    (safe * 0).square().sum().sqrt().backward()
+    assert watched.evidence()["operation"] == "SqrtBackward0"
+
+
+def test_an_overflow_is_not_blamed_on_an_innocent_root(watched: Watched) -> None:
+    """The loss is finite and immense: products may have overflowed on the way down."""
+    with torch.no_grad():
+        watched.net.weight.fill_(1e-12)
+        watched.net.bias.zero_()
+    loss = watched.net(torch.full((3, 4), 1e30)).square().sum().sqrt() * 1e12
+    loss.backward()
+    assert math.isfinite(loss.item())
+    assert watched.found()["net.weight"] == "unknown"
+
+
+def test_stopped_it_leaves_torch_as_it_was_and_holds_no_graph() -> None:
+    engine = torch.autograd._engine_run_backward
+    one = Watched()
+    one.lookout.start()
+    assert torch.autograd._engine_run_backward is not engine
+    graph = weakref.ref(_backward_through_own_function(one.net))
+    assert graph() is not None
+    one.lookout.stop()
+    assert torch.autograd._engine_run_backward is engine
+    assert graph() is None
+
+
+class Own(torch.autograd.Function):
+    """Python's own functions can be referred to weakly."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
+        return x.sum()
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:
+        return gradient.expand(3, 2)
+
+
+def _backward_through_own_function(net: nn.Module) -> object:
+    loss = Own.apply(net(batch(3, 4)))  # type: ignore[no-untyped-call]
+    loss.backward()
+    return loss.grad_fn
+
+
+def test_what_is_transformed_or_many_numbers_is_left_alone(watched: Watched) -> None:
+    torch.func.grad(lambda w: (w * math.inf).sum())(torch.ones(3))
+    out = watched.net(batch(3, 4))
+    (out * math.inf).backward(torch.ones(3, 2))
+    assert watched.looks == 0
+    assert watched.found() == {}
+
+
+def test_its_own_errors_stay_inside(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
+    watched.lookout._wanted = lambda: 1 / 0  # type: ignore[assignment,return-value]
+    (watched.net(batch(3, 4)).sum() * math.inf).backward()
+    assert watched.net.weight.grad is not None
+    assert "training goes on" in caplog.text
