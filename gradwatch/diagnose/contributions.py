@@ -13,7 +13,7 @@ from gradwatch.diagnose.forward import Call
 from gradwatch.diagnose.frontier import Crossing, not_finite_from, zero_from
 from gradwatch.diagnose.nonfinite import Forward, Values, found_in_forward
 from gradwatch.diagnose.notes import Notes
-from gradwatch.diagnose.numbers import badness
+from gradwatch.diagnose.numbers import badness, in_words
 from gradwatch.diagnose.place import OWN_PARAMETERS
 from gradwatch.diagnose.walk import Node
 from gradwatch.records import Cause
@@ -101,7 +101,7 @@ class Contributions:
     def _cause_at(self, crossing: Crossing) -> Cause:
         where = self._notes.place.where(crossing.node)
         if crossing.at == "root":
-            return cause("zero-loss", where, largest_initial_gradient=self._notes.initial)
+            return cause("zero-loss", where, largest_initial_gradient=in_words(self._notes.initial))
         if crossing.at == "edge":
             return self._cause_on_edge(crossing, where)
         return self._cause_found(crossing)
@@ -143,7 +143,10 @@ class Contributions:
         where = self._notes.place.where(crossing.node)
         if crossing.at == "root":
             return cause(
-                "nonfinite-loss", where, loss=self._notes.loss, largest_initial_gradient=self._notes.initial
+                "nonfinite-loss",
+                where,
+                loss=in_words(self._notes.loss),
+                largest_initial_gradient=in_words(self._notes.initial),
             )
         return self._cause_found(crossing)
 
@@ -164,7 +167,7 @@ class Contributions:
                 "nonfinite-op", call.path, operation=name, direction="forward", input_min=low, input_max=high
             )
         state = _state_of_calls(calls) if calls else self._state_of_data(forward.entrance())
-        return cause("nonfinite-loss", "loss", loss=self._notes.loss, **state)
+        return cause("nonfinite-loss", "loss", loss=in_words(self._notes.loss), **state)
 
     def _state_of_data(self, entrance: Values | None) -> dict[str, float | int | str]:
         """What is known where no calls of modules were noted."""

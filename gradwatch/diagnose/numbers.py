@@ -16,6 +16,7 @@ __all__ = [
     "as_dense",
     "badness",
     "extent",
+    "in_words",
     "largest",
     "same_everywhere",
     "share",
@@ -55,6 +56,11 @@ class Extent(NamedTuple):
 def badness(size: float) -> tuple[bool, bool, float]:
     """Orders sizes: NaN above Inf above finite ones."""
     return (math.isnan(size), math.isinf(size), 0.0 if math.isnan(size) else size)
+
+
+def in_words(size: float) -> float | str:
+    """A number as evidence: what is none is told as "NaN" or "Inf", which every format can hold."""
+    return size if math.isfinite(size) else "NaN" if math.isnan(size) else "Inf"
 
 
 def as_dense(tensor: Tensor) -> Tensor:
