@@ -6,6 +6,7 @@ passes. The diagnosis looks at them once, and at nothing else.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -22,6 +23,7 @@ __all__ = ["Explainer"]
 # The rules whose alert may come from a loss that reaches one module around another.
 _OF_A_SHORTCUT = ("explosion", "growth", "clip-saturated")
 
+CHANGED = "every gradient was finite when the backward pass had ended: it was changed before the step"
 LOSS_SCALE = "the loss times the loss scale is too large for its type: the scaler lowers the scale by itself"
 
 # Why it cannot be told where a NaN came from, and how it can be the next time.
@@ -140,7 +142,11 @@ class Explainer:
             self._lookout.forget()
             return []
         wanted = [key for key in self._unexplained(optimizer) if key[0] == "nonfinite"]
-        causes = self._lookout.found(self._parameters(optimizer)) if wanted else {}
+        if wanted and math.isfinite(self._newest[optimizer].norm_before):
+            causes: Mapping[str, Cause] = {}
+            self._suspected[optimizer] = cause("unknown", optimizer, reason=CHANGED, ruled_out="nonfinite-op")
+        else:
+            causes = self._lookout.found(self._parameters(optimizer)) if wanted else {}
         self._lookout.forget()
         suspected = next((found for found in causes.values() if found.kind == "unknown"), None)
         if suspected is not None:

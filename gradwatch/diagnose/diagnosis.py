@@ -118,7 +118,9 @@ class Diagnosis:
 
         return end
 
-    def began(self, roots: Sequence[object], gradients: Sequence[object]) -> Callable[[], None]:
+    def began(
+        self, roots: Sequence[object], gradients: Sequence[object], accumulates: bool = True
+    ) -> Callable[[], None]:
         """A run of the autograd engine starts; what is returned is to be called when it is over."""
         try:
             looked_at = self._begin(roots, gradients) if readable() else None

@@ -1,14 +1,13 @@
 """Which operation a gradient that is not finite must come from, told by the graph alone, after the pass.
 
-What operations saved is freed by then, but which there were is not. Where the loss was finite, and of all
-operations above every gradient that is not, one alone can make NaN or Inf of finite numbers, it was that one.
+What operations saved is freed by then, but which there were is not. Where the loss was finite, no gradient right
+below an operation is, and no other one above those gradients can make NaN or Inf of finite numbers, it was that.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
@@ -28,35 +27,46 @@ _SINGULAR = frozenset([
     "Polygamma", "Pow", "Reciprocal", "Rsqrt", "Sqrt", "Std", "StdMean", "Tan", "Xlogy",
 ])  # fmt: skip
 
+# These let nothing through to some elements, be it NaN.
+_KEEPS_OUT = frozenset([
+    "Clamp", "ClampMax", "ClampMin", "Gather", "Index", "IndexSelect", "MaskedFill", "MaskedSelect", "Relu",
+    "Select", "Slice", "Threshold", "Where",
+])  # fmt: skip
+
 # A finite loss above this may come with products that overflow: then they are not ruled out.
 _MODERATE = 1e15
 
 
-def only_singular(root: Node, loss: float, parameters: Mapping[str, Tensor]) -> Mapping[str, Cause]:
+def only_singular(
+    root: Node, loss: float, parameters: Mapping[str, Tensor], *, alone: bool
+) -> Mapping[str, Cause]:
     """By name of a parameter, the cause of its gradient's not being finite; empty where all are finite.
 
     Args:
         root: where the backward pass began.
         loss: what it began with, a finite number.
         parameters: by name, those to be explained; their gradients are read.
+        alone: whether every pass before the step was like this one.
     """
     graph = Graph([root])
     with arithmetic():
-        bad = [name for name, p in parameters.items() if id(p) in graph.leaves and _not_finite(p)]
-    if not bad:
-        return {}
-    above = [_singular_above(graph, graph.leaves[id(parameters[name])]) for name in bad]
-    common = [node for node in above[0] if all(node in others for others in above[1:])]
-    found = _verdict(common, loss, Counter(node.name() for nodes in above for node in nodes))
-    return dict.fromkeys(bad, found)
+        leaves = set(graph.leaves.values())
+        bad = {node for node in leaves if not math.isfinite(largest(node.variable.grad))}
+    suspects = [node for node in graph.order if _may_break(graph, node)]
+    met = [node for node in suspects if graph.leaves_below(node) & bad]
+    # It must have done it to all that is not finite, and to all that nothing kept it from.
+    common = [node for node in met if graph.leaves_below(node, _KEEPS_OUT) <= bad <= graph.leaves_below(node)]
+    sure = alone and len(common) == len(met) == 1 and abs(loss) < _MODERATE
+    found = _verdict(common[0] if sure else None, loss, {node.name() for node in met})
+    return {name: found for name, p in parameters.items() if graph.leaves.get(id(p)) in bad}
 
 
-def _verdict(common: Sequence[Node], loss: float, met: Iterable[str]) -> Cause:
-    if len(common) == 1 and abs(loss) < _MODERATE:
+def _verdict(sure: Node | None, loss: float, met: Iterable[str]) -> Cause:
+    if sure is not None:
         return cause(
             "nonfinite-op",
-            common[0].name(),
-            operation=common[0].name(),
+            sure.name(),
+            operation=sure.name(),
             direction="backward",
             loss=loss,
             reason="by elimination: nothing else in this backward pass makes NaN or Inf of moderate numbers",
@@ -70,10 +80,6 @@ def _verdict(common: Sequence[Node], loss: float, met: Iterable[str]) -> Cause:
         reason="what operations saved was freed before the gradient was seen: guard='skip' keeps the weights "
         "finite, so that the operation is found when it happens again",
     )
-
-
-def _singular_above(graph: Graph, leaf: Node) -> list[Node]:
-    return [node for node in graph.above(leaf) if _may_break(graph, node)]
 
 
 def _may_break(graph: Graph, node: Node) -> bool:
@@ -100,7 +106,3 @@ def _is_kept_off_zero(graph: Graph, node: Node, index: int) -> bool:
         return operation(node) == "Div"
     low = read_saved(producer, "min") if operation(producer) in ("Clamp", "ClampMin") else None
     return isinstance(low, (int, float)) and low > 0
-
-
-def _not_finite(parameter: Tensor) -> bool:
-    return not math.isfinite(largest(parameter.grad))

@@ -24,9 +24,12 @@ _installed: list[tuple[Callable[..., Any], Callable[..., Any]]] = []
 class RunListener(Protocol):
     """Told of each run in the process."""
 
-    def began(self, roots: Sequence[object], gradients: Sequence[object]) -> Callable[[], None]:
+    def began(
+        self, roots: Sequence[object], gradients: Sequence[object], accumulates: bool = True
+    ) -> Callable[[], None]:
         """A run starts from these tensors (or gradient edges) with these gradients.
 
+        It ``accumulates``, as ``backward`` does, or gives its gradients out, as ``torch.autograd.grad`` does.
         Neither this nor the function that it returns, which is called when the run is over, may raise.
         """
 
@@ -65,7 +68,8 @@ def stop_listening(listener: RunListener) -> None:
 def _shim(original: Callable[..., Any]) -> Callable[..., Any]:
     def run(outputs: Sequence[object], *args: Any, **kwargs: Any) -> Any:
         gradients = args[0] if args else kwargs.get("grad_tensors", ())
-        endings = [listener.began(outputs, gradients) for listener in tuple(_listeners)]
+        accumulates = bool(kwargs.get("accumulate_grad", True))
+        endings = [listener.began(outputs, gradients, accumulates) for listener in tuple(_listeners)]
         try:
             return original(outputs, *args, **kwargs)
         finally:

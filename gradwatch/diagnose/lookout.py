@@ -41,6 +41,7 @@ class Lookout:
         self._running: list[Diagnosis] = []
         self._causes: Mapping[str, Cause] = {}
         self._sound: tuple[Node, float] | None = None
+        self._alike = True
         self._lock = threading.Lock()
         self._listening = False
 
@@ -56,27 +57,39 @@ class Lookout:
         self._listening = False
         self.forget()
 
-    def began(self, roots: Sequence[object], gradients: Sequence[object]) -> Callable[[], None]:
+    def began(
+        self, roots: Sequence[object], gradients: Sequence[object], accumulates: bool = True
+    ) -> Callable[[], None]:
         """A run of the engine starts; what is returned is to be called when it is over."""
         try:
-            return self._began(roots, gradients)
+            return self._began(roots, gradients, accumulates)
         except Exception:
             log.warning("gradwatch could not look at how a backward pass began; training goes on.", exc_info=True)
             return _nothing
 
-    def _began(self, roots: Sequence[object], gradients: Sequence[object]) -> Callable[[], None]:
+    def _began(
+        self, roots: Sequence[object], gradients: Sequence[object], accumulates: bool
+    ) -> Callable[[], None]:
         if self._running:
             # A run inside the one that is looked at, as a re-entrant checkpoint makes it.
             running = tuple(self._running)
             return running[-1].began(roots, gradients) if running else _nothing
         root = roots[0] if len(roots) == 1 else None
         if type(root) is not Tensor or root.numel() != 1 or not root.is_cpu or not _is_plain():
+            self._alike &= not accumulates
             return _nothing
         value = root.item()
         if not math.isfinite(value):
             return self._look(roots, gradients) if self._wanted() and not self._causes else _nothing
-        self._sound = root.grad_fn, value
+        if accumulates:
+            self._take_sound(root.grad_fn, value)
         return _nothing
+
+    def _take_sound(self, root: Node, value: float) -> None:
+        """Remember the last pass; of those before it since the step, whether they were of its kind."""
+        if self._sound is not None:
+            self._alike &= _beginning(self._sound[0]) == _beginning(root)
+        self._sound = root, value
 
     def found(self, parameters: Mapping[str, Tensor]) -> Mapping[str, Cause]:
         """Why gradients are not finite, by name of a parameter or path of a module, as far as can be told.
@@ -87,12 +100,13 @@ class Lookout:
         if self._causes or self._sound is None:
             return self._causes
         root, value = self._sound
-        return {} if root is None else only_singular(root, value, parameters)
+        return {} if root is None else only_singular(root, value, parameters, alone=self._alike)
 
     def forget(self) -> None:
         """A step is done: what led to it is of no more interest."""
         self._causes = {}
         self._sound = None
+        self._alike = True
 
     def _look(self, roots: Sequence[object], gradients: Sequence[object]) -> Callable[[], None]:
         diagnosis = self._diagnosis()
@@ -113,6 +127,15 @@ class Lookout:
 
 def _nothing() -> None:
     """Called when a run is over that nobody looks at."""
+
+
+def _beginning(root: Node, count: int = 6) -> tuple[str, ...]:
+    """The first operations of a backward pass, along the first input of each."""
+    names: list[str] = []
+    while root is not None and len(names) < count:
+        names.append(root.name())
+        root = next((below for below, _ in root.next_functions if below is not None), None)
+    return tuple(names)
 
 
 def _is_plain() -> bool:

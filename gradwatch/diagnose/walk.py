@@ -6,7 +6,7 @@ towards the loss.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -80,6 +80,18 @@ class Graph:
                     seen.add(consumer.node)
                     waiting.append(consumer.node)
                     yield consumer.node
+
+    def leaves_below(self, node: Node, but_not_through: Collection[str] = ()) -> set[Node]:
+        """What accumulates a gradient that has come through an operation, and through none of some others."""
+        waiting, seen = [node], {node}
+        for at in waiting:
+            if at is not node and operation(at) in but_not_through:
+                continue
+            for below, _ in self.inputs.get(at, ()):
+                if below is not None and below not in seen:
+                    seen.add(below)
+                    waiting.append(below)
+        return {at for at in waiting if is_leaf(at)}
 
     def adopt(self, inner: Graph, parent: Node) -> None:
         """Take in the graph of a run that happened inside one of the operations."""

@@ -183,3 +183,54 @@ def table_of_positions_with_a_hole(run: Run) -> None:
         return (parts["attention"](x, x, x, need_weights=False)[0] - 1).square().mean()
 
     broken_once(run, parts, loss, lambda: math.isinf(float(table[2, 3])))
+
+
+@fault(Verdict("nonfinite", "nonfinite-op", where=("SqrtBackward0",)), also=("zero",))
+def penalty_on_a_slope_of_nothing(run: Run) -> None:
+    """WGAN-GP: the critic's ReLUs are off for every sample once, and the norm of its slope is sqrt(0)."""
+    critic = mlp(4, 8, 1, nn.ReLU)
+    seen: list[Tensor] = []
+
+    def loss(step: int) -> Tensor:
+        if step == BREAKS:
+            with torch.no_grad():
+                critic[0].bias.fill_(-50.0)
+        x = torch.randn(6, 4, requires_grad=True)
+        (slope,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+        seen[:] = [slope.detach()]
+        return critic(x.detach()).mean() + 10 * (slope.square().sum(1).sqrt() - 1).square().mean()
+
+    broken_once(run, critic, loss, lambda: not seen[0].any())
+
+
+@fault(Verdict("nonfinite", "nonfinite-op", where=("SqrtBackward0",)), also=("zero",))
+def one_of_four_micro_batches(run: Run) -> None:
+    """Gradients are summed over four passes; the third of them measures the length of a vector of zeros."""
+    net = mlp()
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
+    with run.track(optimizer, net):
+        for step in run.steps(20):
+            sound, lengths = finite(net), []
+            optimizer.zero_grad()
+            for number in range(4):
+                out = net(torch.randn(4, 6)) * float(step != BREAKS or number != 2)
+                length = out.square().sum().sqrt()
+                length.backward()
+                lengths.append(length.item())
+            run.fault(sound and bad(net) and lengths[2] == 0.0 and all(map(math.isfinite, lengths)))
+            optimizer.step()
+
+
+@fault(Verdict("nonfinite", "unknown", where=("optimizer",)), also=("zero",))
+def gradient_normalised_by_hand(run: Run) -> None:
+    """The loop divides a gradient by 0 after the backward pass: the square root in its loss is innocent."""
+    net = mlp()
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-3)
+    with run.track(optimizer, net):
+        for step in run.steps(20):
+            trained(optimizer, lambda: (net(torch.randn(4, 6)) - 1).square().sum().sqrt())
+            sound = not bad(net)
+            if step == BREAKS:
+                net[0].weight.grad.sub_(net[0].weight.grad.clone()).div_(0.0)  # type: ignore[operator,union-attr]
+            run.fault(step == BREAKS and sound and bad(net))
+            optimizer.step()
