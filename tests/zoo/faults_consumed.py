@@ -188,7 +188,7 @@ def table_of_positions_with_a_hole(run: Run) -> None:
 @fault(Verdict("nonfinite", "nonfinite-op", where=("SqrtBackward0",)), also=("zero",))
 def penalty_on_a_slope_of_nothing(run: Run) -> None:
     """WGAN-GP: the critic's ReLUs are off for every sample once, and the norm of its slope is sqrt(0)."""
-    critic = mlp(4, 8, 1, nn.ReLU)
+    critic = mlp(4, 64, 1, nn.ReLU)
     seen: list[Tensor] = []
 
     def loss(step: int) -> Tensor:
