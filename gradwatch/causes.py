@@ -16,7 +16,7 @@ REMEDIES: Mapping[str, str] = {
     "detached": "Take out the detach(), .data, .item() or NumPy step that cuts its output off from the loss.",
     "no-grad": "Call it outside torch.no_grad() and torch.inference_mode().",
     "zeroed": "Move zero_grad() before backward(), or out from between backward() and step().",
-    "clipped-to-zero": "Look for the infinite gradient that makes the norm infinite, and check the limit.",
+    "clipped-to-zero": "Check that the limit is not 0, and look for a gradient that makes the norm infinite.",
     "clip-overflow": "Clip by gradwatch.global_norm, or scale the loss down: torch's own norm overflowed.",
     "stale": "Call zero_grad() after each step, and backward() before the next one.",
     "leaked": "Call zero_grad() on this optimizer before its own backward(), or freeze it in the other loss.",

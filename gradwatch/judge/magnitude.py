@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
+from gradwatch.causes import cause
 from gradwatch.judge.at_hand import shortcut
 from gradwatch.judge.baseline import Baseline
 from gradwatch.judge.rule import Finding
 from gradwatch.judge.wording import listed
-from gradwatch.records import Severity, StepRecord
+from gradwatch.records import Cause, Severity, StepRecord
 
 __all__ = ["Explosion", "NonFinite"]
 
@@ -66,7 +68,7 @@ class NonFinite:
 
     def _consumed(self, record: StepRecord) -> Finding:
         message = f"{self._what(record)}; the optimizer has consumed it{_what_clipping_made_of_it(record)}"
-        return self._finding(record, message, "critical")
+        return replace(self._finding(record, message, "critical"), cause=_made_by_clipping(record))
 
     def _what(self, record: StepRecord) -> str:
         return f"NaN or Inf in the gradient of {listed(record.nonfinite, self._named)}"
@@ -81,7 +83,24 @@ def _what_clipping_made_of_it(record: StepRecord) -> str:
     rest = math.hypot(*(n.norm_before for n in record.parameters.values() if math.isfinite(n.norm_before)))
     if all(map(math.isfinite, norms)) or rest == 0.0:
         return ""
+    if math.isfinite(record.norm_before):
+        return f"; torch's clipping, with a norm of {norms[0]}, made it of finite gradients"
     return f", and by a norm of {norms[0]} torch's clipping erased the finite rest, whose true norm is {rest:.6g}"
+
+
+def _made_by_clipping(record: StepRecord) -> Cause | None:
+    """Every gradient was finite, and the norm that torch computed of them in a clip call was not."""
+    if not math.isfinite(record.norm_before):
+        return None
+    for clip in record.clips:
+        if clip.norm_returned is not None and not math.isfinite(clip.norm_returned):
+            evidence = {
+                "norm": record.norm_before,
+                "norm_returned": clip.norm_returned,
+                "limit": clip.limit,
+            }
+            return cause("clip-overflow", record.optimizer, **evidence)
+    return None
 
 
 class Explosion:

@@ -34,9 +34,14 @@ class ClipOverflow:
         for call in record.clips:
             true, torchs = call.scope_before, call.norm_returned
             if true is not None and math.isfinite(true) and torchs is not None and not math.isfinite(torchs):
+                did = (
+                    "made NaN of them"
+                    if record.nonfinite
+                    else "multiplied every gradient by 0 and erased the update"
+                )
                 message = (
                     f"torch computed a norm of {torchs} for finite gradients whose true norm is {true:.6g}: their "
-                    f"squares overflow, so {call.function} multiplied every gradient by 0 and erased the update"
+                    f"squares overflow, so {call.function} {did}"
                 )
                 where = where_of(record, record.parameters)
                 why = cause("clip-overflow", where, norm=true, norm_returned=torchs, limit=call.limit)

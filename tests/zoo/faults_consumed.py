@@ -234,3 +234,19 @@ def gradient_normalised_by_hand(run: Run) -> None:
                 net[0].weight.grad.sub_(net[0].weight.grad.clone()).div_(0.0)  # type: ignore[operator,union-attr]
             run.fault(step == BREAKS and sound and bad(net))
             optimizer.step()
+
+
+@fault(
+    Verdict("nonfinite", "clip-overflow"), Verdict("clip-overflow", "clip-overflow"), also=("explosion", "zero")
+)
+def measured_by_a_clip_call_without_a_limit(run: Run) -> None:
+    """``clip_grad_norm_(p, inf)`` as a way to measure turns finite gradients of 1e25 into NaN."""
+    net = mlp()
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-30)
+    with run.track(optimizer, net):
+        for step in run.steps(20):
+            trained(optimizer, lambda: net(torch.randn(4, 6)).sum() * (1e25 if step == BREAKS else 1.0))  # noqa: B023
+            sound = not bad(net)
+            torch.nn.utils.clip_grad_norm_(net.parameters(), math.inf)
+            run.fault(step == BREAKS and sound and bad(net))
+            optimizer.step()
