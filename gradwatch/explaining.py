@@ -140,6 +140,7 @@ class Explainer:
         """What the passes before this step have shown of gradients that are not finite."""
         if self._wants_a_lookout():
             self._lookout.forget()
+            self._suspected.pop(optimizer, None)
             return []
         wanted = [key for key in self._unexplained(optimizer) if key[0] == "nonfinite"]
         if wanted and math.isfinite(self._newest[optimizer].norm_before):

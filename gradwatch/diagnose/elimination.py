@@ -33,6 +33,9 @@ _KEEPS_OUT = frozenset([
     "Select", "Slice", "Threshold", "Where",
 ])  # fmt: skip
 
+# Each is looked below; among so many no single one is found anyway.
+_MOST_SUSPECTS = 64
+
 # A finite loss above this may come with products that overflow: then they are not ruled out.
 _MODERATE = 1e15
 
@@ -53,6 +56,9 @@ def only_singular(
         leaves = set(graph.leaves.values())
         bad = {node for node in leaves if not math.isfinite(largest(node.variable.grad))}
     suspects = [node for node in graph.order if _may_break(graph, node)]
+    if len(suspects) > _MOST_SUSPECTS:
+        alone = False
+        suspects = suspects[-_MOST_SUSPECTS:]
     met = [node for node in suspects if graph.leaves_below(node) & bad]
     # It must have done it to all that is not finite, and to all that nothing kept it from.
     common = [node for node in met if graph.leaves_below(node, _KEEPS_OUT) <= bad <= graph.leaves_below(node)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gradwatch.diagnose import factors, gates, losses, selections, slopes, weighted
+from gradwatch.diagnose import factors, gates, losses, rectifiers, selections, slopes, weighted
 from gradwatch.diagnose.numbers import arithmetic, largest
 from gradwatch.diagnose.parts import PRODUCTS
 from gradwatch.diagnose.place import LOSS_FUNCTIONS
@@ -15,6 +15,7 @@ __all__ = ["BY_PARTS", "KNOWN", "read"]
 
 KNOWN: dict[str, Callable[[Site], Finding | None]] = {
     **slopes.READERS,
+    **rectifiers.READERS,
     **factors.READERS,
     **weighted.READERS,
     **selections.READERS,
@@ -23,7 +24,7 @@ KNOWN: dict[str, Callable[[Site], Finding | None]] = {
 }
 
 # Whose readers can look at a part of an input: elementwise ones, and products with a weight.
-_ELEMENTWISE = set(slopes.READERS) - {"Glu", "LinalgVectorNorm", "Norm", "Std"}
+_ELEMENTWISE = set(slopes.READERS | rectifiers.READERS) - {"Glu", "LinalgVectorNorm", "Norm", "Std"}
 BY_PARTS = _ELEMENTWISE | PRODUCTS | {"Mul", "Div", "Where", "MaskedFill", "Minimum", "Maximum"}
 
 _SELECTING = ("Index", "IndexSelect", "MaskedSelect")

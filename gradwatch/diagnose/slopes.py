@@ -16,43 +16,10 @@ from gradwatch.diagnose.numbers import extent, largest, same_everywhere, share
 from gradwatch.diagnose.saved import signed
 from gradwatch.diagnose.site import Finding, Site
 
-__all__ = ["READERS"]
+__all__ = ["READERS", "inputs", "steps", "underflow", "underflow_of"]
 
 # Beyond this the slope of tanh is below half a unit in the last place of float32 at 1.
 TANH_FLAT = 9.0
-
-
-def relu(site: Site) -> Finding | None:
-    """No unit is active: also a hinge that is satisfied, where it is the loss that goes through it."""
-    result = site.tensor("result")
-    if result is None or not same_everywhere(result <= 0, site.gradient != 0):
-        return None
-    if site.place.of_loss(site.node, site.index):
-        return Finding("zero-loss", {"share_at_zero": share(result == 0), "elements": result.numel()})
-    return Finding("dead-relu", _dead(result == 0))
-
-
-def rectifier(site: Site) -> Finding | None:
-    """A function that is flat far on the left (GELU, threshold, leaky with slope 0): no unit is active."""
-    before = site.tensor("self")
-    if before is None or not same_everywhere(before < 0, site.gradient != 0):
-        return None
-    return Finding("dead-relu", {**_dead(before < 0), **_inputs(before)})
-
-
-def threshold(site: Site) -> Finding | None:
-    """``F.threshold``: everything is below it."""
-    before, limit = site.tensor("self"), site.saved("threshold")
-    if before is None or not same_everywhere(before <= limit, site.gradient != 0):
-        return None
-    kind = "dead-relu" if limit == 0 else "clamped"
-    return Finding(kind, {**_dead(before <= limit), **_inputs(before)})
-
-
-def leaky(site: Site) -> Finding | None:
-    """A leaky ReLU can only kill a gradient with a slope of 0, or one that is nearly nothing."""
-    slope = site.saved("negative_slope")
-    return rectifier(site) if slope == 0 else underflow_of(site, torch.tensor(slope))
 
 
 def tanh(site: Site) -> Finding | None:
@@ -91,7 +58,7 @@ def gated_by_sigmoid(site: Site) -> Finding | None:
     gate = torch.sigmoid(before)
     if not same_everywhere(gate == 0, site.gradient != 0):
         return None
-    return Finding("saturated-sigmoid", {**_ends(gate == 0, gate >= 1), **_inputs(before)})
+    return Finding("saturated-sigmoid", {**_ends(gate == 0, gate >= 1), **inputs(before)})
 
 
 def log_sigmoid(site: Site) -> Finding | None:
@@ -100,7 +67,7 @@ def log_sigmoid(site: Site) -> Finding | None:
     if before is None or not same_everywhere(torch.sigmoid(-before) == 0, site.gradient != 0):
         return None
     kind = "zero-loss" if site.place.linear_above(site.node) else "saturated-sigmoid"
-    return Finding(kind, {"share_saturated": share(torch.sigmoid(-before) == 0), **_inputs(before)})
+    return Finding(kind, {"share_saturated": share(torch.sigmoid(-before) == 0), **inputs(before)})
 
 
 def glu(site: Site) -> Finding | None:
@@ -113,7 +80,7 @@ def glu(site: Site) -> Finding | None:
     shut = torch.sigmoid(gate)
     if not same_everywhere((shut == 0) | ((value == 0) & (shut >= 1)), site.gradient != 0):
         return None
-    return Finding("saturated-sigmoid", {**_ends(shut == 0, shut >= 1), **_inputs(gate)})
+    return Finding("saturated-sigmoid", {**_ends(shut == 0, shut >= 1), **inputs(gate)})
 
 
 def exponential_tail(site: Site) -> Finding | None:
@@ -126,27 +93,8 @@ def exponential_tail(site: Site) -> Finding | None:
     if not same_everywhere(flat, site.gradient != 0):
         return underflow_of(site, slope)
     return Finding(
-        "underflow", {"share_underflown": share(flat), **(_inputs(before) if before is not None else {})}
+        "underflow", {"share_underflown": share(flat), **(inputs(before) if before is not None else {})}
     )
-
-
-def exponential_rectifier(site: Site) -> Finding | None:
-    """ELU, softplus: so far on the left that the exponential which is their slope is 0, no unit is active."""
-    before = site.tensor("self")
-    if before is None:
-        return None
-    slope = torch.exp(before.clamp(max=0))
-    if not same_everywhere(slope == 0, site.gradient != 0):
-        return underflow_of(site, slope)
-    return Finding("dead-relu", {**_dead(slope == 0), **_inputs(before)})
-
-
-def hard_swish(site: Site) -> Finding | None:
-    """It is 0 up to -3, with a slope of 0."""
-    before = site.tensor("self")
-    if before is None or not same_everywhere(before <= -3, site.gradient != 0):
-        return None
-    return Finding("dead-relu", {**_dead(before <= -3), **_inputs(before)})
 
 
 def hard(low: str | float | None, high: str | float | None) -> Callable[[Site], Finding | None]:
@@ -172,7 +120,7 @@ def _clamped(
     above = nowhere if high is None else before >= high
     if not same_everywhere(below | above, site.gradient != 0):
         return None
-    evidence = {"share_below": share(below), "share_above": share(above), **_inputs(before)}
+    evidence = {"share_below": share(below), "share_above": share(above), **inputs(before)}
     hinge = high is None and isinstance(low, (int, float)) and low == 0
     if hinge and site.place.of_loss(site.node, site.index):
         return Finding("zero-loss", {"share_at_zero": share(below), "elements": before.numel()})
@@ -184,7 +132,7 @@ def shrink(site: Site) -> Finding | None:
     before, limit = site.tensor("self"), site.saved("lambd")
     if before is None or not same_everywhere(before.abs() <= limit, site.gradient != 0):
         return None
-    return Finding("clamped", {"share_within": share(before.abs() <= limit), **_inputs(before)})
+    return Finding("clamped", {"share_within": share(before.abs() <= limit), **inputs(before)})
 
 
 def at_zero(site: Site) -> Finding | None:
@@ -245,16 +193,6 @@ def _power_slope(before: Tensor, exponent: object) -> Tensor | None:
     return exponent * wide.pow(exponent - 1)
 
 
-def _dead(inactive: Tensor) -> dict[str, float | int | str]:
-    """Units that are inactive for every sample: channels of an image, else the last dimension."""
-    unit = 1 if inactive.dim() in (4, 5) else inactive.dim() - 1
-    if inactive.dim() < 2:
-        per_unit = inactive.reshape(-1)
-    else:
-        per_unit = inactive.movedim(unit, 0).reshape(inactive.shape[unit], -1).all(dim=1)
-    return {"dead_units": int(per_unit.sum()), "units": per_unit.numel(), "share": share(inactive)}
-
-
 def _ends(at_zero: Tensor, at_one: Tensor) -> dict[str, float | int | str]:
     return {
         "share_at_0": share(at_zero),
@@ -264,17 +202,13 @@ def _ends(at_zero: Tensor, at_one: Tensor) -> dict[str, float | int | str]:
     }
 
 
-def _inputs(before: Tensor) -> dict[str, float | int | str]:
+def inputs(before: Tensor) -> dict[str, float | int | str]:
+    """The range of what came in, as evidence."""
     low, high, _ = extent(before)
     return {"input_min": low, "input_max": high}
 
 
 READERS: dict[str, Callable[[Site], Finding | None]] = {
-    "Relu": relu,
-    "Gelu": rectifier,
-    "Mish": rectifier,
-    "Threshold": threshold,
-    "LeakyRelu": leaky,
     "Tanh": tanh,
     "Sigmoid": sigmoid,
     "Silu": gated_by_sigmoid,
@@ -282,15 +216,11 @@ READERS: dict[str, Callable[[Site], Finding | None]] = {
     "Glu": glu,
     "Exp": exponential_tail,
     "Exp2": exponential_tail,
-    "Elu": exponential_rectifier,
-    "Celu": exponential_rectifier,
-    "Softplus": exponential_rectifier,
     "Hardtanh": hard("min_val", "max_val"),
     "Clamp": hard("min", "max"),
     "ClampMin": hard("min", None),
     "ClampMax": hard(None, "max"),
     "Hardsigmoid": hard(-3.0, 3.0),
-    "Hardswish": hard_swish,
     "Softshrink": shrink,
     "Hardshrink": shrink,
     "Abs": at_zero,
