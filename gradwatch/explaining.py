@@ -61,6 +61,7 @@ class Explainer:
         self._parameters = parameters
         self._suspected: dict[str, Cause] = {}
         self._armed: dict[str, Diagnosis] = {}
+        self._closed = False
         self._looks: Counter[_Key] = Counter()
         self._newest: dict[str, StepRecord] = {}
         self._downstream: dict[str, Mapping[str, set[str]]] = {}
@@ -88,7 +89,8 @@ class Explainer:
         open_keys = {_key(alert) for alert in self._judge.active}
         self._looks = Counter({key: looks for key, looks in self._looks.items() if key in open_keys})
         wanted = [key for key in self._unexplained(optimizer) if self._looks[key] < self.MOST_LOOKS]
-        if wanted and optimizer not in self._armed:
+        # An alert's callback may have ended the tracking within this very step.
+        if wanted and optimizer not in self._armed and not self._closed:
             self._looks.update(wanted)
             self._armed[optimizer] = self.diagnosis([optimizer])
             self._armed[optimizer].start()
@@ -130,7 +132,8 @@ class Explainer:
         return [alert for alert in told if alert is not None]
 
     def close(self) -> None:
-        """Disarm what is armed."""
+        """Disarm what is armed, and arm nothing any more."""
+        self._closed = True
         self._lookout.stop()
         for armed in self._armed.values():
             armed.finish()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import NamedTuple
 
 from gradwatch.measure.following import Followed
@@ -94,8 +94,11 @@ class Reporting:
                 self._active = False
                 # An alert's callback may end the tracking in the middle of what is being reported.
                 rest, self._under_way = self._under_way or iter(()), None
-                self._hand_on(rest)
-                self._hand_on(self._waiting.finish(normally))
+                with closing(self._waiting.finish(normally)) as ending:
+                    try:
+                        self._hand_on(rest)
+                    finally:
+                        self._hand_on(ending)
 
     def _hand_on(self, records: Iterator[StepRecord]) -> None:
         # An alert's callback may read the watch, which catches up: it must not overtake what is reported now.

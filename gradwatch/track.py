@@ -242,9 +242,11 @@ class Watch:
     def _close(self, normally: bool) -> None:
         if self._state != "closed":
             self._state = "closed"
-            self._observer.stop(normally)
-            self._explainer.close()
-            self._fanout.close()
+            try:
+                self._observer.stop(normally)
+            finally:  # also after an interrupt: sinks have still to write
+                self._explainer.close()
+                self._fanout.close()
 
     def _run_info(self) -> RunInfo:
         now = time.time()

@@ -87,6 +87,21 @@ def test_nothing_stays_armed_or_hooked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
+def test_a_callback_that_ends_the_tracking_leaves_nothing_armed_or_hooked() -> None:
+    engine = torch.autograd._engine_run_backward
+    model = Policy(1e6)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    watch = gradwatch.track(optimizer, model, on_alert=lambda _: watch.close())
+    with watch:
+        for _ in range(5):
+            optimizer.zero_grad()
+            model(torch.randn(6, 4)).square().mean().backward()
+            optimizer.step()
+    assert len(watch.history) == 3
+    assert torch.autograd._engine_run_backward is engine
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
 def test_what_cannot_be_explained_is_looked_for_three_times_only(monkeypatch: pytest.MonkeyPatch) -> None:
     armed: list[int] = []
     look = Explainer.diagnosis

@@ -633,6 +633,25 @@ def test_an_interrupt_from_the_keyboard_is_the_users() -> None:
         step(model, optimizer, math.nan)
 
 
+def test_an_interrupt_while_the_tracker_closes_leaves_no_sink_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: bool) -> None:
+        raise KeyboardInterrupt
+
+    class Closed(gradwatch.sinks.Memory):
+        times = 0
+
+        def close(self) -> None:
+            self.times += 1
+
+    model, optimizer = simple()
+    sink = Closed()
+    watch = gradwatch.track(optimizer, model, sinks=[sink])
+    monkeypatch.setattr(watch._observer, "_finish", interrupt)
+    with pytest.raises(KeyboardInterrupt), watch:
+        step(model, optimizer)
+    assert (len(sink.records), sink.times) == (1, 1)
+
+
 def test_health_counts_time() -> None:
     model, optimizer = simple()
     with gradwatch.track(optimizer, model) as watch:

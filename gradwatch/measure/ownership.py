@@ -8,12 +8,16 @@ has changed the tensor in between, the gradient counts as started anew: no fault
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterable, Sequence
+from types import FrameType
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from gradwatch.measure.norms import on_host
 from gradwatch.measure.parts import versions_of
@@ -85,7 +89,7 @@ class Ownership:
         return [
             slot
             for slot, gradient in zip(as_left, gradients, strict=True)
-            if gradient is not None and on_host(gradient) and not gradient.any()  # a load
+            if gradient is not None and on_host(gradient) and _is_zero(gradient)
         ]
 
     def written(self, slots: Sequence[int], event: int) -> None:
@@ -94,9 +98,9 @@ class Ownership:
         places = np.array(slots, dtype=np.intp)
         tensors, versions = self._look(slots)
         added = (tensors == self._tensor[places]) & (versions == self._version[places] + 1)
-        # The same loss once more, as its passes are known by what they write: one optimizer accumulates over the
-        # steps of another.
-        loss = hash(frozenset(slots))
+        # The same loss once more, as its passes are known by where they are called and by what they write: one
+        # optimizer accumulates over the steps of another. Two losses of a GAN may write the same.
+        loss = hash((_call_site(), frozenset(slots)))
         others = self._shared[places] & (self._loss[places] != loss)
         self._leaked[places] = added & (self._leaked[places] | self._used[places] | others)
         self._between[places] = added & (self._between[places] | self._clipped[places])
@@ -203,3 +207,24 @@ class Ownership:
             self._clipped,
             self._between,
         ) = (np.append(column, flags) for column in self._flags())
+
+
+def _is_zero(gradient: Tensor) -> bool:
+    """Whether a gradient in the memory of the CPU is 0 everywhere: to read it is a load there."""
+    if gradient.layout is not torch.strided:
+        return gradient.layout is torch.sparse_coo and not gradient.any()
+    # One element tells of nearly every gradient that is not zero, and the norm, which may round to 0, of the
+    # rest; any() alone takes ten times as long.
+    if gradient.numel() and gradient[(0,) * gradient.dim()]:
+        return False
+    return not torch.linalg.vector_norm(gradient) and not gradient.any()
+
+
+def _call_site(deepest: int = 32) -> int:
+    """Where in the program this is called from."""
+    lines: list[tuple[str, int | None]] = []
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and len(lines) < deepest:
+        lines.append((frame.f_code.co_filename, frame.f_lineno))
+        frame = frame.f_back
+    return hash(tuple(lines))

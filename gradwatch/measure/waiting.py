@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -59,6 +59,7 @@ class Waiting:
         self._steps: deque[Step] = deque()
         self._block: list[tuple[Step, Row]] = []
         self._sums: deque[_Sum] = deque()
+        self._whole: deque[StepRecord] = deque()
         self.dropped = 0
 
     def put(self, step: Step) -> None:
@@ -87,22 +88,25 @@ class Waiting:
         """Whether something is so on any rank that has parts of the same parameters; waits for them."""
         return here if self._peers is None or self._lost else self._peers.on_any(here)
 
-    def finish(self, normally: bool) -> Iterator[StepRecord]:
-        """What is left at the end; the last sum over ranks is formed where all of them end normally."""
-        yield from self.awaited()
-        if self._peers is None or self._lost:
-            return
-        together = self._peers.leave(normally)
-        if together:
-            self._add_up()
-            # Every rank has begun all of them: with the last one the others are done.
-            if self._sums:
-                self._sums[-1].reduction.wait(self._peers.PATIENCE)
-        yield from self._added_up()
-        if not self._lost:
-            self._give_up(together)
-            if self.dropped:
-                log.warning("gradwatch has no record of %d steps: not all ranks gave their shares.", self.dropped)
+    def finish(self, normally: bool) -> Generator[StepRecord, None, None]:
+        """What is left at the end; the last sum over ranks is formed where all of them end normally.
+
+        Also where it is closed half-way no rank is left waiting, and no connection open.
+        """
+        together = False
+        try:
+            yield from self.awaited()
+            if self._peers is not None and not self._lost:
+                together = self._peers.leave(normally)
+                if together:
+                    self._add_up()
+                    # Every rank has begun all of them: with the last one the others are done.
+                    if self._sums:
+                        self._sums[-1].reduction.wait(self._peers.PATIENCE)
+                yield from self._added_up()
+        finally:
+            if self._peers is not None and not self._lost:
+                self._part(together)
 
     def _landed(self, step: Step) -> Iterator[StepRecord]:
         if self._peers is None:
@@ -124,12 +128,19 @@ class Waiting:
             self._sums.append(_Sum(self._peers.reduce(shares), rows))
 
     def _added_up(self) -> Iterator[StepRecord]:
+        yield from self._leaving()
         while self._sums and self._sums[0].reduction.ready():
             total = self._sums[0].reduction.total()
             if total is None:
                 self._lose()
             else:
-                yield from self._records(self._sums.popleft().rows, total)
+                self._whole.extend(self._records(self._sums.popleft().rows, total))
+                yield from self._leaving()
+
+    def _leaving(self) -> Iterator[StepRecord]:
+        """One by one, so that whoever ends the loop over them, as an interrupt does, leaves the rest in place."""
+        while self._whole:
+            yield self._whole.popleft()
 
     def _records(self, rows: Sequence[tuple[Step, Row]], total: FloatArray) -> Iterator[StepRecord]:
         assert self._peers is not None
@@ -154,6 +165,15 @@ class Waiting:
             "has stopped tracking, and norms cannot be added up.",
             self.dropped,
         )
+
+    def _part(self, together: bool) -> None:
+        """The end: from ranks that have all of their sums, or else for good."""
+        assert self._peers is not None
+        if not together:
+            self._peers.leave(normally=False)
+        self._give_up(together)
+        if self.dropped:
+            log.warning("gradwatch has no record of %d steps: not all ranks gave their shares.", self.dropped)
 
     def _give_up(self, together: bool) -> None:
         """Drop what waits for other ranks, and the connections."""

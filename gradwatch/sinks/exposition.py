@@ -75,7 +75,10 @@ class OptimizerState:
         self.module_nonfinite: Counter[str] = Counter()
         self.fired: Counter[tuple[str, str]] = Counter(dict.fromkeys(RULE_SEVERITIES, 0))
         self._words: dict[tuple[str, str, str], tuple[str, float]] = {}
-        self._firing: dict[tuple[str, str, str], set[str | None]] = {(*key, ""): set() for key in RULE_SEVERITIES}
+        # By module, in words: modules that have no series of their own share one.
+        self._firing: dict[tuple[str, str, str], dict[str | None, str]] = {
+            (*key, ""): {} for key in RULE_SEVERITIES
+        }
 
     def take(self, record: StepRecord) -> None:
         """Count a step."""
@@ -94,14 +97,19 @@ class OptimizerState:
         """Count an alert that fires, and keep its newest words for a while."""
         module = alert.module if alert.module is None or alert.module in self.modules else OTHER
         key = alert.rule, alert.severity, module or ""
-        firing = self._firing.setdefault(key, set())
+        firing, words = self._firing.setdefault(key, {}), in_words(alert)
         if alert.state == "firing":
             self.fired[alert.rule, alert.severity] += 1
-            firing.add(alert.module)
+            firing[alert.module] = words
         elif alert.state == "resolved":
-            firing.discard(alert.module)
-        until = math.inf if firing else self.last_step_time + self.WORDS_LAST_SECONDS
-        self._words[key] = in_words(alert), until
+            firing.pop(alert.module, None)
+        elif alert.module in firing:
+            firing[alert.module] = words
+        if firing:
+            # What is over must not be said of a series in which another module still fires.
+            self._words[key] = next(reversed(firing.values())), math.inf
+        else:
+            self._words[key] = words, self.last_step_time + self.WORDS_LAST_SECONDS
 
     def active(self) -> Iterator[tuple[tuple[str, str, str], float]]:
         """(rule, severity, module) and 1.0 while the alert fires, 0.0 before and after."""

@@ -129,7 +129,7 @@ class Fanout:
             self._busy = name
             try:
                 sink.write(records, alerts)
-            except Exception:
+            except BaseException:  # one that exits, or that is cancelled, would end the thread of all of them
                 self._failed(name)
 
     def _close_sinks(self, names: Iterable[str]) -> None:
@@ -137,7 +137,7 @@ class Fanout:
             self._busy = name
             try:
                 self._sinks[name].close()
-            except Exception:
+            except BaseException:
                 self._failed(name)
 
     def _failed(self, name: str) -> None:

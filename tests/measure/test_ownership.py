@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import gradwatch
+from gradwatch.measure.ownership import _is_zero
 from gradwatch.records import StepRecord
 
 
@@ -129,6 +131,64 @@ def test_another_loss_after_those_that_were_accumulated_leaks() -> None:
             pair.optimizers["critic"].zero_grad()
     assert [len(r.leaked) for r in of(watch, "critic")] == [2, 2]
     assert all(r.leaked == () for r in of(watch, "actor"))
+
+
+@pytest.mark.parametrize("zeroed", ["after", "never"])
+def test_losses_of_a_gan_that_write_the_same_parameters_leak_into_each_other(zeroed: str) -> None:
+    pair = Pair()
+
+    def then_step(optimizer: str) -> None:
+        pair.optimizers[optimizer].step()
+        if zeroed == "after":
+            pair.optimizers[optimizer].zero_grad()
+
+    with pair.track() as watch:
+        for _ in range(3):
+            # Nothing is detached: the critic's loss writes the actor as well.
+            pair.critic(pair.actor(torch.randn(4, 3))).square().mean().backward()
+            then_step("critic")
+            pair.critic(pair.actor(torch.randn(4, 3))).square().mean().neg().backward()
+            then_step("actor")
+    assert [len(r.leaked) for r in of(watch, "actor")] == [2, 2, 2]
+    assert [len(r.leaked) for r in of(watch, "critic")] == [0, 2, 2]
+
+
+class Called(TorchDispatchMode):
+    """Notes each operation of torch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(function.__name__.split(".")[0])
+        return function(*args, **kwargs or {})
+
+
+def test_a_gradient_that_was_used_is_not_read_whole_to_see_that_it_is_not_zero() -> None:
+    pair = Pair()
+    with pair.track() as watch, Called() as called:
+        for _ in range(3):
+            for optimizer, loss in (("actor", pair.actor_loss), ("critic", pair.critic_loss)):
+                pair.optimizers[optimizer].zero_grad()
+                loss()
+                pair.optimizers[optimizer].step()
+    assert len(watch.history) == 6
+    assert "any" not in called.names
+    assert "select" in called.names
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 1e-30, float("nan"), float("inf")])
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 3), "sparse"])
+def test_a_gradient_is_zero_where_every_element_is(shape: Any, value: float) -> None:
+    if shape == "sparse":
+        gradient = torch.sparse_coo_tensor(
+            torch.tensor([[1, 1]]), torch.tensor([0.0, value]), (3,), check_invariants=True
+        )
+    else:
+        gradient = torch.zeros(shape)
+        gradient.flatten()[-1:].fill_(value)
+    assert _is_zero(gradient) == (value == 0.0 or gradient.numel() == 0)
 
 
 @pytest.mark.parametrize("kind", KINDS)

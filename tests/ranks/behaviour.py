@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -15,9 +16,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 import gradwatch
 from gradwatch.errors import NonFiniteGradientError
+from gradwatch.judge.rule import Finding
 from gradwatch.measure import ranks
 from gradwatch.measure.ranks import Peers
 from gradwatch.measure.shards import Shards
+from gradwatch.records import Alert, Severity, StepRecord
 from gradwatch.sinks import Memory
 from tests.ranks.meeting import Log
 from tests.ranks.training import batch, halve, loss_of, net, norms_in, optimizer_of, tracked, train
@@ -26,6 +29,7 @@ from tests.ranks.wrapped import flattened, in_sequence, sharded
 ON_TWO = (
     "one_raises",
     "one_leaves_early",
+    "one_exits_from_a_callback",
     "steps_in_other_order",
     "missing_and_nonfinite",
     "only_rank_0_of_replicas",
@@ -129,6 +133,50 @@ def one_leaves_early(rank: int, world: int) -> dict[str, Any]:
         for _ in range(20 if rank == 0 else 1000):
             step_by_hand(model, optimizer, 1.0)
     return outcome(watch, told)
+
+
+class EachFifth:
+    """An alert in each fifth step."""
+
+    id = "each fifth"
+    severity: Severity = "warning"
+    fires_after = clears_after = 1
+
+    def look(self, record: StepRecord) -> list[Finding]:
+        return [Finding(None, 0.0, 0.0, "a fifth")] if record.step % 5 == 0 else []
+
+
+def one_exits_from_a_callback(rank: int, world: int) -> dict[str, Any]:
+    """Rank 0 exits from an alert's callback, first in the middle of a block of records, then in that of the end."""
+    model, optimizer = by_hand(world)
+    exits: list[int] = []
+
+    def leave(alert: Alert) -> None:
+        if rank == 0 and alert.state == "firing" and alert.step in (5, 20):
+            exits.append(alert.step)
+            raise SystemExit(1)
+
+    with (
+        Patience(20.0),
+        suppress(SystemExit),
+        gradwatch.track(optimizer, model, rules=[EachFifth()], on_alert=leave) as watch,
+    ):
+        for _ in range(24):
+            with suppress(SystemExit):
+                step_by_hand(model, optimizer, 1.0)
+        until = time.monotonic() + 5.0
+        while len(in_the_loop := seen_by(watch)) < 16 and time.monotonic() < until:
+            time.sleep(0.01)
+        dist.barrier()
+        began = time.monotonic()
+    return {"in the loop": in_the_loop, "exits": exits, "seconds": time.monotonic() - began}
+
+
+def seen_by(watch: gradwatch.Watch) -> list[int]:
+    """The steps that it has records of, whatever a callback raises."""
+    with suppress(SystemExit):
+        return [record.step for record in watch.history]
+    return []
 
 
 def steps_in_other_order(rank: int, world: int) -> dict[str, Any]:

@@ -52,6 +52,13 @@ def test_one_leaves_early(results: list[Any]) -> None:
     assert all(len(result["told"]) == 1 for result in results)
 
 
+def test_one_exits_from_a_callback(results: list[Any]) -> None:
+    assert [result["in the loop"] for result in results] == [list(range(1, BLOCK + 1))] * 2
+    assert [result["exits"] for result in results] == [[5, 20], []]
+    # Nobody waits for what rank 0 would still have had to say.
+    assert all(result["seconds"] < 10.0 for result in results)
+
+
 def test_steps_in_other_order(results: list[Any]) -> None:
     for result in results:
         assert [record[1:] for record in result["records"]] == [

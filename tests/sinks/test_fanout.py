@@ -20,6 +20,14 @@ class Broken:
         raise ValueError("still on fire")
 
 
+class Exits:
+    def write(self, records, alerts):
+        raise SystemExit(1)
+
+    def close(self):
+        raise SystemExit(1)
+
+
 class Slow(Memory):
     def __init__(self):
         super().__init__()
@@ -87,6 +95,19 @@ def test_a_failing_sink_is_counted_logged_once_and_disturbs_no_other(caplog):
     assert len(memory.records) == 3
     assert fanout.sink_errors["Broken"] == 4
     assert len(caplog.records) == 1
+
+
+def test_a_sink_that_exits_takes_no_other_with_it(caplog, monkeypatch):
+    monkeypatch.setattr(Fanout, "PATIENCE_SECONDS", 5.0)
+    memory = Opened()
+    fanout = opened(Exits(), memory)
+    fanout.put([record()], [])
+    fanout.flush()
+    assert len(memory.records) == 1
+    fanout.close()
+    assert memory.closed == 1
+    assert fanout.sink_errors == {"Exits": 2, "Opened": 0}
+    assert [r.getMessage().split(";")[0] for r in caplog.records] == ["The sink Exits failed"]
 
 
 def test_a_slow_sink_drops_records_but_no_alert_and_never_blocks():

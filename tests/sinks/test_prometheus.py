@@ -194,6 +194,21 @@ def test_an_alert_is_shown_in_the_words_that_every_sink_has_while_it_fires_and_f
     assert shown_at(304) == []
 
 
+def test_a_series_of_several_modules_says_what_still_fires(port):
+    sink = Prometheus(port)
+    sink.open(run_info(tuple(f"m{i}" for i in range(202))), Health)
+    first, second = alert(module="m200"), alert(module="m201")
+    try:
+        seen = []
+        for one in (first, second, alert("resolved", 2, module="m201")):
+            sink.write([], [one])
+            (words,) = [dict(key[1:])["words"] for key in samples(scrape(sink)) if "words" in dict(key[1:])]
+            seen.append(words)
+    finally:
+        sink.close()
+    assert seen == [in_words(first), in_words(second), in_words(first)]
+
+
 def test_a_scrape_takes_nothing_away_from_the_next(sink, monkeypatch):
     sink.write([record(1, 9.0, 1.0)], [])
     monkeypatch.setattr("gradwatch.sinks.prometheus.time.time", lambda: 1_700_000_030.0)
