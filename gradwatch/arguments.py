@@ -71,6 +71,11 @@ def checked_modules(given: object, optimizers: Mapping[str, Optimizer]) -> nn.Mo
             raise ArgumentError(
                 f"The module {name!r} is of type {type(module).__name__}, but a torch.nn.Module was expected."
             )
+        if name in optimizers:
+            raise ArgumentError(
+                f"The name {name!r} is used twice, for an optimizer and for a module: rename one, since both "
+                "stand side by side in every report."
+            )
         _check_optimized(f"the module {name!r}", module.parameters(), held)
         modules[name] = module
     return modules

@@ -35,6 +35,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a module that is none": ({"modules": {"m": OPTIMIZER}}, "'m' is of type SGD"),
     "a module's name is a number": ({"modules": {2: MODEL}}, "modules is 2"),
     "a module's name is empty": ({"modules": {"": MODEL}}, "non-empty"),
+    "a name used for both": ({"optimizers": {"x": OPTIMIZER}, "modules": {"x": MODEL}}, "used twice"),
     "a lone module that no optimizer holds": ({"modules": STRANGER}, "the module:"),
     "a module that no optimizer holds": ({"modules": {"m": MODEL, "other": STRANGER}}, "'other'"),
     "a module without parameters": ({"modules": {"m": nn.Tanh()}}, "'m'"),

@@ -131,23 +131,3 @@ def softplus_where_its_slope_is_nothing(run: Run) -> None:
 def hard_swish_below_minus_three(run: Run) -> None:
     """It is 0 up to -3."""
     dead(run, nn.Hardswish(), -9.0, lambda before: (before > -3).float())
-
-
-@fault(Verdict("zero", "saturated-tanh", module="actor", optimizer="actor", where=("actor.3",)))
-def optimizers_that_are_called_as_their_modules(run: Run) -> None:
-    """The agent's optimizers and networks bear the same names."""
-    actor = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), filled(nn.Linear(8, 2), bias=60.0), nn.Tanh())
-    critic = nn.Linear(6, 1)
-    optimizers = {
-        "actor": torch.optim.Adam(actor.parameters(), lr=1e-4),
-        "critic": torch.optim.Adam(critic.parameters(), lr=1e-3),
-    }
-    with run.track(optimizers, {"actor": actor, "critic": critic}):
-        for _ in run.steps(15):
-            state = torch.randn(8, 4)
-            value = lambda: critic(torch.cat([state, actor(state)], 1))  # noqa: B023, E731
-            trained(optimizers["critic"], lambda: (value() - 1).square().mean())  # noqa: B023
-            optimizers["critic"].step()
-            trained(optimizers["actor"], lambda: -value().mean())  # noqa: B023
-            run.fault(bool((actor(state).detach().abs() == 1).all()) and silent(actor))
-            optimizers["actor"].step()
