@@ -184,7 +184,14 @@ class Observer:
             for followed in self.followed.values():
                 if followed.due and (followed.holds_any(slots) or (nothing and followed.waits_for_step)):
                     clip = SeenClip(*event[:3], slots, repeated, self._marks.event)
-                    followed.clip_seen(clip, norm, self._meter, self._ownership)
+                    for gone in followed.clip_seen(clip, norm, self._meter, self._ownership):
+                        self._was_misdirected(gone, followed.name)
+
+    def _was_misdirected(self, clip: SeenClip, given: str) -> None:
+        """Nothing came of a clip call: perhaps it was meant for an optimizer that stepped right after it."""
+        for followed in self.followed.values():
+            if followed.name != given and followed.was_passed_over(clip):
+                followed.clipped_instead = given
 
     def unscaled(self, optimizer: Optimizer, scale: Tensor) -> None:
         """A GradScaler has divided the gradients of an optimizer."""

@@ -132,6 +132,8 @@ class StepRecord:
         left_out: by module, its parameters that get a gradient and that no tracked optimizer holds.
         missed_by_clip: parameters that a backward pass has written after the last clip call that was given them.
         clipped_between: parameters whose gradient was clipped and then added to by another backward pass.
+        clipped_instead: the optimizer whose gradients were clipped between the backward pass and the step before,
+            which was not clipped itself, and that no step has consumed.
     """
 
     optimizer: str
@@ -158,6 +160,7 @@ class StepRecord:
     left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     missed_by_clip: tuple[str, ...] = ()
     clipped_between: tuple[str, ...] = ()
+    clipped_instead: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

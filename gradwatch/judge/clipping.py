@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 
@@ -37,18 +38,26 @@ class ClipBroken:
     severity: Severity = "critical"
     fires_after = 1
 
+    # So many steps running are no accident: a loop may clip, and then think better of it.
+    _MISTAKE = 3
+
     def __init__(self, *, tolerance: float = 1e-5, clears_after: int = 10) -> None:
         self.clears_after = clears_after
         self._tolerance = tolerance
+        self._instead: Counter[str] = Counter()
 
     def look(self, record: StepRecord) -> Iterator[Finding] | None:
         """One finding, of the gravest that holds; a skipped step tells nothing."""
-        return None if record.skipped else islice(self._found(record), 1)
+        if record.skipped:
+            return None
+        self._instead[record.optimizer] = self._instead[record.optimizer] + 1 if record.clipped_instead else 0
+        return islice(self._found(record), 1)
 
     def _found(self, record: StepRecord) -> Iterator[Finding]:
         yield from _negative(record)
         yield from self._exceeded(record)
         yield from _given_nothing(record)
+        yield from self._given_others(record)
         yield from _repeated(record)
         yield from _still_scaled(record)
         yield from _between_passes(record)
@@ -74,6 +83,17 @@ class ClipBroken:
         # The coefficient, and each product with it, is rounded in the gradient's own type.
         tolerance = self._tolerance + 2 * call.rounding
         return call.scope_after > abs(call.limit) * (1 + tolerance) * _torch_error(call)
+
+    def _given_others(self, record: StepRecord) -> Iterator[Finding]:
+        """The call before each step was given another optimizer's gradients, which came to nothing."""
+        times = self._instead[record.optimizer]
+        if times >= self._MISTAKE:
+            message = (
+                f"the clip call before each of the last {times} steps was given the gradients of "
+                f"{record.clipped_instead}, which no step has consumed, and none of this optimizer's: a norm of "
+                f"{record.norm_after:.3g} was consumed unclipped"
+            )
+            yield Finding(None, record.norm_after, math.nan, message)
 
     def _left_out(self, record: StepRecord) -> Iterator[Finding]:
         """Gradients that no call was given, above the limit that the others were held to."""

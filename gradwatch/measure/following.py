@@ -77,6 +77,7 @@ class Followed:
         left_out: by module, the parameters of it that no optimizer of the tracker holds.
         reported_at: the event of the last step that was measured.
         steps_before_scaler: the same when a GradScaler last began to let it step.
+        clipped_instead: the optimizer whose gradients a clip call was given for its last step, by mistake.
     """
 
     # Its numbers besides norms: the loss scale, what gradients are still scaled by, whether the step found an
@@ -100,6 +101,8 @@ class Followed:
         self._loss_scale: float | Note | None = None
         self._step: Step | None = None
         self.left_out: Mapping[str, list[tuple[str, Tensor]]] = {}
+        self.clipped_instead: str | None = None
+        self._stepped_unclipped, self._written_at = False, 0
         self.holding = Holding(optimizer, slots, names)
 
     @property
@@ -159,24 +162,31 @@ class Followed:
         clipped = (at > self.stepped_at) & (marks.clipped_at[held] > at)
         return tuple(held[clipped].tolist())  # numpy: no device is read
 
-    def clip_seen(self, clip: SeenClip, norm: Tensor | None, meter: Meter, ownership: Ownership) -> None:
-        """A clipping call was given some of its gradients, and returned this norm."""
+    def clip_seen(self, clip: SeenClip, norm: Tensor | None, meter: Meter, ownership: Ownership) -> list[SeenClip]:
+        """A clipping call was given some of its gradients, and returned this norm.
+
+        Returns:
+            Earlier calls of which nothing came: what they had clipped is gone, and no step has consumed it.
+        """
+        gone = []
         if self._passes_before_clip != self._backward_passes:
             self._passes_before_clip = self._backward_passes
-            self._forget_clips_of_what_is_gone(ownership)
+            gone = self._forget_clips_of_what_is_gone(ownership)
         clip.column = self._free_columns.pop() if self._free_columns else self._FIRST_CLIP + len(self._clips)
         clip.norm_returned = self._noted(norm, clip.column, meter)
         self._clips.append(clip)
+        return gone
 
-    def _forget_clips_of_what_is_gone(self, ownership: Ownership) -> None:
+    def _forget_clips_of_what_is_gone(self, ownership: Ownership) -> list[SeenClip]:
         """Calls for a step that was never taken: its gradients were zeroed, and others written since."""
-        kept = []
-        for clip in self._clips:
-            if clip.slots and ownership.is_gone(clip.slots, clip.event):
-                self._free_columns.append(clip.column)
-            else:
-                kept.append(clip)
-        self._clips = kept
+        gone = [clip for clip in self._clips if clip.slots and ownership.is_gone(clip.slots, clip.event)]
+        self._free_columns += [clip.column for clip in gone]
+        self._clips = [clip for clip in self._clips if clip not in gone]
+        return gone
+
+    def was_passed_over(self, clip: SeenClip) -> bool:
+        """Whether a call came between its last backward pass and its last step, which was not clipped itself."""
+        return self._stepped_unclipped and self._written_at < clip.event < self.stepped_at
 
     def unscaled(self, scale: Tensor, meter: Meter) -> None:
         """A GradScaler has divided its gradients by this scale."""
@@ -187,6 +197,7 @@ class Followed:
         if backward_pass != NO_PASS:
             self.backward_ran(backward_pass)
             self._pass_stepped_in = backward_pass
+        self._written_at = owned.written_at
         if not self.due:
             return
         has_after = meter.measure(AFTER, self.holding.slots)
@@ -264,6 +275,7 @@ class Followed:
             backward_passes=self._backward_passes,
             clips=tuple(self._clips),
             loss_scale=self._loss_scale,
+            clipped_instead=self.clipped_instead,
         )
 
     def _noted(self, number: object, which: int, meter: Meter) -> float | Note | None:
@@ -279,6 +291,8 @@ class Followed:
             self.reported_at = marks.event
         self.steps += 1
         self.stepped_at = marks.event
+        self._stepped_unclipped = not self._clips
+        self.clipped_instead = None
         self._clips, self._free_columns = [], []
         self._backward_passes = self._passes_before_clip = 0
         self._loss_scale = None

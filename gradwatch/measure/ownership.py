@@ -38,6 +38,7 @@ class Consumed(NamedTuple):
         leaked: an earlier step, of whatever optimizer, had used a part of it before the rest was added.
         missed_by_clip: a pass has written it after the last clip call that was given it.
         clipped_between: a clip call was given a part of it before a pass added the rest.
+        written_at: the event of the last pass that has written any of them.
     """
 
     unwritten: _Flags
@@ -45,6 +46,7 @@ class Consumed(NamedTuple):
     leaked: _Flags
     missed_by_clip: _Flags
     clipped_between: _Flags
+    written_at: int
 
 
 class Ownership:
@@ -154,6 +156,7 @@ class Ownership:
             self._leaked[places].copy(),
             (clipped_at > since) & (self._last_pass[places] > clipped_at),
             self._between[places].copy(),
+            int(self._last_pass[places].max(initial=0)),
         )
 
     def left(self, slots: Sequence[int]) -> None:

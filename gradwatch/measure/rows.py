@@ -58,6 +58,7 @@ class Row:
     owned: Consumed | None = None
     frozen: BoolArray | None = None
     left_out: Mapping[str, tuple[str, ...]] | None = None
+    clipped_instead: str | None = None
 
 
 def record_of(optimizer: str, step: int, holding: Holding, row: Row) -> StepRecord:
@@ -95,6 +96,7 @@ def record_of(optimizer: str, step: int, holding: Holding, row: Row) -> StepReco
         nonfinite=_named(bad, holding.names),
         missing_modules=after.silent_modules(holding),
         left_out=row.left_out or {},
+        clipped_instead=row.clipped_instead,
         **_ownership_of(row, holding),
     )
 

@@ -60,6 +60,7 @@ class Step:
         found_inf: above 0 where a fused optimizer has left the update out.
         skipped: the step was not taken at all.
         left_out: parameters of its modules that get a gradient and that no tracked optimizer holds.
+        clipped_instead: the optimizer whose gradients were clipped for the step before.
         owned: who wrote the gradients that it consumed, and who had used them.
         taken: where its numbers are, or will be.
     """
@@ -79,6 +80,7 @@ class Step:
     skipped: bool = False
     owned: Consumed | None = None
     left_out: Mapping[str, tuple[str, ...]] | None = None
+    clipped_instead: str | None = None
     taken: Taken | None = None
 
     def take(self, meter: Meter) -> None:
@@ -128,6 +130,7 @@ class Step:
             loss_scale=scale if loss_scale is None else loss_scale,
             owned=self.owned,
             left_out=self.left_out,
+            clipped_instead=self.clipped_instead,
             frozen=np.array([not parameter.requires_grad for parameter in self.holding.parameters]),
         )
 

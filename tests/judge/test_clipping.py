@@ -197,6 +197,20 @@ def test_clipping_between_micro_batches() -> None:
     assert alert.severity == "warning"
 
 
+def test_clipping_of_another_optimizer_in_three_steps_running() -> None:
+    rule = ClipBroken()
+
+    def look(**fields: Any) -> list[str]:
+        return [finding.message for finding in rule.look(record(clips=(), max_norm=None, **fields)) or ()]
+
+    told = [look(clipped_instead="critic") for _ in range(2)]
+    told += [look(), *(look(clipped_instead="critic") for _ in range(2)), look(skipped=True)]
+    assert told == [[]] * 6
+    (message,) = look(clipped_instead="critic")
+    assert message.startswith("the clip call before each of the last 3 steps was given the gradients of critic")
+    assert look(optimizer="other", clipped_instead="critic") == []
+
+
 def test_clipping_of_a_part_only() -> None:
     (alert,) = broken(call(1.0), after=7.0)
     assert (alert.severity, alert.threshold) == ("warning", 1.0)

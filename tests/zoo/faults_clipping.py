@@ -58,6 +58,28 @@ def clipped_the_target_network(run: Run) -> None:
             optimizer.step()
 
 
+@fault(Verdict("clip-broken", optimizer="actor"))
+def clipped_the_critic_for_the_actor(run: Run) -> None:
+    """A line that was copied: before the actor's step the critic is clipped once more, whose gradient is zeroed next."""
+    actor, critic = mlp(4, 8, 2), mlp(6, 8, 1)
+    optimizers = {
+        "actor": torch.optim.Adam(actor.parameters(), lr=1e-3),
+        "critic": torch.optim.Adam(critic.parameters(), lr=1e-3),
+    }
+    with run.track(optimizers, {"policy": actor, "q": critic}):
+        for _ in run.steps(30):
+            state, action = torch.randn(16, 4), torch.randn(16, 2)
+            q = critic(torch.cat([state, action], 1))
+            trained(optimizers["critic"], lambda: functional.mse_loss(q, action.sum(1, keepdim=True)))  # noqa: B023
+            clip_grad_norm_(critic.parameters(), 0.01)
+            optimizers["critic"].step()
+            value = critic(torch.cat([state, actor(state)], 1))
+            trained(optimizers["actor"], lambda: -value.mean())  # noqa: B023
+            clip_grad_norm_(critic.parameters(), 0.01)
+            run.fault(norm(actor) > 0.01 * 1.01)
+            optimizers["actor"].step()
+
+
 @fault(Verdict("clip-broken"))
 def parameters_in_a_spent_generator(run: Run) -> None:
     """``filter`` was made once: the first call of clipping spends it, and all others get nothing."""

@@ -181,3 +181,25 @@ def clipping_in_three_steps_of_ten(run: Run) -> None:
             share = sum(in_force) / len(in_force)
             run.trait("0.2 ... 0.6 of the steps clipped", len(in_force) > 100 and 0.2 < share < 0.6)
             optimizer.step()
+
+
+@healthy()
+def steps_left_out_after_they_were_clipped(run: Run) -> None:
+    """The critic is clipped, and its step left out where the batch was odd; the actor is not clipped at all."""
+    actor, critic = mlp(4, 8, 2), mlp(6, 8, 1)
+    optimizers = {
+        "actor": torch.optim.Adam(actor.parameters(), lr=1e-3),
+        "critic": torch.optim.Adam(critic.parameters(), lr=1e-3),
+    }
+    with run.track(optimizers, {"policy": actor, "q": critic}):
+        for step in run.steps(120):
+            state, action = torch.randn(16, 4), torch.randn(16, 2)
+            q = critic(torch.cat([state, action], 1))
+            trained(optimizers["critic"], lambda: functional.mse_loss(q, action.sum(1, keepdim=True)))  # noqa: B023
+            run.trait("what the clip call leaves, and no step consumes", step % 5 < 3)
+            clip_grad_norm_(critic.parameters(), 1.0)
+            if step % 5 >= 3:
+                optimizers["critic"].step()
+            value = critic(torch.cat([state, actor(state)], 1))
+            trained(optimizers["actor"], lambda: -value.mean())  # noqa: B023
+            optimizers["actor"].step()
