@@ -38,11 +38,11 @@ def records() -> Iterator[StepRecord]:
 
 
 def lived(step: int, rng: random.Random) -> StepRecord:
-    """Noise; at the beginning of each life an explosion, at its end one module that vanishes and one that is 0."""
+    """Noise; at the beginning of each life an explosion, at its end, and for two steps before, one module that vanishes and one that is 0."""
     phase = step % 250
     level = noisy(rng, 1e4 if phase < 4 else 1.0, 0.2)
     norms = {"m0": level, "m1": noisy(rng, level, 0.5), "m2": 0.1 * level, "m3": 0.1 * level}
-    if phase > 220:
+    if phase > 220 or phase in (200, 201):
         norms |= {"m2": noisy(rng, 1e-9, 0.1), "m3": rng.choice((0.0, NAN))}
     ills = [what for since, lasts, what in LIFE if since <= phase < since + lasts]
     # Each second step is measured.
