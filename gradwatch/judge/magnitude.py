@@ -110,6 +110,9 @@ class Explosion:
     that an explosion does not become the new normal. Where norms vary widely by themselves, five standard
     deviations of their logarithm, estimated from the MAD, must be exceeded too.
 
+    The baseline looks back on 200 steps. A norm that comes back to where it was before them, as that of an agent
+    does with each new batch of experience, is a warning: training has survived that level.
+
     Args:
         factor: times the baseline, in ``fires_after`` steps running.
         sudden_factor: times the baseline, in a single step.
@@ -122,6 +125,8 @@ class Explosion:
     id = "explosion"
     severity: Severity = "critical"
     _SIGMAS = 5.0
+    # Times the highest level before, up to which a norm has come back to it.
+    _BACK = 3.0
 
     def __init__(
         self,
@@ -153,7 +158,7 @@ class Explosion:
         if len(baseline) >= self._warm_up and norm > self._factor * baseline.median():
             usual = baseline.median()
             if norm > usual * baseline.spread() ** self._SIGMAS:
-                return [self._finding(record, usual)]
+                return [self._finding(record, usual, baseline.height())]
         baseline.add(norm)
         return []
 
@@ -166,8 +171,12 @@ class Explosion:
         for optimizer, saved in state.items():
             self._baselines.setdefault(optimizer, Baseline()).load_state_dict(saved)
 
-    def _finding(self, record: StepRecord, usual: float) -> Finding:
+    def _finding(self, record: StepRecord, usual: float, before: float) -> Finding:
         norm = record.norm_before
         message = f"norm before clipping {norm:.3g}, {norm / usual:.3g} times the usual {usual:.3g}"
         sudden = norm > self._sudden_factor * usual
-        return Finding(None, norm, self._factor * usual, message, cause=shortcut(record), at_once=sudden)
+        is_back = norm <= self._BACK * before and not sudden
+        if is_back:
+            message += f"; earlier in this run it was at {before:.3g}"
+        severity: Severity = "warning" if is_back else "critical"
+        return Finding(None, norm, self._factor * usual, message, severity, cause=shortcut(record), at_once=sudden)

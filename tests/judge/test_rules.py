@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from typing import Any
@@ -165,6 +166,45 @@ def test_nan_does_not_end_an_explosion() -> None:
 def test_norms_that_vary_widely_by_themselves_are_no_explosion() -> None:
     wide = [10.0 ** ((step * 7) % 5 - 2) for step in range(40)]  # 0.01 to 100
     assert said(Explosion(), *wide, *[50.0] * 3) == []
+
+
+# The usual is forgotten after 200 steps.
+HIGH_ONCE = [*[40.0] * 30, *USUAL * 11]
+
+
+def explosions(*norms: float) -> list[tuple[str, str, int]]:
+    records = [record(step, norm) for step, norm in enumerate(norms, 1)]
+    return [(a.severity, a.state, a.step) for a in alerts(Explosion(), records)]
+
+
+def test_a_norm_that_comes_back_to_where_it_was_long_ago_is_a_warning() -> None:
+    assert explosions(*HIGH_ONCE, *[50.0] * 5) == [("warning", "firing", 253)]
+    (alert,) = alerts(Explosion(), [record(step, norm) for step, norm in enumerate([*HIGH_ONCE, 50, 50, 50], 1)])
+    assert alert.message == "norm before clipping 50, 50 times the usual 1; earlier in this run it was at 40"
+
+
+def test_it_is_critical_beyond_three_times_that_or_where_it_was_an_accident_or_is_sudden() -> None:
+    assert explosions(*HIGH_ONCE, *[121.0] * 5)[0] == ("critical", "firing", 251)
+    assert explosions(*[10.0] * 30, *USUAL * 11, *[31.0] * 5) == [("critical", "firing", 253)]
+    assert explosions(*[1.0, 40.0, 40.0] * 10, *USUAL * 11, *[50.0] * 5) == [("critical", "firing", 253)]
+
+
+def test_a_warning_that_goes_beyond_becomes_critical() -> None:
+    rising = [50.0, 60.0, 70.0, 80.0, 90.0, 95.0, 130.0]
+    assert explosions(*HIGH_ONCE, *rising) == [
+        ("warning", "firing", 253), ("warning", "resolved", 257), ("critical", "firing", 257),
+    ]  # fmt: skip
+
+
+def test_what_it_was_long_ago_is_in_its_state() -> None:
+    norms = [*HIGH_ONCE, *[50.0] * 5]
+    for cut in (1, 29, 200, 202, 249, 252):
+        first, second = Judge([Explosion()]), Judge([Explosion()])
+        records = [record(step, norm) for step, norm in enumerate(norms, 1)]
+        said = [alert for made in records[:cut] for alert in first.judge(made)]
+        second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+        said += [alert for made in records[cut:] for alert in second.judge(made)]
+        assert [(a.severity, a.step) for a in said] == [("warning", 253)], cut
 
 
 def test_the_baseline_survives_nan_and_inf_and_zero() -> None:
