@@ -45,6 +45,10 @@ class Baseline:
         self._recent.append(logarithm)
         insort(self._sorted, logarithm)
 
+    def survived(self, value: float) -> None:
+        """It was as high as this once, outside of what is usual."""
+        self._height = max(self._height, math.log(value))
+
     def _forget(self, logarithm: float) -> None:
         del self._sorted[bisect_left(self._sorted, logarithm)]
         self._left.append(logarithm)
@@ -52,7 +56,7 @@ class Baseline:
             self._height = max(self._height, min(self._left))
 
     def state_dict(self) -> dict[str, Any]:
-        """The logarithms kept and those that left last, oldest first; the highest level of all that have left."""
+        """The logarithms kept and those that left last, oldest first; and that of the highest level before."""
         height = None if self._height == -math.inf else self._height
         return {"recent": list(self._recent), "left": list(self._left), "height": height}
 
@@ -69,7 +73,7 @@ class Baseline:
         return math.exp(self._sorted[(len(self._sorted) - 1) // 2])
 
     def height(self) -> float:
-        """The highest that three values in a row were at, of those that have left the window; 0 at first."""
+        """The highest before: what was survived, or three values in a row that left the window; 0 at first."""
         return math.exp(self._height)
 
     def spread(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -103,6 +104,48 @@ def _made_by_clipping(record: StepRecord) -> Cause | None:
     return None
 
 
+class _Level:
+    """One optimizer: what is usual, and the explosion that goes on.
+
+    Attributes:
+        baseline: the usual norms.
+        row: the norms too large, of the last steps running.
+        peak: how high the explosion that goes on has been, as far as that was enough for an alert; 0 without one.
+        calm_steps: steps since the last norm that was too large.
+    """
+
+    def __init__(self, fires_after: int) -> None:
+        self.baseline = Baseline()
+        self.row: deque[float] = deque(maxlen=fires_after)
+        self.peak = 0.0
+        self.calm_steps = 0
+
+    def excess(self, norm: float, at_once: bool) -> None:
+        """A norm that is too large, and that the run has not been at before."""
+        self.row.append(norm)
+        held = min(self.row) if len(self.row) == self.row.maxlen else 0.0
+        self.peak = max(self.peak, norm if at_once else held)
+        self.calm_steps = 0
+
+    def calm(self, norm: float, enough: int) -> None:
+        """A usual norm; after enough of them an explosion is over."""
+        self.baseline.add(norm)
+        self.row.clear()
+        self.calm_steps += 1
+        if self.peak and self.calm_steps >= enough:
+            self.baseline.survived(self.peak)
+            self.peak = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        explosion = {"row": list(self.row), "peak": self.peak, "calm_steps": self.calm_steps}
+        return {**self.baseline.state_dict(), **explosion}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.baseline.load_state_dict(state)
+        self.row.extend(state.get("row", ()))
+        self.peak, self.calm_steps = state.get("peak", 0.0), state.get("calm_steps", 0)
+
+
 class Explosion:
     """The norm before clipping stands far above its own baseline, or above an absolute limit.
 
@@ -110,8 +153,9 @@ class Explosion:
     that an explosion does not become the new normal. Where norms vary widely by themselves, five standard
     deviations of their logarithm, estimated from the MAD, must be exceeded too.
 
-    The baseline looks back on 200 steps. A norm that comes back to where it was before them, as that of an agent
-    does with each new batch of experience, is a warning: training has survived that level.
+    The baseline looks back on 200 steps. Training has survived what the norm was at before them, and an explosion
+    that is over. A norm that comes back to that, as an agent's does with each new batch of experience, is a
+    warning, and only where it stays for ``fires_after`` steps.
 
     Args:
         factor: times the baseline, in ``fires_after`` steps running.
@@ -144,39 +188,41 @@ class Explosion:
         self._sudden_factor = sudden_factor
         self._limit = limit
         self._warm_up = warm_up
-        self._baselines: dict[str, Baseline] = {}
+        self._levels: dict[str, _Level] = {}
 
     def look(self, record: StepRecord) -> list[Finding] | None:
         """One finding where the norm before clipping is too large; a norm of NaN or Inf tells nothing."""
         norm = record.norm_before
         if not math.isfinite(norm):
             return None
-        baseline = self._baselines.setdefault(record.optimizer, Baseline())
+        level = self._levels.setdefault(record.optimizer, _Level(self.fires_after))
+        baseline = level.baseline
         if norm > self._limit:
             message = f"norm before clipping {norm:.3g}, above the limit of {self._limit:.3g}"
             return [Finding(None, norm, self._limit, message, cause=shortcut(record), at_once=True)]
         if len(baseline) >= self._warm_up and norm > self._factor * baseline.median():
             usual = baseline.median()
             if norm > usual * baseline.spread() ** self._SIGMAS:
-                return [self._finding(record, usual, baseline.height())]
-        baseline.add(norm)
+                return [self._finding(record, usual, level)]
+        level.calm(norm, self.clears_after)
         return []
 
     def state_dict(self) -> dict[str, Any]:
         """The baselines by optimizer."""
-        return {optimizer: baseline.state_dict() for optimizer, baseline in self._baselines.items()}
+        return {optimizer: level.state_dict() for optimizer, level in self._levels.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave."""
         for optimizer, saved in state.items():
-            self._baselines.setdefault(optimizer, Baseline()).load_state_dict(saved)
+            self._levels.setdefault(optimizer, _Level(self.fires_after)).load_state_dict(saved)
 
-    def _finding(self, record: StepRecord, usual: float, before: float) -> Finding:
-        norm = record.norm_before
+    def _finding(self, record: StepRecord, usual: float, level: _Level) -> Finding:
+        norm, before = record.norm_before, level.baseline.height()
         message = f"norm before clipping {norm:.3g}, {norm / usual:.3g} times the usual {usual:.3g}"
-        sudden = norm > self._sudden_factor * usual
-        is_back = norm <= self._BACK * before and not sudden
-        if is_back:
+        why, threshold = shortcut(record), self._factor * usual
+        if norm <= self._BACK * before:
             message += f"; earlier in this run it was at {before:.3g}"
-        severity: Severity = "warning" if is_back else "critical"
-        return Finding(None, norm, self._factor * usual, message, severity, cause=shortcut(record), at_once=sudden)
+            return Finding(None, norm, threshold, message, "warning", why)
+        sudden = norm > self._sudden_factor * usual
+        level.excess(norm, sudden)
+        return Finding(None, norm, threshold, message, cause=why, at_once=sudden)
