@@ -212,6 +212,7 @@ def test_a_spike_like_one_that_is_over_is_no_news() -> None:
     assert explosions(*calm, 500.0, *calm[:19], 600.0) == [("critical", "firing", 41)]
     # Too short for an alert: no precedent.
     assert explosions(*calm, 50.0, 50.0, *calm, 120.0) == [("critical", "firing", 83)]
+    assert explosions(*calm, 50.0, 50.0, 1.0, 50.0, *calm, 120.0) == [("critical", "firing", 85)]
 
 
 @pytest.mark.parametrize(
