@@ -19,8 +19,8 @@ def show(outcomes: Sequence[Outcome], console: Console) -> None:
         console.print(_of_alerts(outcomes))
     steps = sum(sum(outcome.steps.values()) for outcome in outcomes)
     console.print(
-        f"{steps:,} optimizer steps: {sum(o.count('critical') for o in outcomes)} critical alerts, "
-        f"{sum(o.count('warning') for o in outcomes)} warnings",
+        f"optimizer steps: {steps:,}, critical alerts: {sum(o.count('critical') for o in outcomes)}, "
+        f"warnings: {sum(o.count('warning') for o in outcomes)}",
         highlight=False,
     )
 

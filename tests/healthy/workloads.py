@@ -27,7 +27,7 @@ WORKLOADS = [
 
 VARIANTS = [
     Workload("td3-delay-1", 10_000, partial(td3, policy_delay=1), "return"),
-    Workload("td3-delay-4", 6250, partial(td3, policy_delay=4), "return"),
+    Workload("td3-delay-4", 12_500, partial(td3, policy_delay=4), "return"),
     Workload("td3-rate-3e-3", 6000, partial(td3, rate=3e-3), "return"),
     Workload("sac", 7500, sac, "return"),
     Workload("ppo-target-kl", 2560, partial(ppo, target_kl=0.01), "return"),
