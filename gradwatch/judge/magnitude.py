@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from gradwatch.causes import cause
 from gradwatch.judge.at_hand import shortcut
-from gradwatch.judge.baseline import Baseline
+from gradwatch.judge.level import Level
 from gradwatch.judge.rule import Finding
 from gradwatch.judge.wording import listed
 from gradwatch.records import Cause, Severity, StepRecord
@@ -104,48 +103,6 @@ def _made_by_clipping(record: StepRecord) -> Cause | None:
     return None
 
 
-class _Level:
-    """One optimizer: what is usual, and the explosion that goes on.
-
-    Attributes:
-        baseline: the usual norms.
-        row: the norms too large, of the last steps running.
-        peak: how high the explosion that goes on has been, as far as that was enough for an alert; 0 without one.
-        calm_steps: steps since the last norm that was too large.
-    """
-
-    def __init__(self, fires_after: int) -> None:
-        self.baseline = Baseline()
-        self.row: deque[float] = deque(maxlen=fires_after)
-        self.peak = 0.0
-        self.calm_steps = 0
-
-    def excess(self, norm: float, at_once: bool) -> None:
-        """A norm that is too large, and that the run has not been at before."""
-        self.row.append(norm)
-        held = min(self.row) if len(self.row) == self.row.maxlen else 0.0
-        self.peak = max(self.peak, norm if at_once else held)
-        self.calm_steps = 0
-
-    def calm(self, norm: float, enough: int) -> None:
-        """A usual norm; after enough of them an explosion is over."""
-        self.baseline.add(norm)
-        self.row.clear()
-        self.calm_steps += 1
-        if self.peak and self.calm_steps >= enough:
-            self.baseline.survived(self.peak)
-            self.peak = 0.0
-
-    def state_dict(self) -> dict[str, Any]:
-        explosion = {"row": list(self.row), "peak": self.peak, "calm_steps": self.calm_steps}
-        return {**self.baseline.state_dict(), **explosion}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.baseline.load_state_dict(state)
-        self.row.extend(state.get("row", ()))
-        self.peak, self.calm_steps = state.get("peak", 0.0), state.get("calm_steps", 0)
-
-
 class Explosion:
     """The norm before clipping stands far above its own baseline, or above an absolute limit.
 
@@ -188,14 +145,14 @@ class Explosion:
         self._sudden_factor = sudden_factor
         self._limit = limit
         self._warm_up = warm_up
-        self._levels: dict[str, _Level] = {}
+        self._levels: dict[str, Level] = {}
 
     def look(self, record: StepRecord) -> list[Finding] | None:
         """One finding where the norm before clipping is too large; a norm of NaN or Inf tells nothing."""
         norm = record.norm_before
         if not math.isfinite(norm):
             return None
-        level = self._levels.setdefault(record.optimizer, _Level(self.fires_after))
+        level = self._levels.setdefault(record.optimizer, Level(self.fires_after))
         baseline = level.baseline
         if norm > self._limit:
             message = f"norm before clipping {norm:.3g}, above the limit of {self._limit:.3g}"
@@ -214,9 +171,9 @@ class Explosion:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave."""
         for optimizer, saved in state.items():
-            self._levels.setdefault(optimizer, _Level(self.fires_after)).load_state_dict(saved)
+            self._levels.setdefault(optimizer, Level(self.fires_after)).load_state_dict(saved)
 
-    def _finding(self, record: StepRecord, usual: float, level: _Level) -> Finding:
+    def _finding(self, record: StepRecord, usual: float, level: Level) -> Finding:
         norm, before = record.norm_before, level.baseline.height()
         message = f"norm before clipping {norm:.3g}, {norm / usual:.3g} times the usual {usual:.3g}"
         why, threshold = shortcut(record), self._factor * usual
