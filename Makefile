@@ -14,7 +14,7 @@ OLDEST_PYTHON ?= python3.11
 OLDEST := .venv-oldest
 OLDEST_READY := $(OLDEST)/.ready
 
-.PHONY: demo legacy test lint types imports tests test-oldest bench clean
+.PHONY: demo legacy test lint types imports tests test-oldest healthy bench clean
 
 demo: $(READY)
 	$(BIN)/python -m examples.carla_td3.train --preset fixed $(DEMO_OPTIONS)
@@ -41,6 +41,11 @@ tests: $(INTEROP)
 # are fetched for it. No GPU is shown to them, see tests/oldest/without_cuda.py.
 test-oldest: $(OLDEST_READY)
 	CUDA_VISIBLE_DEVICES= $(OLDEST)/bin/pytest -m "not bench and not interop"
+
+# Four healthy trainings of 22,000 optimizer steps, in which no critical alert may fire, see docs/healthy.md.
+# HEALTHY_OPTIONS="--variants --seeds 1 2" for those in other settings.
+healthy: $(INTEROP)
+	$(BIN)/python -m tests.healthy $(HEALTHY_OPTIONS)
 
 bench: $(READY)
 	$(BIN)/pytest -m bench -s

@@ -16,11 +16,18 @@ __all__ = ["ClipSaturated"]
 
 
 class _Ratios:
-    """One optimizer: the clip ratio of each step of late, infinite where clipping was not in force."""
+    """One optimizer.
+
+    Attributes:
+        recent: the clip ratio of each step of late, infinite where clipping was not in force.
+        ordered: the same in order of size.
+        saturated: it was found to be saturated at the last look.
+    """
 
     def __init__(self) -> None:
         self.recent: deque[float] = deque()
         self.ordered: list[float] = []
+        self.saturated = False
 
     def add(self, ratio: float, window: int) -> None:
         self.recent.append(ratio)
@@ -30,9 +37,10 @@ class _Ratios:
 
 
 class ClipSaturated:
-    """Clipping was in force in nearly every step and left less than a hundredth: it hides an explosion.
+    """Clipping was in force in nearly every step and left less than a hundredth: it hides what the norm does.
 
-    Until ``window`` steps have been seen, half as many are looked back on.
+    Until ``window`` steps have been seen, half as many are looked back on. A median moves slowly, and may stay
+    close to ``ratio`` for long: it counts as above only at twice that, so that one state of affairs is one alert.
 
     Args:
         window: steps looked back on.
@@ -44,6 +52,9 @@ class ClipSaturated:
     id = "clip-saturated"
     severity: Severity = "warning"
     fires_after = 1
+
+    # Times the ratio at which it is over.
+    _CLEARLY = 2.0
 
     def __init__(
         self, *, window: int = 100, share: float = 0.95, ratio: float = 0.01, clears_after: int = 20
@@ -66,12 +77,18 @@ class ClipSaturated:
         seen = self._seen[name] = min(self._seen.get(name, 0) + 1, self._window)
         window = self._window if seen == self._window else self._window // 2
         ratios.add(record.clip_ratio if record.clipped else math.inf, window)
-        return self._judged(record, ratios.ordered)
+        found = self._judged(record, ratios)
+        ratios.saturated = bool(found)
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         """The ratios in each optimizer's window, None where clipping was not in force, and the steps seen."""
         return {
-            name: {"seen": self._seen[name], "ratios": [None if r == math.inf else r for r in ratios.recent]}
+            name: {
+                "seen": self._seen[name],
+                "ratios": [None if r == math.inf else r for r in ratios.recent],
+                "saturated": ratios.saturated,
+            }
             for name, ratios in self._ratios.items()
         }
 
@@ -82,10 +99,12 @@ class ClipSaturated:
             ratios = self._ratios[name] = _Ratios()
             for ratio in saved["ratios"]:
                 ratios.add(math.inf if ratio is None else ratio, self._window)
+            ratios.saturated = saved.get("saturated", False)
 
-    def _judged(self, record: StepRecord, ordered: list[float]) -> list[Finding]:
+    def _judged(self, record: StepRecord, ratios: _Ratios) -> list[Finding]:
+        ordered, limit = ratios.ordered, self._ratio * (self._CLEARLY if ratios.saturated else 1.0)
         count = len(ordered)
-        if count < self._window // 2 or ordered[(count - 1) // 2] >= self._ratio:
+        if count < self._window // 2 or ordered[(count - 1) // 2] >= limit:
             return []
         in_force = bisect_left(ordered, math.inf)
         if in_force <= self._share * count:
@@ -93,6 +112,7 @@ class ClipSaturated:
         middle = ordered[(count - 1) // 2]
         message = (
             f"clipping was in force in {in_force} of the last {count} steps and left {middle:.2g} of the norm in "
-            f"the median (now {record.norm_before:.3g}, clipped to {record.norm_after:.3g}): it hides an explosion"
+            f"the median (now {record.norm_before:.3g}, clipped to {record.norm_after:.3g}): the limit alone sets "
+            "the size of each update, and hides what the norm does"
         )
         return [Finding(None, middle, self._ratio, message, cause=shortcut(record))]

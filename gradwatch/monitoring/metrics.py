@@ -71,6 +71,7 @@ RULE_SEVERITIES = (
     ("nonfinite", "critical"),
     ("nonfinite", "warning"),
     ("explosion", "critical"),
+    ("explosion", "warning"),
     ("growth", "warning"),
     ("vanishing", "warning"),
     ("zero", "critical"),

@@ -160,6 +160,16 @@ def drifting(seed: int) -> Iterator[Norms]:
         yield {"body": noisy(rng, math.exp(walk), 0.3), "head": noisy(rng, 0.3, 0.3)}
 
 
+def rollouts(seed: int) -> Iterator[Norms]:
+    """PPO: each batch of experience brings a value loss of its own, small or large, which falls while it is reused."""
+    rng = random.Random(seed)
+    for rollout in itertools.count():
+        level = 200.0 * math.exp(-rollout / 2) if rollout < 8 else noisy(rng, 20.0, 1.0)
+        for step in range(160):
+            reused = 0.3 + 0.7 * math.exp(-step / 20)
+            yield {"policy": noisy(rng, 0.3, 0.3), "value": noisy(rng, level * reused, 0.3)}
+
+
 def sparse_units(seed: int) -> Iterator[Norms]:
     """60 % of the units are silent for a sample, an embedding's rows for most: norms are small, and not 0."""
     rng = random.Random(seed)
@@ -189,6 +199,7 @@ HEALTHY: Mapping[str, tuple[Callable[[int], Iterator[Norms]], float | None]] = {
     "restarts": (restarts, 1.0),
     "oscillating": (oscillating, 1.0),
     "drifting": (drifting, 1.0),
+    "rollouts": (rollouts, 1.0),
     "sparse": (sparse_units, None),
     "often clipped": (often_clipped, 1.0),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from typing import Any
@@ -165,6 +166,68 @@ def test_nan_does_not_end_an_explosion() -> None:
 def test_norms_that_vary_widely_by_themselves_are_no_explosion() -> None:
     wide = [10.0 ** ((step * 7) % 5 - 2) for step in range(40)]  # 0.01 to 100
     assert said(Explosion(), *wide, *[50.0] * 3) == []
+
+
+# The usual is forgotten after 200 steps.
+HIGH_ONCE = [*[40.0] * 30, *USUAL * 11]
+
+
+def explosions(*norms: float) -> list[tuple[str, str, int]]:
+    records = [record(step, norm) for step, norm in enumerate(norms, 1)]
+    return [(a.severity, a.state, a.step) for a in alerts(Explosion(), records)]
+
+
+def test_a_norm_that_comes_back_to_where_it_was_long_ago_is_a_warning() -> None:
+    assert explosions(*HIGH_ONCE, *[50.0] * 5) == [("warning", "firing", 253)]
+    (alert,) = alerts(Explosion(), [record(step, norm) for step, norm in enumerate([*HIGH_ONCE, 50, 50, 50], 1)])
+    assert alert.message == "norm before clipping 50, 50 times the usual 1; earlier in this run it was at 40"
+
+
+def test_it_is_critical_beyond_three_times_that_or_where_it_was_an_accident() -> None:
+    assert explosions(*HIGH_ONCE, *[121.0] * 5) == [("critical", "firing", 251)]
+    assert explosions(*HIGH_ONCE, *[119.0] * 5) == [("warning", "firing", 253)]
+    assert explosions(*[10.0] * 30, *USUAL * 11, *[31.0] * 5) == [("critical", "firing", 253)]
+    assert explosions(*[1.0, 40.0, 40.0] * 10, *USUAL * 11, *[50.0] * 5) == [("critical", "firing", 253)]
+
+
+def test_a_warning_that_goes_beyond_becomes_critical() -> None:
+    rising = [50.0, 60.0, 70.0, 80.0, 90.0, 95.0, 130.0]
+    assert explosions(*HIGH_ONCE, *rising) == [
+        ("warning", "firing", 253), ("warning", "resolved", 257), ("critical", "firing", 257),
+    ]  # fmt: skip
+
+
+def test_a_spike_like_one_that_is_over_is_no_news() -> None:
+    calm = USUAL * 2
+    spikes = explosions(*calm, 500.0, *calm, 600.0, *calm, 1400.0, *calm, 1600.0, *calm)
+    # What was no news is no precedent either: spikes that grow and grow are told of.
+    assert [spike[::2] for spike in spikes] == [
+        ("critical", 41),
+        ("critical", 61),
+        ("critical", 164),
+        ("critical", 184),
+    ]
+    # Where it stays, or is not over yet, it is told of.
+    assert explosions(*calm, 500.0, *calm, *[600.0] * 3)[2:] == [("warning", "firing", 84)]
+    assert explosions(*calm, 500.0, *calm[:19], 600.0) == [("critical", "firing", 41)]
+    # Too short for an alert: no precedent.
+    assert explosions(*calm, 50.0, 50.0, *calm, 120.0) == [("critical", "firing", 83)]
+    assert explosions(*calm, 50.0, 50.0, 1.0, 50.0, *calm, 120.0) == [("critical", "firing", 85)]
+
+
+@pytest.mark.parametrize(
+    "norms", [[*HIGH_ONCE, *[50.0] * 5], [*USUAL, 30.0, 40.0, 35.0, *USUAL * 11, *[70.0] * 3]]
+)
+def test_what_it_has_survived_is_in_its_state(norms: list[float]) -> None:
+    whole = explosions(*norms)
+    assert whole[-1][0] == "warning"
+    for cut in (1, 20, 22, 29, 200, 202, 224, 242, 252):
+        first, second = Judge([Explosion()]), Judge([Explosion()])
+        records = [record(step, norm) for step, norm in enumerate(norms, 1)]
+        said = [alert for made in records[:cut] for alert in first.judge(made)]
+        second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+        said += [alert for made in records[cut:] for alert in second.judge(made)]
+        assert [(a.severity, a.state, a.step) for a in said] == whole, cut
 
 
 def test_the_baseline_survives_nan_and_inf_and_zero() -> None:

@@ -128,6 +128,17 @@ def test_clip_saturated_ends() -> None:
     assert [(a.state, a.step) for a in said] == [("firing", 50), ("resolved", 224)]
 
 
+def test_a_ratio_that_stays_close_to_the_limit_is_one_alert() -> None:
+    def swings(step: int) -> float:
+        return 0.01 * (1.1 + 0.8 * math.sin(step / 100))
+
+    steps = [record(step, 1 / swings(step), 1.0, clipped=True) for step in range(1, 2001)]
+    after = [record(step, 1 / 0.0201, 1.0, clipped=True) for step in range(2001, 2200)]
+    said = told(ClipSaturated(), [*steps, *after])
+    assert [alert.state for alert in said] == ["firing", "resolved"]
+    assert said[1].step > 2000
+
+
 # vanishing
 
 
