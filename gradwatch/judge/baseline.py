@@ -45,10 +45,6 @@ class Baseline:
         self._recent.append(logarithm)
         insort(self._sorted, logarithm)
 
-    def survived(self, value: float) -> None:
-        """It was as high as this once, outside of what is usual."""
-        self._height = max(self._height, math.log(value))
-
     def _forget(self, logarithm: float) -> None:
         del self._sorted[bisect_left(self._sorted, logarithm)]
         self._left.append(logarithm)
@@ -73,7 +69,7 @@ class Baseline:
         return math.exp(self._sorted[(len(self._sorted) - 1) // 2])
 
     def height(self) -> float:
-        """The highest before: what was survived, or three values in a row that left the window; 0 at first."""
+        """The highest that three values in a row were at which have left the window; 0 while none have."""
         return math.exp(self._height)
 
     def spread(self) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 
 from gradwatch.causes import cause
 from gradwatch.judge.at_hand import shortcut
-from gradwatch.judge.level import Level
+from gradwatch.judge.baseline import Baseline
 from gradwatch.judge.rule import Finding
 from gradwatch.judge.wording import listed
 from gradwatch.records import Cause, Severity, StepRecord
@@ -110,9 +110,8 @@ class Explosion:
     that an explosion does not become the new normal. Where norms vary widely by themselves, five standard
     deviations of their logarithm, estimated from the MAD, must be exceeded too.
 
-    The baseline looks back on 200 steps. Training has survived what the norm was at before them, and an explosion
-    that is over. A norm that comes back to that, as an agent's does with each new batch of experience, is a
-    warning, and only where it stays for ``fires_after`` steps.
+    The baseline looks back on 200 steps. A norm that comes back to where it was before them, as an agent's does
+    with each new batch of experience, is a warning: training has survived it.
 
     Args:
         factor: times the baseline, in ``fires_after`` steps running.
@@ -145,41 +144,39 @@ class Explosion:
         self._sudden_factor = sudden_factor
         self._limit = limit
         self._warm_up = warm_up
-        self._levels: dict[str, Level] = {}
+        self._baselines: dict[str, Baseline] = {}
 
     def look(self, record: StepRecord) -> list[Finding] | None:
         """One finding where the norm before clipping is too large; a norm of NaN or Inf tells nothing."""
         norm = record.norm_before
         if not math.isfinite(norm):
             return None
-        level = self._levels.setdefault(record.optimizer, Level(self.fires_after))
-        baseline = level.baseline
+        baseline = self._baselines.setdefault(record.optimizer, Baseline())
         if norm > self._limit:
             message = f"norm before clipping {norm:.3g}, above the limit of {self._limit:.3g}"
             return [Finding(None, norm, self._limit, message, cause=shortcut(record), at_once=True)]
         if len(baseline) >= self._warm_up and norm > self._factor * baseline.median():
             usual = baseline.median()
             if norm > usual * baseline.spread() ** self._SIGMAS:
-                return [self._finding(record, usual, level)]
-        level.calm(norm, self.clears_after)
+                return [self._finding(record, usual, baseline.height())]
+        baseline.add(norm)
         return []
 
     def state_dict(self) -> dict[str, Any]:
         """The baselines by optimizer."""
-        return {optimizer: level.state_dict() for optimizer, level in self._levels.items()}
+        return {optimizer: baseline.state_dict() for optimizer, baseline in self._baselines.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave."""
         for optimizer, saved in state.items():
-            self._levels.setdefault(optimizer, Level(self.fires_after)).load_state_dict(saved)
+            self._baselines.setdefault(optimizer, Baseline()).load_state_dict(saved)
 
-    def _finding(self, record: StepRecord, usual: float, level: Level) -> Finding:
-        norm, before = record.norm_before, level.baseline.height()
+    def _finding(self, record: StepRecord, usual: float, before: float) -> Finding:
+        norm = record.norm_before
         message = f"norm before clipping {norm:.3g}, {norm / usual:.3g} times the usual {usual:.3g}"
-        why, threshold = shortcut(record), self._factor * usual
+        severity: Severity = "critical"
         if norm <= self._BACK * before:
             message += f"; earlier in this run it was at {before:.3g}"
-            return Finding(None, norm, threshold, message, "warning", why)
+            severity = "warning"
         sudden = norm > self._sudden_factor * usual
-        level.excess(norm, sudden)
-        return Finding(None, norm, threshold, message, cause=why, at_once=sudden)
+        return Finding(None, norm, self._factor * usual, message, severity, shortcut(record), at_once=sudden)

@@ -39,7 +39,7 @@ class _Ratios:
 class ClipSaturated:
     """Clipping was in force in nearly every step and left less than a hundredth: it hides what the norm does.
 
-    Until ``window`` steps have been seen, half as many are looked back on. A median moves slowly, and may stay
+    Until ``window`` steps have been seen, nine twentieths of it are looked back on. A median moves slowly, and may stay
     close to ``ratio`` for long: it counts as above only at twice that, so that one state of affairs is one alert.
 
     Args:
@@ -61,6 +61,7 @@ class ClipSaturated:
     ) -> None:
         self.clears_after = clears_after
         self._window = window
+        self._early = window * 9 // 20
         self._share = share
         self._ratio = ratio
         self._seen: dict[str, int] = {}
@@ -75,7 +76,7 @@ class ClipSaturated:
         if ratios is None:
             ratios = self._ratios[name] = _Ratios()
         seen = self._seen[name] = min(self._seen.get(name, 0) + 1, self._window)
-        window = self._window if seen == self._window else self._window // 2
+        window = self._window if seen == self._window else self._early
         ratios.add(record.clip_ratio if record.clipped else math.inf, window)
         found = self._judged(record, ratios)
         ratios.saturated = bool(found)
@@ -104,7 +105,7 @@ class ClipSaturated:
     def _judged(self, record: StepRecord, ratios: _Ratios) -> list[Finding]:
         ordered, limit = ratios.ordered, self._ratio * (self._CLEARLY if ratios.saturated else 1.0)
         count = len(ordered)
-        if count < self._window // 2 or ordered[(count - 1) // 2] >= limit:
+        if count < self._early or ordered[(count - 1) // 2] >= limit:
             return []
         in_force = bisect_left(ordered, math.inf)
         if in_force <= self._share * count:

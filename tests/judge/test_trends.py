@@ -94,16 +94,16 @@ def clipped(steps: int, ratio: float, unclipped: Callable[[int], bool] = lambda 
     ]
 
 
-def test_clip_saturated_fires_after_fifty_steps_at_the_start() -> None:
+def test_clip_saturated_fires_after_forty_five_steps_at_the_start() -> None:
     (alert,) = told(ClipSaturated(), clipped(150, 0.001))
-    assert (alert.step, alert.severity, alert.threshold) == (50, "warning", 0.01)
+    assert (alert.step, alert.severity, alert.threshold) == (45, "warning", 0.01)
     assert alert.value == pytest.approx(0.001)
-    assert "in 50 of the last 50 steps" in alert.message
+    assert "in 45 of the last 45 steps" in alert.message
 
 
 def test_a_start_without_clipping_delays_it_no_longer_than_needed() -> None:
     (alert,) = told(ClipSaturated(), clipped(150, 0.001, lambda step: step <= 10))
-    assert alert.step == 58
+    assert alert.step == 53
 
 
 def test_later_it_looks_back_on_a_hundred_steps() -> None:
@@ -125,7 +125,7 @@ def test_steps_that_were_skipped_or_are_nan_tell_nothing() -> None:
 
 def test_clip_saturated_ends() -> None:
     said = told(ClipSaturated(), clipped(400, 0.001, lambda step: step > 200))
-    assert [(a.state, a.step) for a in said] == [("firing", 50), ("resolved", 224)]
+    assert [(a.state, a.step) for a in said] == [("firing", 45), ("resolved", 224)]
 
 
 def test_a_ratio_that_stays_close_to_the_limit_is_one_alert() -> None:
