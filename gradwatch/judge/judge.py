@@ -60,7 +60,7 @@ class Judge:
         replace it.
 
         Returns:
-            The event to tell; None where no such alert fires, or where it was explained already.
+            The event to tell; None where no such alert fires, or where all of it was told already.
         """
         episode = self._episodes.get((rule_id, optimizer), {}).get(module)
         return None if episode is None else _explained(episode, cause, step)
@@ -165,7 +165,9 @@ def _ended(
 
 def _explained(episode: _Episode, cause: Cause, step: int) -> Alert | None:
     alert = episode.alert
-    if alert is None or episode.explained or (alert.cause is not None and alert.cause.kind != cause.kind):
+    if alert is None or episode.explained or alert.cause == cause:
+        return None
+    if alert.cause is not None and alert.cause.kind != cause.kind:
         return None
     episode.explained = True
     episode.alert = replace(alert, cause=cause)

@@ -39,7 +39,7 @@ class _Ratios:
 class ClipSaturated:
     """Clipping was in force in nearly every step and left less than a hundredth: it hides what the norm does.
 
-    Until ``window`` steps have been seen, nine twentieths of it are looked back on. A median moves slowly, and may stay
+    Until ``window`` steps have been seen, 9 in 20 of it are looked back on. A median moves slowly, and may stay
     close to ``ratio`` for long: it counts as above only at twice that, so that one state of affairs is one alert.
 
     Args:

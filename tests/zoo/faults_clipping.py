@@ -190,9 +190,9 @@ def weight_decay_added_to_what_was_clipped(run: Run) -> None:
 
 
 def saturated(ratios: list[float]) -> bool:
-    """In force in more than 95 % of the last 100 steps (of 50 at the start), with a median ratio under 1 %."""
-    recent = ratios[-100:] if len(ratios) >= 100 else ratios[-50:]
-    return len(recent) >= 50 and sum(r < 1 for r in recent) > 0.95 * len(recent) and median(recent) < 0.01
+    """In force in more than 95 % of the last 100 steps (of 45 at the start), with a median ratio under 1 %."""
+    recent = ratios[-100:] if len(ratios) >= 100 else ratios[-45:]
+    return len(recent) >= 45 and sum(r < 1 for r in recent) > 0.95 * len(recent) and median(recent) < 0.01
 
 
 @fault(Verdict("clip-saturated"))
