@@ -165,13 +165,16 @@ def _ended(
 
 def _explained(episode: _Episode, cause: Cause, step: int) -> Alert | None:
     alert = episode.alert
-    if alert is None or episode.explained or alert.cause == cause:
-        return None
-    if alert.cause is not None and alert.cause.kind != cause.kind:
+    if alert is None or episode.explained or (alert.cause is not None and not _adds_to(alert.cause, cause)):
         return None
     episode.explained = True
     episode.alert = replace(alert, cause=cause)
     return replace(episode.alert, state="explained", step=step)
+
+
+def _adds_to(known: Cause, found: Cause) -> bool:
+    """Whether a cause confirms the one that is known, and by more: numbers of a later step are no news."""
+    return found.kind == known.kind and not found.evidence.keys() <= known.evidence.keys()
 
 
 def _alert_of(saved: Mapping[str, Any] | None) -> Alert | None:

@@ -238,7 +238,8 @@ def test_a_cause_at_hand_may_be_confirmed_and_not_replaced() -> None:
     judge.judge(record(1, ILL))
     assert judge.unexplained() == []
     assert judge.explained("zero", "actor", None, CAUSE, step=2) is None
-    assert judge.explained("zero", "actor", None, replace(at_hand), step=2) is None  # nothing new
+    later = replace(at_hand, evidence=dict.fromkeys(at_hand.evidence, 0.5))
+    assert judge.explained("zero", "actor", None, later, step=2) is None
     more = replace(at_hand, evidence={"share": 1.0, "path": "cnn -> q"})
     told = judge.explained("zero", "actor", None, more, step=2)
     assert told is not None
