@@ -89,7 +89,10 @@ def _verdict(sure: Node | None, loss: float, met: Iterable[str]) -> Cause:
 
 
 def _may_break(graph: Graph, node: Node) -> bool:
-    name = operation(node)
+    if hasattr(node, "_forward_cls"):
+        return True  # one of the user's own may do anything, whatever it is called
+    # The slope of a slope is infinite where the slope itself may be.
+    name = operation(node).partition("Backward")[0]
     if name in ("LinalgVectorNorm", "Norm"):
         order = read_saved(node, "ord" if name == "LinalgVectorNorm" else "p")
         # torch itself takes the slope to be 0 where the norm is, for these.
@@ -101,8 +104,7 @@ def _may_break(graph: Graph, node: Node) -> bool:
         return not _is_kept_off_zero(graph, node, 1)
     if name in ("Log", "Reciprocal", "Rsqrt", "Sqrt"):
         return not _is_kept_off_zero(graph, node, 0)
-    # One of the user's own may do anything.
-    return name in _SINGULAR or hasattr(node, "_forward_cls")
+    return name in _SINGULAR
 
 
 def _is_kept_off_zero(graph: Graph, node: Node, index: int) -> bool:

@@ -17,6 +17,7 @@ from gradwatch.diagnose.frontier import Sighting
 from gradwatch.diagnose.nonfinite import input_range
 from gradwatch.diagnose.numbers import largest
 from gradwatch.diagnose.place import LOSS_FUNCTIONS
+from gradwatch.diagnose.saved import signed
 from gradwatch.diagnose.site import Finding, Site
 from gradwatch.diagnose.walk import HANDS_ON, NO_INPUT, Graph, Node, operation
 
@@ -45,6 +46,10 @@ _SAVED_AS |= {"Addmm": ("mat1", "mat2"), "Baddbmm": ("batch1", "batch2")}
 # These hand on a part of what came in: the largest of all may belong to another part.
 _JOINS = HANDS_ON | {"Cat", "CopySlices", "Embedding", "Index", "IndexSelect", "Stack"}
 _ONE_OF_SEVERAL = "of several parts that were joined this one had lost it further on, behind the largest of them"
+
+# A softmax hands on differences between its candidates' gradients, whatever its slope.
+_SOFTMAX = ("LogSoftmax", "Softmax")
+_ALIKE = "what came in is nearly the same for all candidates, or the softmax cannot be read"
 
 # Each of n elements gets 1/n of what came in: what is lost to each is added up again further down.
 _SPREADS = LOSS_FUNCTIONS | {
@@ -75,6 +80,8 @@ def read_faint(site: Site) -> Finding:
         "largest_incoming": arrives,
         "largest_outgoing": left,
     }
+    if name in _SOFTMAX and _is_steep(site):
+        return Finding("unknown", {**numbers, "reason": _ALIKE, "ruled_out": "saturated-sigmoid"})
     if name in _BY_ITS_SLOPE:
         return Finding(_BY_ITS_SLOPE[name], {**numbers, "largest_slope": left / arrives, **input_range(site.node)})
     factor, other = _other_factor(site)
@@ -85,6 +92,16 @@ def read_faint(site: Site) -> Finding:
         return Finding("zero-loss", {**numbers, **input_range(site.node)})
     reason = _ONE_OF_SEVERAL if name in _JOINS else "what was saved does not decide"
     return Finding("unknown", {**numbers, "reason": reason})
+
+
+def _is_steep(site: Site) -> bool:
+    """Whether a softmax is far from one-hot, or cannot be read: then it is not its slope that took the gradient."""
+    result, dim = site.tensor("result"), site.saved("dim")
+    if result is None or dim is None:
+        return True
+    shares = result.double().exp() if operation(site.node) == "LogSoftmax" else result.double()
+    live = (site.gradient != 0).any(dim=signed(dim), keepdim=True)
+    return largest(shares * (1 - shares) * live) >= LEFT
 
 
 def _other_factor(site: Site) -> tuple[Tensor | None, int | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -54,7 +54,8 @@ class Values(NamedTuple):
         number: place in the order in which operations were made.
         name: name of the operation.
         inputs: range of what it saved of its inputs, by the name under which it did.
-        fed_by: by the same names, the operation that made the input; None for what is not computed here.
+        fed_by: by the same names, where they tell which input it is: the operation that made it; None for what is
+            not computed here.
         output: range of what it made; None where that is not known.
         limit: largest finite number of the narrowest type that it saved.
         at_most: a bound of the size of what came in, where its range is not known.
@@ -84,7 +85,7 @@ def values_of(graph: Graph, node: Node) -> Values:
             node._sequence_nr(),
             node.name(),
             inputs,
-            {name: _fed_by(graph, node, name) for name in inputs},
+            _fed_by(graph, node, inputs),
             None if made is None else extent(made),
             min((torch.finfo(value.dtype).max for value in tensors.values()), default=_FLOAT32),
         )
@@ -135,7 +136,7 @@ class Forward:
         return min(entered, key=lambda values: values.number, default=None)
 
     def _enters(self, values: Values) -> bool:
-        return any(not entering.finite and values.fed_by[name] is None for name, entering in values.inputs.items())
+        return any(made_by is None and not values.inputs[name].finite for name, made_by in values.fed_by.items())
 
     def first_call(self, calls: Sequence[Call]) -> Call | None:
         """The first call of a module, innermost, that made something not finite of finite inputs and weights."""
@@ -216,11 +217,14 @@ def _made(node: Node, saved: Mapping[str, Tensor]) -> Tensor | None:
     return None
 
 
-def _fed_by(graph: Graph, node: Node, name: str) -> Node | None:
+def _fed_by(graph: Graph, node: Node, names: Iterable[str]) -> Mapping[str, Node | None]:
+    """What made the inputs that are saved under some names; of the names that tell which input it is."""
+    if operation(node).endswith("Backward"):
+        return {}  # what a slope of a slope saves as "self" is not its first input
     numbers = _INPUT_OF_ADDMM if operation(node) == "Addmm" else _INPUT_OF
-    index = numbers.get(name)
     inputs = graph.inputs[node]
-    return inputs[index][0] if index is not None and index < len(inputs) else None
+    known = ((name, numbers[name]) for name in names if name in numbers)
+    return {name: inputs[index][0] if index < len(inputs) else None for name, index in known}
 
 
 def _outputs(seen: Mapping[Node, Values], calls: Sequence[Call]) -> dict[Node, Extent]:

@@ -70,7 +70,7 @@ def _was_selected(site: Site) -> bool:
 
 def _undecided(site: Site, known: bool) -> Finding:
     reason = "what was saved does not decide" if known else "what this operation saves is not known"
-    if operation(site.node) == "CompiledFunction":
+    if operation(site.node) == "CompiledFunctionBackward":
         reason = "torch.compile leaves no operations to look at: run this step once without it"
     return Finding("unknown", {"reason": reason, "ruled_out": _ALWAYS_RULED_OUT})
 

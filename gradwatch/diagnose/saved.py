@@ -16,11 +16,11 @@ def read_saved(node: Node, name: str) -> Any:
     A tensor that is packed by hooks (a checkpoint, offloading) is left alone: unpacking it a second time is the
     packer's business, and a checkpoint refuses.
     """
-    raw = getattr(node, f"_raw_saved_{name}", None)
-    if getattr(raw, "unpack_hook", None) is not None:
-        return None
     # Freed, changed in place since, or (in a torch that does not tell of hooks) given out once and for all.
     with contextlib.suppress(RuntimeError, AssertionError):
+        raw = getattr(node, f"_raw_saved_{name}", None)
+        if getattr(raw, "unpack_hook", None) is not None:
+            return None
         return getattr(node, f"_saved_{name}", None)
     return None
 

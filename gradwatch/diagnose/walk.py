@@ -6,6 +6,7 @@ towards the loss.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
@@ -31,6 +32,8 @@ class Consumer(NamedTuple):
     node: Node
     input: int
 
+
+_SUFFIX = re.compile(r"Backward\d+$")
 
 # Stands for the input's number where there is none: a run inside a node, as a reentrant checkpoint's, has none.
 NO_INPUT = -1
@@ -145,9 +148,14 @@ def is_leaf(node: Node) -> bool:
 
 
 def operation(node: Node) -> str:
-    """An operation's name without torch's suffix: ``Tanh`` for ``TanhBackward0``."""
+    """An operation's name without torch's suffix: ``Tanh`` for ``TanhBackward0``.
+
+    Only torch's own suffix has a number. ``TanhBackward`` stays what it is: it is a function of the user's own that
+    is called like one of torch's, or what is left of ``TanhBackwardBackward0``, torch's slope of a slope. Neither
+    saves what ``Tanh`` saves.
+    """
     name: str = node.name()
-    return name.rpartition("::")[2].partition("Backward")[0]
+    return _SUFFIX.sub("", name.rpartition("::")[2])
 
 
 def root_of(start: object) -> Node | None:
