@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from torch import Tensor, nn
 
 from gradwatch.causes import cause
-from gradwatch.diagnose import WEIGHTS_GONE, Diagnosis, Lookout, shortcut
+from gradwatch.diagnose import OWN_PARAMETERS, WEIGHTS_GONE, Diagnosis, Lookout, shortcut
 from gradwatch.judge.judge import Judge
 from gradwatch.records import Alert, Cause, StepRecord
 
@@ -212,8 +212,19 @@ class Explainer:
         return _most_common(fitting) if fitting else None
 
     def _own(self, optimizer: str, module: str | None) -> list[str]:
-        names = self._parameters(optimizer)
-        return [name for name in names if module is None or name.startswith(f"{module}.")]
+        held = self._parameters(optimizer)
+        if module is None:
+            return list(held)
+        # Not by their names: where modules overlap, those of a shared parameter begin with one of them only.
+        own = {id(parameter) for parameter in self._parameters_of(module)}
+        return [name for name, parameter in held.items() if id(parameter) in own]
+
+    def _parameters_of(self, module: str) -> Iterator[Tensor]:
+        if not isinstance(self._modules, nn.Module):
+            return self._modules[module].parameters()
+        if module == OWN_PARAMETERS:
+            return self._modules.parameters(recurse=False)
+        return self._modules.get_submodule(module).parameters()
 
 
 def _most_common(causes: Sequence[Cause]) -> Cause:

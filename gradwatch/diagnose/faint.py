@@ -95,7 +95,7 @@ def read_faint(site: Site) -> Finding:
 
 
 def _is_steep(site: Site) -> bool:
-    """Whether a softmax is far from one-hot, or cannot be read: then it is not its slope that took the gradient."""
+    """Whether a softmax is far from one-hot, or cannot be read: its slope is not known to be flat then."""
     result, dim = site.tensor("result"), site.saved("dim")
     if result is None or dim is None:
         return True

@@ -23,9 +23,9 @@ KNOWN: dict[str, Callable[[Site], Finding | None]] = {
     **gates.READERS,
 }
 
-# Whose readers can look at a part of an input: elementwise ones, and products with a weight.
+# Whose readers can look at a part of an input: elementwise ones, products with a weight, and slices.
 _ELEMENTWISE = set(slopes.READERS | rectifiers.READERS) - {"Glu", "LinalgVectorNorm", "Norm", "Std"}
-BY_PARTS = _ELEMENTWISE | PRODUCTS | {"Mul", "Div", "Where", "MaskedFill", "Minimum", "Maximum"}
+BY_PARTS = _ELEMENTWISE | PRODUCTS | {"Mul", "Div", "Where", "MaskedFill", "Minimum", "Maximum", "Slice"}
 
 _SELECTING = ("Index", "IndexSelect", "MaskedSelect")
 

@@ -98,6 +98,21 @@ def nothing_selected(site: Site) -> Finding | None:
     return None if site.gradient.numel() else Finding("masked", {"share_masked": 1.0, "selected": 0})
 
 
+def cut_off(site: Site) -> Finding | None:
+    """A slice that leaves out all of one of the tensors that were joined; of one alone, a slice of no element."""
+    if site.part is None or site.outgoing is None:
+        return nothing_selected(site)
+    if signed(site.saved("dim")) % site.outgoing.dim() != site.part.dim:
+        return None
+    size = site.outgoing.shape[site.part.dim]
+    bounds = slice(signed(site.saved("start")), signed(site.saved("end")), site.saved("step"))
+    kept = range(*bounds.indices(size))
+    if any(site.part.start <= index < site.part.start + site.part.length for index in kept):
+        return None
+    elements = site.part.of(site.outgoing).numel()
+    return Finding("masked", {"share_masked": 1.0, "elements": elements, "reason": "a slice leaves it out"})
+
+
 def not_a_number(site: Site) -> Finding | None:
     """``nan_to_num`` replaced every value."""
     before = site.tensor("self")
@@ -172,7 +187,7 @@ READERS: dict[str, Reader] = {
     **dict.fromkeys(_OVERWRITING, written_over),
     "Index": nothing_selected,
     "IndexSelect": nothing_selected,
-    "Slice": nothing_selected,
+    "Slice": cut_off,
     "MaskedSelect": nothing_selected,
     "NanToNum": not_a_number,
     "Softmax": softmax,

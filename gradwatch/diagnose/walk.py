@@ -150,8 +150,8 @@ def is_leaf(node: Node) -> bool:
 def operation(node: Node) -> str:
     """An operation's name without torch's suffix: ``Tanh`` for ``TanhBackward0``.
 
-    Only torch's own suffix has a number. ``TanhBackward`` stays what it is: it is a function of the user's own that
-    is called like one of torch's, or what is left of ``TanhBackwardBackward0``, torch's slope of a slope. Neither
+    Only torch's own suffix has a number. ``TanhBackward`` stays what it is: a function of the user's own that is
+    called like one of torch's, or what is left of ``TanhBackwardBackward0``, torch's slope of a slope. Neither
     saves what ``Tanh`` saves.
     """
     name: str = node.name()

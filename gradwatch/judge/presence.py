@@ -98,6 +98,15 @@ class Presences:
         """For how many steps running it has had no gradient."""
         return self._of(module).silence
 
+    def pauses_like_others(self, module: str | None) -> bool:
+        """Whether another module has fallen silent too after it was heard, and not as this one did."""
+        own = self._of(module)
+        return not self._is_always_heard(own) and any(
+            other.alive and (other.silent or other.silence) and other.silence != own.silence
+            for other in self._modules.values()
+            if other is not own
+        )
+
     def patience(self, module: str | None, at_least: int) -> int:
         """How many steps of silence are too many for this module."""
         own = self._of(module)
@@ -109,7 +118,7 @@ class Presences:
 
     def _share(self, own: _Presence) -> float:
         """The share of the steps in which it should be heard, guessed low; 1.0 where it should be in every one."""
-        if not own.silent and own.alive >= self._ALWAYS:
+        if self._is_always_heard(own):
             return 1.0
         share = own.alive / (own.alive + own.silent + 1.0) if own.silent else 1.0
         if own.drawn:
@@ -119,6 +128,9 @@ class Presences:
         if not own.alive and self._some_are_drawn:
             return 1.0 / (1.0 + self._may_be_drawn)
         return share
+
+    def _is_always_heard(self, own: _Presence) -> bool:
+        return not own.silent and own.alive >= self._ALWAYS
 
     def _count(self) -> None:
         self._may_be_drawn = sum(1 for other in self._modules.values() if other.drawn or not other.alive)

@@ -58,13 +58,15 @@ class Zero:
 
     Without modules the rule looks at the optimizer as a whole. Where modules are trained in turn or drawn at
     random, a silence must be longer than chance explains. It is a warning rather than critical where it may be
-    meant: the module is frozen; no backward has reached it, for up to ``unreached_after`` steps; or the norm of
-    the whole optimizer has faded to 0, as it does when a loss is satisfied.
+    meant: the module is frozen; for up to ``unreached_after`` steps, no backward has reached it, or other modules
+    pause as well, as where layers are dropped at random; or the norm of the whole optimizer has faded to 0, as it
+    does when a loss is satisfied.
 
     Args:
         fires_after: steps running before the alert.
         clears_after: steps running with a gradient before the episode is over.
-        unreached_after: steps running after which a module that no backward reaches is critical.
+        unreached_after: steps running after which a module is critical that no backward reaches, or that others
+            pause beside.
         faded: share of the highest norm below which the whole counts as faded.
     """
 
@@ -153,23 +155,27 @@ class Zero:
                     known = memory.known[module] = _Known(
                         found, found is None and _unreached(record, module, norms)
                     )
-                yield self._finding(record, module, norms, known, faded, lasts)
+                doubt = self._doubt(memory, module, known, faded)
+                yield self._finding(record, module, norms, known, doubt)
 
     def _finding(
-        self,
-        record: StepRecord,
-        module: str | None,
-        norms: GroupNorms,
-        known: _Known,
-        faded: bool,
-        lasts: int,
+        self, record: StepRecord, module: str | None, norms: GroupNorms, known: _Known, doubt: str | None
     ) -> Finding:
-        frozen = known.cause is not None and known.cause.kind == "frozen"
-        waits = known.unreached and lasts <= self._unreached_after
-        faded = faded and known.cause is None
-        severity: Severity = "warning" if frozen or waits or faded else "critical"
-        message = _words(record, module, norms, known, faded)
+        message = _words(record, module, norms, known, doubt)
+        severity: Severity = "critical" if doubt is None else "warning"
         return Finding(module, 0.0, 0.0, message, severity, known.cause, at_once=True)
+
+    def _doubt(self, memory: _Memory, module: str | None, known: _Known, faded: bool) -> str | None:
+        """Why it may be meant; None where nothing speaks for that."""
+        if known.cause is not None:
+            return "frozen" if known.cause.kind == "frozen" else None
+        if faded:
+            return "faded"
+        if memory.presences.silence(module) > self._unreached_after:
+            return None
+        if known.unreached:
+            return "unreached"
+        return "paused" if memory.presences.pauses_like_others(module) else None
 
 
 def _sorted_out(record: StepRecord) -> tuple[list[str | None], dict[str | None, GroupNorms]]:
@@ -206,7 +212,7 @@ def _unreached(record: StepRecord, module: str | None, norms: GroupNorms) -> boo
     return bool(names) and set(names) <= set(record.unwritten)
 
 
-def _words(record: StepRecord, module: str | None, norms: GroupNorms, known: _Known, faded: bool) -> str:
+def _words(record: StepRecord, module: str | None, norms: GroupNorms, known: _Known, doubt: str | None) -> str:
     what = "the optimizer's gradient" if module is None else f"the gradient of {module}"
     if norms.norm_before > 0.0:
         left = "missing" if math.isnan(norms.norm_after) else "exactly 0"
@@ -215,13 +221,15 @@ def _words(record: StepRecord, module: str | None, norms: GroupNorms, known: _Kn
         is_so = f"{what} is missing: .grad is None for each of its parameters"
     else:
         is_so = f"{what} is exactly 0"
-    if known.cause is not None and known.cause.kind == "frozen":
+    if doubt == "frozen":
         return f"{is_so}, since none of its parameters requires one: the optimizer holds it for nothing"
     if record.backward_passes == 0:
         return f"{is_so}: no backward pass has written it since the step before, so nothing is learned there"
     if known.unreached:
         return f"{is_so}: the loss does not reach it, so nothing is learned there"
-    if faded:
+    if doubt == "paused":
+        return f"{is_so}, so nothing is learned there now; other modules pause as well, so it may be meant to"
+    if doubt == "faded":
         return (
             f"{is_so}, as is that of all the optimizer holds: the norm has faded to 0, and nothing is learned now"
         )

@@ -39,6 +39,25 @@ def test_a_module_heard_in_each_of_many_steps_is_not_drawn() -> None:
     assert presences(*["ab", "ac"] * 16, "b").patience("a", 3) == 3
 
 
+def test_a_silence_among_modules_that_pause_too_may_be_meant() -> None:
+    assert presences("bc", "bc", "b").pauses_like_others("a")
+    assert presences("abc", "ab", "abc", "bc").pauses_like_others("a")
+
+
+def test_modules_that_fall_silent_together_do_not_excuse_each_other() -> None:
+    known = presences("abc", "abc", "c", "c")
+    assert not known.pauses_like_others("a")
+    assert not known.pauses_like_others("b")
+
+
+def test_a_late_start_of_others_excuses_nothing() -> None:
+    assert not presences("b", "b", "bc", "bc").pauses_like_others("a")
+
+
+def test_a_module_heard_in_each_of_many_steps_has_no_excuse() -> None:
+    assert not presences(*["ab", "a"] * 16, "b", "").pauses_like_others("a")
+
+
 def test_patience_follows_the_frequency() -> None:
     often, seldom = presences(*["a", "a", ""] * 50), presences(*["a", "", "", "", ""] * 50)
     assert 3 < often.patience("a", 3) < seldom.patience("a", 3) < 150
