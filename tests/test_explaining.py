@@ -156,6 +156,33 @@ def test_the_seeds_question_is_answered() -> None:
     assert all((cause.kind, cause.where) == ("shortcut", "actor_cnn") for cause in shortcuts if cause)
 
 
+@pytest.mark.parametrize("overlapping", [True, False])
+def test_a_module_whose_parameters_are_not_called_after_it_is_explained(overlapping: bool) -> None:
+    """One that lies in another, whose names its parameters have; or a model's own parameters."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(2)
+            self.layer, self.head = (nn.Linear(4, 8) if overlapping else nn.Identity()), nn.Linear(8, 1)
+            self.weight = nn.Parameter(torch.randn(4, 8)) if not overlapping else None
+
+        def forward(self, x: Tensor) -> Tensor:
+            lower = self.layer(x) if self.weight is None else x @ self.weight
+            return self.head(torch.sigmoid(lower - 30))
+
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    modules = {"net": net, "layer": net.layer, "head": net.head} if overlapping else net
+    with gradwatch.track(optimizer, modules) as watch:
+        for _ in range(8):
+            optimizer.zero_grad()
+            net(torch.randn(6, 4)).mean().backward()
+            optimizer.step()
+    told = [(a.rule, a.module, a.cause.kind) for a in watch.alerts if a.cause is not None]
+    assert told == [("vanishing", "layer" if overlapping else "(root)", "saturated-sigmoid")]
+
+
 def test_diagnose_around_one_backward() -> None:
     model = Policy(1e6)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)

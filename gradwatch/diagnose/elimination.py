@@ -1,20 +1,22 @@
 """Which operation a gradient that is not finite must come from, told by the graph alone, after the pass.
 
 What operations saved is freed by then, but which there were is not. Where the loss was finite, no gradient right
-below an operation is, and no other one above those gradients can make NaN or Inf of finite numbers, it was that.
+below an operation is, and no other one above those gradients can make NaN or Inf of finite numbers, it was that:
+unless the loss itself shows that no singular number came in there, or products may overflow in a narrow type.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
+import torch
 from torch import Tensor
 
 from gradwatch.causes import cause
 from gradwatch.diagnose.numbers import arithmetic, largest
 from gradwatch.diagnose.saved import read_saved
-from gradwatch.diagnose.walk import Graph, Node, operation
+from gradwatch.diagnose.walk import HANDS_ON, Graph, Node, operation
 from gradwatch.records import Cause
 
 __all__ = ["only_singular"]
@@ -32,6 +34,21 @@ _KEEPS_OUT = frozenset([
     "Clamp", "ClampMax", "ClampMin", "Gather", "Index", "IndexSelect", "MaskedFill", "MaskedSelect", "Relu",
     "Select", "Slice", "Threshold", "Where",
 ])  # fmt: skip
+
+# Where the slope of these is infinite, they are so themselves; or they are 0 there, and nowhere else.
+_THEN_NOT_FINITE = frozenset([
+    "Atanh", "Digamma", "Div", "Lgamma", "Log", "Log10", "Log1P", "Log2", "Logit", "Polygamma", "Reciprocal",
+    "Rsqrt",
+])  # fmt: skip
+_THEN_ZERO = frozenset(["Hypot", "Pow", "Sqrt", "Std"])
+
+# A product is not finite if a factor is not, and not 0 if none is; a sum only keeps the former.
+_WHOLE = HANDS_ON - {
+    "AsStrided", "Chunk", "Narrow", "Select", "Slice", "Split", "SplitWithSizes", "Unbind", "UnsafeSplit",
+    "UnsafeSplitWithSizes",
+}  # fmt: skip
+_KEEPS_ZERO = _WHOLE | {"Div", "Mean", "Mul", "Neg", "Sum"}
+_KEEPS_NOT_FINITE = _KEEPS_ZERO | {"Add", "Cat", "Stack", "Sub"}
 
 # Each is looked below; among so many no single one is found anyway.
 _MOST_SUSPECTS = 64
@@ -62,8 +79,11 @@ def only_singular(
     met = [node for node in suspects if graph.leaves_below(node) & bad]
     # It must have done it to all that is not finite, and to all that nothing kept it from.
     common = [node for node in met if graph.leaves_below(node, _KEEPS_OUT) <= bad <= graph.leaves_below(node)]
-    sure = alone and len(common) == len(met) == 1 and abs(loss) < _MODERATE
-    found = _verdict(common[0] if sure else None, loss, {node.name() for node in met})
+    narrow = any(_is_narrow(node) for node in graph.order)
+    possible = [node for node in met if not _is_innocent(graph, node, loss)]
+    sure = alone and len(common) == len(met) == len(possible) == 1 and abs(loss) < _MODERATE and not narrow
+    names = {node.name() for node in possible} | ({"an overflow of float16"} if narrow else set())
+    found = _verdict(common[0] if sure else None, loss, names)
     return {name: found for name, p in parameters.items() if graph.leaves.get(id(p)) in bad}
 
 
@@ -105,6 +125,34 @@ def _may_break(graph: Graph, node: Node) -> bool:
     if name in ("Log", "Reciprocal", "Rsqrt", "Sqrt"):
         return not _is_kept_off_zero(graph, node, 0)
     return name in _SINGULAR
+
+
+def _is_innocent(graph: Graph, node: Node, loss: float) -> bool:
+    """Whether a finite loss shows that what an operation made was finite; one that is not 0, that it was not 0."""
+    name = operation(node)
+    if name in _THEN_NOT_FINITE and _reaches_the_loss(graph, node, _KEEPS_NOT_FINITE):
+        return True
+    one_number = math.prod(node._input_metadata[0].shape) == 1
+    return name in _THEN_ZERO and loss != 0.0 and one_number and _reaches_the_loss(graph, node, _KEEPS_ZERO)
+
+
+def _reaches_the_loss(graph: Graph, node: Node, through: Collection[str]) -> bool:
+    """Whether there is a way up from an operation on which nothing but some others is met."""
+    waiting, seen = [node], {node}
+    for at in waiting:
+        if at in graph.roots:
+            return True
+        for consumer, index in graph.consumers[at]:
+            name = operation(consumer)
+            if consumer not in seen and name in through and not (name == "Div" and index != 0):
+                seen.add(consumer)
+                waiting.append(consumer)
+    return False
+
+
+def _is_narrow(node: Node) -> bool:
+    """Whether gradients pass here in a type that ends at 65504."""
+    return any(made.dtype == torch.float16 for made in getattr(node, "_input_metadata", ()))
 
 
 def _is_kept_off_zero(graph: Graph, node: Node, index: int) -> bool:

@@ -298,6 +298,14 @@ class Filled(nn.Module):
         return self.head(self.how(self.body(x)))
 
 
+@fault("masked", at="body", where="SliceBackward0", elements=12, reason="a slice leaves it out")
+def sliced_off_after_cat() -> Loop:
+    """The features are joined with constants, and cut off again."""
+    body, head, x = nn.Linear(4, 4), nn.Linear(4, 1), batch(3, 4)
+    step = lambda: head(torch.cat([body(x), x], -1)[..., -4:]).sum().backward()  # noqa: E731
+    return Loop({"body": body, "head": head}, step, lambda: torch.cat([body(x), x], -1)[..., -4:].equal(x))
+
+
 @fault("masked", at="body", where="(root)", share_masked=1.0)
 def masked_fill() -> Loop:
     mask = torch.ones(3, 4, dtype=torch.bool)

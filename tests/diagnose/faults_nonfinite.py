@@ -43,6 +43,20 @@ def nan_in_a_weight() -> Loop:
     return Loop({"net": net}, lambda: net(x).square().mean().backward(), lambda: not_finite(net[0].weight))
 
 
+@fault("nonfinite-loss", at="0")
+def nan_that_an_inner_gradient_began_with() -> Loop:
+    """A gradient penalty of NaN: the slope of each ReLU passes on what came to it, and saved a finite number."""
+    net, x = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 1)), batch(3, 4)
+    x.requires_grad_()
+
+    def step() -> None:
+        out = net(x)
+        (slope,) = torch.autograd.grad(out.sum() * math.nan, x, create_graph=True)
+        (out.mean() + slope.square().mean()).backward()
+
+    return Loop(net, step, lambda: True)
+
+
 class Through(nn.Module):
     def __init__(self, function: object, bias: float | None = None) -> None:
         super().__init__()

@@ -63,6 +63,16 @@ class Silent(torch.autograd.Function):
         return torch.zeros_like(gradient)
 
 
+class Scatter(Silent):
+    """Called like an operation of torch's that only moves elements or writes over them."""
+
+
+@fault("unknown", at="0", operation="ScatterBackward", ruled_out="unused, no-grad, detached, zero-loss")
+def custom_function_with_a_name_of_torchs() -> Loop:
+    net, x = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1)), batch(3, 4)
+    return Loop(net, lambda: net[1](Scatter.apply(net[0](x))).sum().backward(), lambda: True)
+
+
 class GivesNone(torch.autograd.Function):
     @staticmethod
     def forward(ctx: object, x: Tensor) -> Tensor:

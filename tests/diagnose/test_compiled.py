@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -71,3 +72,13 @@ def test_calls_inside_are_not_seen_and_not_said_to_be_none() -> None:
     with Diagnosis({"net": compiled, "head": head}) as diagnosis:
         head(compiled(x).detach()).sum().backward()
     assert diagnosis.causes["net"].kind != "unused"
+
+
+def test_a_loss_that_is_not_finite_leaves_no_error() -> None:
+    """What a compiled function saved is freed before its hook runs, and torch raises where it is asked for."""
+    net, x = saturated(), batch(3, 4)
+    compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
+    with Diagnosis({"net": net}) as diagnosis:
+        (compiled(x).sum() * math.nan).backward()
+    assert diagnosis.errors == []
+    assert diagnosis.causes["net.0"].kind == "nonfinite-loss"

@@ -75,3 +75,19 @@ def test_a_slope_that_is_next_to_nothing(act: object, bias: float, kind: str) ->
     assert found.kind == kind
     assert 0 < found.evidence["largest_slope"] < 1e-5
     assert found.evidence["behind"] == "net"
+
+
+@pytest.mark.parametrize("act", [functional.softmax, functional.log_softmax])
+def test_a_softmax_is_not_saturated_where_it_got_the_same_for_all_candidates(act: object) -> None:
+    """What it hands on is a rounding error: the sum of all candidates does not depend on any of them."""
+    net, x = nn.Linear(4, 4), batch(3, 4)
+    with Diagnosis({"net": net}) as diagnosis:
+        out = act(net(x), dim=1)  # type: ignore[operator]
+        shares = net(x).detach().softmax(1)
+        out.backward(torch.ones(3, 4) if act is functional.softmax else shares)
+    assert shares.max() < 0.9
+    assert net.weight.grad is not None
+    assert 0 < float(net.weight.grad.abs().max()) < 1e-6
+    found = diagnosis.faint["net.weight"]
+    assert found.kind == "unknown"
+    assert found.evidence["ruled_out"] == "saturated-sigmoid"

@@ -104,6 +104,57 @@ def test_what_is_kept_off_zero_is_no_suspect(watched: Watched) -> None:
     assert watched.evidence()["operation"] == "SqrtBackward0"
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda out: (out - 1).square().mean().sqrt(),
+        lambda out: (out - 1).std() * 2,
+        lambda out: (out / (out.detach().abs() + 1)).sum(),
+        lambda out: (out.square() + 1).log().mean(),
+        lambda out: out.square().sum() / (out.abs().sum() + 1),
+    ],
+)
+def test_what_the_loss_shows_to_be_innocent_is_not_blamed_for_a_hook(
+    watched: Watched, loss: Callable[[Tensor], Tensor]
+) -> None:
+    out = watched.net(batch(3, 4))
+    out.register_hook(lambda gradient: gradient * math.inf)
+    loss(out).backward()
+    assert watched.found()["net.weight"] == "unknown"
+    assert watched.evidence()["suspects"] == "an overflow, or a hook"
+
+
+def test_what_may_hide_its_infinity_from_the_loss_stays_the_suspect(watched: Watched) -> None:
+    out = (watched.net(batch(3, 4)) * 0).sum()
+    torch.where(out > 0, out.log(), out + 1).backward()
+    assert watched.evidence()["operation"] == "LogBackward0"
+
+
+def test_a_product_that_overflowed_in_half_precision_is_not_blamed_on_a_root(watched: Watched) -> None:
+    with torch.autocast("cpu", torch.float16):
+        out = watched.net(batch(3, 4))
+    ((out.float() - 1).square().sum(1, keepdim=True).sqrt().tanh().sum() * 1e9).backward()
+    assert watched.found()["net.weight"] == "unknown"
+    assert watched.evidence()["suspects"] == "SqrtBackward0, an overflow of float16"
+
+
+class Log(torch.autograd.Function):
+    """Not torch's: its slope is Inf for all that comes in."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        return gradient * math.inf
+
+
+def test_a_function_of_the_users_own_is_not_cleared_by_the_name_it_has(watched: Watched) -> None:
+    Log.apply(watched.net(batch(3, 4)).abs().clamp(min=1e-9)).sum().backward()  # type: ignore[no-untyped-call]
+    assert watched.evidence()["operation"] == "LogBackward"
+
+
 def test_an_overflow_is_not_blamed_on_an_innocent_root(watched: Watched) -> None:
     """The loss is finite and immense: products may have overflowed on the way down."""
     with torch.no_grad():
