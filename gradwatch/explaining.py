@@ -215,9 +215,10 @@ class Explainer:
         held = self._parameters(optimizer)
         if module is None:
             return list(held)
-        # Not by their names: where modules overlap, those of a shared parameter begin with one of them only.
+        # Where modules overlap, the name of a shared parameter begins with one of them only; and where a part was
+        # replaced, the optimizer holds the old one, which has nothing left but its name.
         own = {id(parameter) for parameter in self._parameters_of(module)}
-        return [name for name, parameter in held.items() if id(parameter) in own]
+        return [name for name, p in held.items() if id(p) in own or name.startswith(f"{module}.")]
 
     def _parameters_of(self, module: str) -> Iterator[Tensor]:
         if not isinstance(self._modules, nn.Module):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from gradwatch.diagnose.saved import read_saved
 from gradwatch.diagnose.walk import HANDS_ON, Graph, Node, operation
 from gradwatch.records import Cause
 
-__all__ = ["only_singular"]
+__all__ = ["Beginning", "only_singular"]
 
 # Their slope is infinite, or their backward 0/0, at an input where their own value may be finite; or it is hidden
 # behind a ``where``.
@@ -32,7 +33,7 @@ _SINGULAR = frozenset([
 # These let nothing through to some elements, be it NaN.
 _KEEPS_OUT = frozenset([
     "Clamp", "ClampMax", "ClampMin", "Gather", "Index", "IndexSelect", "MaskedFill", "MaskedSelect", "Relu",
-    "Select", "Slice", "Threshold", "Where",
+    "Select", "Slice", "Threshold", "ThresholdBackward", "Where",
 ])  # fmt: skip
 
 # Where the slope of these is infinite, they are so themselves; or they are 0 there, and nowhere else.
@@ -57,17 +58,32 @@ _MOST_SUSPECTS = 64
 _MODERATE = 1e15
 
 
-def only_singular(
-    root: Node, loss: float, parameters: Mapping[str, Tensor], *, alone: bool
-) -> Mapping[str, Cause]:
+class Beginning(NamedTuple):
+    """Of the backward passes before a step: where the last one began, and with which losses, finite numbers.
+
+    Attributes:
+        root: where the last one began.
+        loss: what it began with.
+        smallest: smallest absolute value of what any of them began with.
+        largest: the largest.
+        alike: whether all of them were of one kind.
+    """
+
+    root: Node
+    loss: float
+    smallest: float
+    largest: float
+    alike: bool
+
+
+def only_singular(began: Beginning, parameters: Mapping[str, Tensor]) -> Mapping[str, Cause]:
     """By name of a parameter, the cause of its gradient's not being finite; empty where all are finite.
 
     Args:
-        root: where the backward pass began.
-        loss: what it began with, a finite number.
+        began: how the backward passes before the step did.
         parameters: by name, those to be explained; their gradients are read.
-        alone: whether every pass before the step was like this one.
     """
+    root, loss, alone = began.root, began.loss, began.alike
     graph = Graph([root])
     with arithmetic():
         leaves = set(graph.leaves.values())
@@ -80,8 +96,8 @@ def only_singular(
     # It must have done it to all that is not finite, and to all that nothing kept it from.
     common = [node for node in met if graph.leaves_below(node, _KEEPS_OUT) <= bad <= graph.leaves_below(node)]
     narrow = any(_is_narrow(node) for node in graph.order)
-    possible = [node for node in met if not _is_innocent(graph, node, loss)]
-    sure = alone and len(common) == len(met) == len(possible) == 1 and abs(loss) < _MODERATE and not narrow
+    possible = [node for node in met if not _is_innocent(graph, node, began.smallest)]
+    sure = alone and len(common) == len(met) == len(possible) == 1 and began.largest < _MODERATE and not narrow
     names = {node.name() for node in possible} | ({"an overflow of float16"} if narrow else set())
     found = _verdict(common[0] if sure else None, loss, names)
     return {name: found for name, p in parameters.items() if graph.leaves.get(id(p)) in bad}

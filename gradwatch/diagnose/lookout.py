@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gradwatch.diagnose import engine
 from gradwatch.diagnose.diagnosis import Diagnosis
-from gradwatch.diagnose.elimination import only_singular
+from gradwatch.diagnose.elimination import Beginning, only_singular
 from gradwatch.diagnose.walk import Node
 from gradwatch.records import Cause
 
@@ -40,7 +40,7 @@ class Lookout:
         self._wanted = wanted
         self._running: list[Diagnosis] = []
         self._causes: Mapping[str, Cause] = {}
-        self._sound: tuple[Node, float] | None = None
+        self._sound: Beginning | None = None
         self._alike = True
         self._lock = threading.Lock()
         self._listening = False
@@ -86,10 +86,13 @@ class Lookout:
         return _nothing
 
     def _take_sound(self, root: Node, value: float) -> None:
-        """Remember the last pass; of those before it since the step, whether they were of its kind."""
-        if self._sound is not None:
-            self._alike &= _beginning(self._sound[0]) == _beginning(root)
-        self._sound = root, value
+        """Remember the last pass; of those before it since the step, their losses and whether they were alike."""
+        before, size = self._sound, abs(value)
+        if before is None:
+            self._sound = Beginning(root, value, size, size, alike=True)
+            return
+        alike = before.alike and _first_operations(before.root) == _first_operations(root)
+        self._sound = Beginning(root, value, min(size, before.smallest), max(size, before.largest), alike)
 
     def found(self, parameters: Mapping[str, Tensor]) -> Mapping[str, Cause]:
         """Why gradients are not finite, by name of a parameter or path of a module, as far as can be told.
@@ -99,8 +102,9 @@ class Lookout:
         """
         if self._causes or self._sound is None:
             return self._causes
-        root, value = self._sound
-        return {} if root is None else only_singular(root, value, parameters, alone=self._alike)
+        if self._sound.root is None:
+            return {}
+        return only_singular(self._sound._replace(alike=self._sound.alike and self._alike), parameters)
 
     def forget(self) -> None:
         """A step is done: what led to it is of no more interest."""
@@ -129,7 +133,7 @@ def _nothing() -> None:
     """Called when a run is over that nobody looks at."""
 
 
-def _beginning(root: Node, count: int = 6) -> tuple[str, ...]:
+def _first_operations(root: Node, count: int = 6) -> tuple[str, ...]:
     """The first operations of a backward pass, along the first input of each."""
     names: list[str] = []
     while root is not None and len(names) < count:

@@ -124,6 +124,12 @@ def test_what_the_loss_shows_to_be_innocent_is_not_blamed_for_a_hook(
     assert watched.evidence()["suspects"] == "an overflow, or a hook"
 
 
+def test_of_several_passes_one_that_began_with_zero_clears_nobody(watched: Watched) -> None:
+    for scale in (1.0, 0.0, 1.0):
+        (watched.net(batch(3, 4)) * scale).square().mean().sqrt().backward()
+    assert watched.evidence()["operation"] == "SqrtBackward0"
+
+
 def test_what_may_hide_its_infinity_from_the_loss_stays_the_suspect(watched: Watched) -> None:
     out = (watched.net(batch(3, 4)) * 0).sum()
     torch.where(out > 0, out.log(), out + 1).backward()

@@ -25,6 +25,7 @@ _FAMILIES = [
     "faults_wild",
     "faults_consumed",
     "faults_faint",
+    "faults_lookalikes",
     "faults_replaced",
     "healthy_agents",
     "healthy_parts",

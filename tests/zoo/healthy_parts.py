@@ -141,6 +141,21 @@ def layers_dropped_at_random(run: Run) -> None:
             optimizer.step()
 
 
+@healthy(zero="a block that is left out in each of the first steps looks like one that is always left out")
+def layers_multiplied_by_a_coin(run: Run) -> None:
+    """Stochastic depth for whole batches: a block's output is multiplied by 0 or 1, each in half of the steps."""
+    blocks, head = nn.ModuleList(mlp(6, 8, 6) for _ in range(4)), nn.Linear(6, 1)
+    optimizer = torch.optim.AdamW([*blocks.parameters(), *head.parameters()], lr=1e-3)
+    with run.track(optimizer, {**{f"block{i}": b for i, b in enumerate(blocks)}, "head": head}):
+        for _ in run.steps(250):
+            x = torch.randn(8, 6)
+            for block in blocks:
+                x = x + block(x) * torch.empty(()).bernoulli_(0.5)
+            trained(optimizer, lambda: head(x).square().mean())  # noqa: B023
+            run.trait("a block gets zeros", any(map(silent, blocks)))
+            optimizer.step()
+
+
 @healthy()
 def sparse_embedding(run: Run) -> None:
     words, head = nn.Embedding(200, 6, sparse=True), nn.Linear(6, 3)
