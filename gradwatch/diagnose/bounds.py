@@ -21,16 +21,21 @@ _NO_LARGER = HANDS_ON | {
     "Gather", "Gelu", "Index", "IndexSelect", "LeakyRelu", "MaskedFill", "MaskedSelect", "Max",
     "MaxPool2DWithIndices", "Mean", "Min", "Neg", "Relu", "Silu",
 }  # fmt: skip
-_WITHIN_ONE = frozenset(["Cos", "Sigmoid", "Sin", "Softmax", "Tanh"])
+# A softmax is no such one: of a row of -Inf, which a mask makes, it makes NaN.
+_FLAT = frozenset(["Cos", "Sigmoid", "Sin", "Tanh"])
+_WITHIN_ONE = _FLAT | {"Softmax"}
+_EXPONENTIAL = frozenset(["Exp", "Exp2", "Expm1"])
 
 # Sums of products, and which of their inputs are the two factors.
 _FACTORS = {"Mm": (0, 1), "Bmm": (0, 1), "Convolution": (0, 1), "Addmm": (1, 2), "Baddbmm": (1, 2)}
 _ADDED = {"Addmm": 0, "Baddbmm": 0, "Convolution": 2}
 
 
-def cannot_break(node: Node) -> bool:
-    """Whether an operation makes nothing but finite numbers of moderate ones."""
-    return operation(node) in _NO_LARGER | _SUMS
+def cannot_break(node: Node, made: Extent) -> bool:
+    """Whether an operation cannot have made this of finite numbers of moderate size."""
+    name = operation(node)
+    # An exponential overflows to Inf: a NaN must have come in.
+    return name in _NO_LARGER | _SUMS | _FLAT or (name in _EXPONENTIAL and math.isnan(made.low))
 
 
 def is_shifted(graph: Graph, node: Node) -> bool:
@@ -69,8 +74,10 @@ class Bounds:
         """A bound of what an operation made; Inf where there is none to be had."""
         if node in self._made:
             return _size(self._made[node])
-        if is_leaf(node):
-            return largest(node.variable)
+        return largest(node.variable) if is_leaf(node) else self.of_inputs(node, depth)
+
+    def of_inputs(self, node: Node, depth: int = _DEPTH) -> float:
+        """The same, by what came in alone, whatever came out."""
         name = operation(node)
         if name in _WITHIN_ONE:
             return 1.0

@@ -76,8 +76,7 @@ class Values(NamedTuple):
 def values_of(graph: Graph, node: Node) -> Values:
     """Read an operation's saved tensors; in its own hook, since they are freed after it ran."""
     with arithmetic():
-        saved = {name: read_saved(node, name) for name in saved_names(node)}
-        tensors = {n: v.detach() for n, v in saved.items() if isinstance(v, Tensor) and v.is_floating_point()}
+        tensors = _saved_numbers(node)
         made = _made(node, tensors)
         inputs = {name: extent(value) for name, value in tensors.items() if not name.startswith(_MADE)}
         return Values(
@@ -89,6 +88,19 @@ def values_of(graph: Graph, node: Node) -> Values:
             None if made is None else extent(made),
             min((torch.finfo(value.dtype).max for value in tensors.values()), default=_FLOAT32),
         )
+
+
+def _saved_numbers(node: Node) -> dict[str, Tensor]:
+    """The tensors that an operation saved, but for indices; a factor may be of whole numbers, or a mask."""
+    saved = {name: read_saved(node, name) for name in saved_names(node)}
+    tensors = {name: value.detach() for name, value in saved.items() if isinstance(value, Tensor)}
+    if operation(node) in _AGAIN_OF_TWO:
+        tensors = {name: _real(value) for name, value in tensors.items()}
+    return {name: value for name, value in tensors.items() if value.is_floating_point()}
+
+
+def _real(values: Tensor) -> Tensor:
+    return values if values.is_floating_point() or values.is_complex() else values.float()
 
 
 class Forward:
@@ -121,14 +133,15 @@ class Forward:
             return None
         first = min(broken, key=lambda node: self._seen[node].number)
         values = self._seen[first]._replace(output=self._made[first])
-        if not self._fed_finite(first, values) or cannot_break(first):
+        if not self._fed_finite(first, values) or cannot_break(first, values.output):
             return None
         fed = [below for below, _ in self._graph.inputs[first] if below is not None]
+        shifted = any(is_shifted(self._graph, below) for below in fed)
+        if not shifted and self._bounds.of_inputs(first) < self._limit:
+            return None  # numbers of these sizes do not overflow there: something else wrote to what it made
         if values.inputs or not fed:
             return values
-        return values._replace(
-            at_most=max(map(self._bounds.of, fed)), shifted=any(is_shifted(self._graph, below) for below in fed)
-        )
+        return values._replace(at_most=max(map(self._bounds.of, fed)), shifted=shifted)
 
     def entrance(self) -> Values | None:
         """The first operation that NaN or Inf came into from outside the graph, as from the data."""

@@ -57,6 +57,14 @@ def nan_that_an_inner_gradient_began_with() -> Loop:
     return Loop(net, step, lambda: True)
 
 
+@fault("nonfinite-op", at="net", operation="DivBackward0", direction="forward", input_nearest_0=0.0)
+def mean_over_a_mask_of_nothing() -> Loop:
+    """What is divided by is a count, a whole number."""
+    net, x, mask = nn.Linear(4, 1), batch(3, 4), torch.zeros(3, 1, dtype=torch.bool)
+    step = lambda: ((net(x).square() * mask).sum() / mask.sum()).backward()  # noqa: E731
+    return Loop({"net": net}, step, lambda: not mask.any())
+
+
 class Through(nn.Module):
     def __init__(self, function: object, bias: float | None = None) -> None:
         super().__init__()

@@ -58,6 +58,31 @@ def test_a_loss_that_is_not_finite_is_looked_at_while_its_graph_is_whole(watched
     assert watched.evidence()["operation"] == "LogBackward0"
 
 
+@pytest.mark.parametrize("scale", [1000, torch.tensor(1000), 1000.0])
+def test_what_came_in_is_bounded_whatever_the_type_of_a_factor(watched: Watched, scale: object) -> None:
+    before = watched.net(batch(3, 4)).square() * scale
+    before.exp().mean().backward()
+    assert watched.evidence()["operation"] == "ExpBackward0"
+    assert watched.evidence()["input_at_most"] >= before.detach().max()
+
+
+def test_a_softmax_over_nothing_but_masked_scores_makes_nan(watched: Watched) -> None:
+    scores = watched.net(batch(3, 4)) + torch.full((3, 2), -math.inf)
+    (scores.softmax(1) * torch.tensor([1.0, 2.0])).sum().backward()
+    assert watched.evidence()["operation"] == "SoftmaxBackward0"
+    assert watched.evidence()["reason"] == "a constant was put into its input, as a mask is: look at that"
+
+
+@pytest.mark.parametrize("of", [torch.sigmoid, torch.tanh, torch.exp, torch.cos])
+def test_what_cannot_make_nan_is_not_blamed_for_one_that_was_written_unseen(
+    watched: Watched, of: Callable[[Tensor], Tensor]
+) -> None:
+    out = watched.net(batch(3, 4))
+    out.data[0] = math.nan
+    of(out).mean().backward()
+    assert watched.found()["net.weight"] == "nonfinite-loss"
+
+
 def test_it_looks_once_until_it_is_told_to_forget(watched: Watched) -> None:
     for _ in range(2):
         (watched.net(batch(3, 4)).sum() * math.inf).backward()
