@@ -133,7 +133,7 @@ class Forward:
             return None
         first = min(broken, key=lambda node: self._seen[node].number)
         values = self._seen[first]._replace(output=self._made[first])
-        if not self._fed_finite(first, values) or cannot_break(first, values.output):
+        if not self._fed_finite(first, values) or cannot_break(first, self._made[first]):
             return None
         fed = [below for below, _ in self._graph.inputs[first] if below is not None]
         shifted = any(is_shifted(self._graph, below) for below in fed)
