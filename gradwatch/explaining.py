@@ -87,6 +87,9 @@ class Explainer:
         """
         alerts = self._seen_at_once(optimizer)
         open_keys = {_key(alert) for alert in self._judge.active}
+        if not open_keys:
+            self._looks.clear()
+            return alerts
         self._looks = Counter({key: looks for key, looks in self._looks.items() if key in open_keys})
         wanted = [key for key in self._unexplained(optimizer) if self._looks[key] < self.MOST_LOOKS]
         # An alert's callback may have ended the tracking within this very step.

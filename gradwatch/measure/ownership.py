@@ -85,6 +85,8 @@ class Ownership:
         loop that zeroes in any other way has nothing to look at here.
         """
         used = own[(self._used | self._shared)[own] & (self._tensor[own] != 0)]
+        if not len(used):
+            return []
         tensors, versions = self._look(used)
         as_left = used[(tensors == self._tensor[used]) & (versions == self._version[used])].tolist()  # numpy
         gradients = [parameter.grad for parameter in self._slots.held(as_left)]
