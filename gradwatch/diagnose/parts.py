@@ -37,12 +37,19 @@ def parts(graph: Graph, node: Node, index: int) -> tuple[Node | None, dict[int, 
     flattened = joint is not None and operation(joint) in ("View", "UnsafeView", "ReshapeAlias")
     if joint is not None and (flattened or operation(joint) == "ToCopy"):
         joint = graph.inputs[joint][0][0]
+    while joint is not None and _is_whole_slice(graph, joint):
+        joint = graph.inputs[joint][0][0]
     if joint is None or operation(joint) not in ("Cat", "Stack"):
         return None, {}
     found = _parts_of(graph, joint)
     if flattened:
         found = _in_last_dimension(found, _shape(joint, 0), _shape(*graph.inputs[node][index]))
     return joint, found
+
+
+def _is_whole_slice(graph: Graph, node: Node) -> bool:
+    """Whether a slice leaves out nothing, as torch 2.6 makes one of each colon in ``[:, 2:]``."""
+    return operation(node) == "Slice" and _shape(node, 0) == _shape(*graph.inputs[node][0])
 
 
 def _parts_of(graph: Graph, joint: Node) -> dict[int, Part]:

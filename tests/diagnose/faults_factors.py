@@ -306,6 +306,14 @@ def sliced_off_after_cat() -> Loop:
     return Loop({"body": body, "head": head}, step, lambda: torch.cat([body(x), x], -1)[..., -4:].equal(x))
 
 
+@fault("masked", at="body", where="SliceBackward0", elements=12, reason="a slice leaves it out")
+def sliced_off_behind_a_slice_of_all() -> Loop:
+    """Some torch makes a slice of each colon, also of one that leaves out nothing."""
+    body, head, x = nn.Linear(4, 4), nn.Linear(4, 1), batch(3, 4)
+    kept = lambda: torch.ops.aten.slice(torch.cat([body(x), x], -1), 0, 0, 3)[..., -4:]  # noqa: E731
+    return Loop({"body": body, "head": head}, lambda: head(kept()).sum().backward(), lambda: kept().equal(x))
+
+
 @fault("masked", at="body", where="(root)", share_masked=1.0)
 def masked_fill() -> Loop:
     mask = torch.ones(3, 4, dtype=torch.bool)
