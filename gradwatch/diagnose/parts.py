@@ -10,7 +10,7 @@ from torch import Tensor
 from gradwatch.diagnose.saved import read_saved, signed
 from gradwatch.diagnose.walk import Graph, Node, operation
 
-__all__ = ["PRODUCTS", "Part", "parts"]
+__all__ = ["PRODUCTS", "Part", "is_whole_slice", "parts"]
 
 # Sums of products: a part of an input meets a part of the other factor, which their reader takes itself.
 PRODUCTS = frozenset(["Addmm", "Mm"])
@@ -37,7 +37,7 @@ def parts(graph: Graph, node: Node, index: int) -> tuple[Node | None, dict[int, 
     flattened = joint is not None and operation(joint) in ("View", "UnsafeView", "ReshapeAlias")
     if joint is not None and (flattened or operation(joint) == "ToCopy"):
         joint = graph.inputs[joint][0][0]
-    while joint is not None and _is_whole_slice(graph, joint):
+    while joint is not None and is_whole_slice(graph, joint):
         joint = graph.inputs[joint][0][0]
     if joint is None or operation(joint) not in ("Cat", "Stack"):
         return None, {}
@@ -47,7 +47,7 @@ def parts(graph: Graph, node: Node, index: int) -> tuple[Node | None, dict[int, 
     return joint, found
 
 
-def _is_whole_slice(graph: Graph, node: Node) -> bool:
+def is_whole_slice(graph: Graph, node: Node) -> bool:
     """Whether a slice leaves out nothing, as torch 2.6 makes one of each colon in ``[:, 2:]``."""
     return operation(node) == "Slice" and _shape(node, 0) == _shape(*graph.inputs[node][0])
 

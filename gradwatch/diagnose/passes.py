@@ -17,7 +17,7 @@ from gradwatch.diagnose.frontier import Sighting
 from gradwatch.diagnose.nonfinite import input_range, values_of
 from gradwatch.diagnose.notes import Notes
 from gradwatch.diagnose.numbers import arithmetic, badness, largest
-from gradwatch.diagnose.parts import parts
+from gradwatch.diagnose.parts import is_whole_slice, parts
 from gradwatch.diagnose.place import Place
 from gradwatch.diagnose.site import Finding, Site
 from gradwatch.diagnose.walk import Graph, Node, is_leaf, operation, root_of
@@ -120,7 +120,7 @@ class Pass:
 
         The operation that joined them would be seen to turn it zero, but only passes on what it got.
         """
-        if operation(node) not in operations.BY_PARTS:
+        if operation(node) not in operations.BY_PARTS or is_whole_slice(self.notes.graph, node):
             return
         for index, handed_on in enumerate(outgoing):
             if handed_on is None:
