@@ -30,12 +30,13 @@ class Place:
     """Tells of an operation where it is.
 
     Args:
-    graph: of the backward pass.
-    calls: of the modules.
-    thread: identity of the thread that ran the forward pass; None for this one.
-    names: names of parameters, by their ``id``.
+        graph: of the backward pass.
+        calls: of the modules.
+        thread: identity of the thread that ran the forward pass; None for this one.
+        names: names of parameters, by their ``id``.
     """
 
+    # Operations looked at below one for the module that feeds it: a graph may have a hundred thousand.
     _NEAR = 256
 
     def __init__(

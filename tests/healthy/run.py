@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -15,6 +14,7 @@ from torch.optim import Optimizer
 
 import gradwatch
 from gradwatch import Alert, StepRecord
+from tests.machine import one_thread
 
 __all__ = ["Episode", "Outcome", "Run", "Workload", "carried_out"]
 
@@ -120,7 +120,7 @@ def carried_out(
     np.random.seed(seed)
     torch.manual_seed(seed)
     run = Run(workload.steps if steps is None else steps, seed, advance)
-    with _one_thread():
+    with one_thread():
         workload.train(run)
     assert run.watch is not None
     health = run.watch.health()
@@ -140,14 +140,3 @@ def _episodes(alerts: Sequence[Alert]) -> Iterator[Episode]:
 
 def _of(alert: Alert) -> tuple[str, str, str | None]:
     return alert.rule, alert.optimizer, alert.module
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """The same sums in the same order on each machine; and small models are no slower for it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

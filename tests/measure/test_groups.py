@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ import torch.distributed as dist
 
 from gradwatch.measure.groups import new_group
 from gradwatch.measure.store import agree
+from tests.machine import open_sockets
 
 needs_lazy_connections = pytest.mark.skipif(
     "lazy_init" not in dist.ProcessGroupGloo.create_default_device.__doc__,
@@ -42,16 +42,6 @@ class Counting(dist.Store):
     def wait(self, keys: list[str], *timeout: Any) -> None:
         self.asked["wait"] += 1
         self._store.wait(keys, *timeout)
-
-
-def open_sockets() -> int:
-    names = []
-    for entry in Path("/proc/self/fd").iterdir():
-        try:
-            names.append(str(entry.readlink()))
-        except OSError:
-            continue  # closed meanwhile, as the one that lists them is
-    return sum(name.startswith("socket:") for name in names)
 
 
 def in_threads(members: int, of_one: Any) -> list[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch.distributed as dist
 
 from gradwatch.measure.ranks import Peers
 from gradwatch.measure.store import agree
+from tests.machine import open_sockets
 
 ON_TWO = ON_FOUR = (
     "all_agree",
@@ -167,13 +167,3 @@ def connections(rank: int, world: int) -> int:
     opened = open_sockets() - before
     peers.close(together=True)
     return opened
-
-
-def open_sockets() -> int:
-    names = []
-    for entry in Path("/proc/self/fd").iterdir():
-        try:
-            names.append(str(entry.readlink()))
-        except OSError:
-            continue  # closed meanwhile, as the one that lists them is
-    return sum(name.startswith("socket:") for name in names)

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 import gradwatch
 from tests.loops.frozen import Frozen, frozen
+from tests.machine import one_thread
 
 __all__ = ["Run", "carried_out"]
 
@@ -100,19 +101,9 @@ def carried_out(loop: Callable[[Run], None], tracked: bool) -> tuple[Run, Frozen
     np.random.seed(3)
     random.seed(3)
     run = Run(tracked)
-    with _one_thread(), _quiet():
+    with one_thread(), _quiet():
         loop(run)
     return run, frozen(**run.kept)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @contextmanager
