@@ -111,6 +111,24 @@ def test_what_cannot_be_explained_is_looked_for_three_times_only(monkeypatch: py
     assert len(armed) == Explainer.MOST_LOOKS
 
 
+def test_a_new_episode_is_looked_at_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    armed: list[int] = []
+    look = Explainer.diagnosis
+    monkeypatch.setattr(Explainer, "diagnosis", lambda self, names: armed.append(1) or look(self, names))
+    monkeypatch.setattr(Explainer, "_cause_for", lambda *_: None)
+    model = Policy(1e6)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    with gradwatch.track(optimizer, model) as watch:
+        for step in range(60):
+            model.scale = 1.0 if 20 <= step < 40 else 1e6
+            optimizer.zero_grad()
+            model(torch.randn(6, 4)).square().mean().backward()
+            optimizer.step()
+    begun = {a.step for a in watch.alerts if a.state == "firing"}
+    assert len(begun) == 2
+    assert len(armed) == 2 * Explainer.MOST_LOOKS
+
+
 def test_the_first_operation_that_made_a_nan_is_named() -> None:
     model = Policy(1.0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
