@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 INTEROP := $(VENV)/.interop
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+GPU_OUT ?= runs/gpu
+# Built by the editable install, where there is a C compiler.
+KERNEL := setup.py $(wildcard gradwatch/measure/*.c gradwatch/measure/*.h)
 DEMO_OPTIONS ?= --scenario 0 --max-timesteps 500 --seed 42 --debug
 
 # The oldest versions that the package supports need a Python of their time.
@@ -14,7 +17,7 @@ OLDEST_PYTHON ?= python3.11
 OLDEST := .venv-oldest
 OLDEST_READY := $(OLDEST)/.ready
 
-.PHONY: demo legacy test lint types imports tests test-oldest healthy bench clean
+.PHONY: demo legacy test lint types imports tests test-oldest healthy bench gpu sanitize clean
 
 demo: $(READY)
 	$(BIN)/python -m examples.carla_td3.train --preset fixed $(DEMO_OPTIONS)
@@ -35,23 +38,40 @@ imports: $(READY)
 	$(BIN)/lint-imports
 
 tests: $(INTEROP)
-	$(BIN)/pytest -m "not bench"
+	$(BIN)/pytest
 
 # The tests of the package itself on the oldest versions that it supports, in an environment of their own: 0.9 GB
 # are fetched for it. No GPU is shown to them, see tests/oldest/without_cuda.py.
 test-oldest: $(OLDEST_READY)
-	CUDA_VISIBLE_DEVICES= $(OLDEST)/bin/pytest -m "not bench and not interop"
+	CUDA_VISIBLE_DEVICES= $(OLDEST)/bin/pytest -m "not interop"
 
 # Four healthy trainings of 22,000 optimizer steps, in which no critical alert may fire, see docs/healthy.md.
 # HEALTHY_OPTIONS="--variants --seeds 1 2" for those in other settings.
 healthy: $(INTEROP)
 	$(BIN)/python -m tests.healthy $(HEALTHY_OPTIONS)
 
-bench: $(READY)
-	$(BIN)/pytest -m bench -s
+# What tracking adds to the loops of real libraries, see docs/cost.md: ten minutes of an idle machine.
+# BENCH_OPTIONS="--only dqn ppo --rounds 5" for less.
+bench: $(INTEROP)
+	$(BIN)/python -m tests.bench $(BENCH_OPTIONS)
+
+# On a machine with a CUDA device, with the Python and the torch that are there: nothing is installed or fetched,
+# see docs/gpu.md.
+gpu:
+	$(PYTHON) -m tests.gpu --out $(GPU_OUT)
+
+# The native kernel built with the sanitizers of gcc, and run while other threads free and move what it reads.
+SANITIZED := build/sanitized
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g
+sanitize: $(READY)
+	$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt setuptools
+	rm -rf $(SANITIZED)
+	CFLAGS="$(SANITIZE)" LDFLAGS="$(SANITIZE)" $(BIN)/python setup.py --quiet build \
+		--build-base $(SANITIZED)/objects --build-lib $(SANITIZED)/package
+	PYTHON=$(abspath $(BIN)/python) tests/measure/sanitized.sh $(SANITIZED)/package
 
 # Made again when what it installs has changed.
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt $(KERNEL)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "the pinned packages need Python 3.11 or later: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt torch==2.13.0
@@ -63,7 +83,7 @@ $(INTEROP): $(READY)
 	$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --editable '.[interop]'
 	touch $(INTEROP)
 
-$(OLDEST_READY): pyproject.toml constraints-oldest.txt tests/oldest/without_cuda.py
+$(OLDEST_READY): pyproject.toml $(KERNEL) constraints-oldest.txt tests/oldest/without_cuda.py
 	$(OLDEST_PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python $(PIP_INSTALL) --no-deps --requirement constraints-oldest.txt
 	$(OLDEST)/bin/python tests/oldest/without_cuda.py

@@ -1,6 +1,7 @@
 """gradwatch: the exact gradient norm before and after clipping, and what is wrong with it, in any loop."""
 
 from gradwatch import errors, rules, sinks
+from gradwatch.guarding import Guard
 from gradwatch.measure.norms import global_norm
 from gradwatch.records import Alert, Cause, ClipCall, GroupNorms, StepRecord
 from gradwatch.rules import Rule, default_rules
@@ -12,6 +13,7 @@ __all__ = [
     "Cause",
     "ClipCall",
     "GroupNorms",
+    "Guard",
     "Rule",
     "StepRecord",
     "Watch",

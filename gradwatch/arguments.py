@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -9,8 +10,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gradwatch.errors import ArgumentError
+from gradwatch.guarding import Guard
 
-__all__ = ["check_call", "checked_modules", "checked_state", "listed", "named_optimizers"]
+__all__ = ["check_call", "checked_guard", "checked_modules", "checked_state", "listed", "named_optimizers"]
 
 LONE_OPTIMIZER = "optimizer"
 _RULE_NAMES = ("id", "severity", "fires_after", "clears_after", "look")
@@ -52,7 +54,7 @@ def checked_modules(given: object, optimizers: Mapping[str, Optimizer]) -> nn.Mo
     """The modules to report on.
 
     Raises:
-        ArgumentError: one is no module, none of its parameters is optimized, or a name is used twice.
+        ArgumentError: one is no module, or none of its parameters is optimized.
     """
     if given is None:
         return None
@@ -70,11 +72,6 @@ def checked_modules(given: object, optimizers: Mapping[str, Optimizer]) -> nn.Mo
         if not isinstance(module, nn.Module):
             raise ArgumentError(
                 f"The module {name!r} is of type {type(module).__name__}, but a torch.nn.Module was expected."
-            )
-        if name in optimizers:
-            raise ArgumentError(
-                f"The name {name!r} is used twice, for an optimizer and for a module: rename one, since both "
-                "stand side by side in every report."
             )
         _check_optimized(f"the module {name!r}", module.parameters(), held)
         modules[name] = module
@@ -121,7 +118,8 @@ def check_call(
     sinks: Iterable[object],
     rules: Iterable[object],
     on_alert: Callable[..., object] | None,
-    guard: object,
+    depth: object,
+    run: object,
 ) -> None:
     """Check the plain arguments of ``track``.
 
@@ -129,9 +127,9 @@ def check_call(
         ArgumentError: one cannot be meant as it stands.
     """
     for name, value, least in (("every", every, 1), ("history", history, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        if not _is_whole(value, least):
             raise ArgumentError(f"{name} is {value!r}, but a whole number of at least {least} was expected.")
-    _check_guard(guard, every)
+    _check_report(depth, run)
     for sink in sinks:
         methods = callable(getattr(sink, "write", None)) and callable(getattr(sink, "close", None))
         if not methods or isinstance(sink, type):
@@ -147,13 +145,37 @@ def check_call(
         raise ArgumentError(f"on_alert is {on_alert!r}, but a function that takes an Alert was expected.")
 
 
-def _check_guard(guard: object, every: object) -> None:
-    if guard not in (None, "raise", "skip"):
-        raise ArgumentError(f'guard is {guard!r}, but "raise", "skip" or None was expected.')
-    if guard and every != 1:
+def _check_report(depth: object, run: object) -> None:
+    if depth is not None and not _is_whole(depth, 1):
+        raise ArgumentError(f"depth is {depth!r}, but a whole number of at least 1, or None, was expected.")
+    # A control character would tear the lines of a log apart.
+    if run is not None and not (isinstance(run, str) and run and not any(map(_is_control, run))):
+        raise ArgumentError(f"run is {run!r}, but a name without control characters, or None, was expected.")
+
+
+def _is_whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_control(character: str) -> bool:
+    return unicodedata.category(character) == "Cc"
+
+
+def checked_guard(guard: Any, every: object) -> Guard | None:
+    """The guard; ``"raise"`` and ``"skip"`` stand for one that looks for NaN and Inf alone.
+
+    Raises:
+        ArgumentError: it is none, or not each step is looked at.
+    """
+    if guard is None:
+        return None
+    if not isinstance(guard, Guard) and guard not in ("raise", "skip"):
+        raise ArgumentError(f'guard is {guard!r}, but "raise", "skip", a gradwatch.Guard or None was expected.')
+    if every != 1:
         raise ArgumentError(
             f"guard is {guard!r} and every is {every}, but a guard looks at each step: leave every at 1."
         )
+    return guard if isinstance(guard, Guard) else Guard(guard)
 
 
 def checked_state(state: object, optimizers: Iterable[str]) -> dict[str, int]:

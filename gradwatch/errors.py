@@ -7,7 +7,8 @@
     ├── TrackerStateError (also a RuntimeError) a tracker entered twice, or used after it was closed
     ├── MissingExtraError (also an ImportError) an optional package that a sink needs is not installed
     ├── SinkError (also an OSError)             a sink cannot be opened: a port in use, a path not writable
-    └── NonFiniteGradientError (also an ArithmeticError)   guard="raise" has stopped a step before it was applied
+    ├── NonFiniteGradientError (also an ArithmeticError)   a guard has stopped a step that would consume NaN or Inf
+    └── ExplodingGradientError (also an ArithmeticError)   a guard has stopped a step whose norm was far too large
 
 Each message is one sentence: what came, what was expected, what to do.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 __all__ = [
     "ArgumentError",
+    "ExplodingGradientError",
     "GradwatchError",
     "MissingExtraError",
     "NonFiniteGradientError",
@@ -52,3 +54,7 @@ class SinkError(GradwatchError, OSError):
 
 class NonFiniteGradientError(GradwatchError, ArithmeticError):
     """A step was about to consume NaN or Inf, and ``guard="raise"`` has stopped it: nothing was changed."""
+
+
+class ExplodingGradientError(GradwatchError, ArithmeticError):
+    """A step's norm was far too large, and ``Guard(explosion="raise")`` has stopped it: nothing was changed."""

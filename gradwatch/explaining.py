@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradwatch.causes import cause
-from gradwatch.diagnose import OWN_PARAMETERS, WEIGHTS_GONE, Diagnosis, Lookout, shortcut
+from gradwatch.diagnose import WEIGHTS_GONE, Diagnosis, Lookout, shortcut
 from gradwatch.judge.judge import Judge
+from gradwatch.measure.lines import Lines
 from gradwatch.records import Alert, Cause, StepRecord
 
 __all__ = ["Explainer"]
-
-# The rules whose alert may come from a loss that reaches one module around another.
-_OF_A_SHORTCUT = ("explosion", "growth", "clip-saturated")
 
 CHANGED = "every gradient was finite when the backward pass had ended: it was changed before the step"
 LOSS_SCALE = "the loss times the loss scale is too large for its type: the scaler lowers the scale by itself"
@@ -39,10 +37,11 @@ class Explainer:
     """Arms diagnoses for what the judge cannot explain, and tells it what they find.
 
     Args:
-        modules: what is tracked, as ``track`` was given it; None where there are parameters alone.
+        lines: the report's lines, and the modules that they are read from.
         judge: asked for alerts without a cause, and told of causes.
         optimizers: names of the optimizers.
         parameters: name of an optimizer -> name and tensor of each parameter that it holds now.
+        newest: name of an optimizer -> its newest record.
     """
 
     # A cause that is not found in so many looks at one episode is not looked for any more.
@@ -50,12 +49,13 @@ class Explainer:
 
     def __init__(
         self,
-        modules: nn.Module | Mapping[str, nn.Module] | None,
+        lines: Lines,
         judge: Judge,
         optimizers: Iterable[str],
         parameters: Callable[[str], Mapping[str, Tensor]],
+        newest: Callable[[str], StepRecord | None],
     ) -> None:
-        self._modules = modules if modules is not None else {}
+        self._lines = lines
         self._judge = judge
         self._optimizers = tuple(optimizers)
         self._parameters = parameters
@@ -63,21 +63,28 @@ class Explainer:
         self._armed: dict[str, Diagnosis] = {}
         self._closed = False
         self._looks: Counter[_Key] = Counter()
-        self._newest: dict[str, StepRecord] = {}
+        self._newest = newest
         self._downstream: dict[str, Mapping[str, set[str]]] = {}
         self._lookout = Lookout(self._for_a_lookout, self._wants_a_lookout)
-
-    def start(self) -> None:
-        """Training is tracked from now on."""
-        self._lookout.start()
+        # The autograd engine starts from something; what is returned is to be called when it is over.
+        self.starting_from = self._lookout.began
 
     def diagnosis(self, optimizers: Iterable[str]) -> Diagnosis:
         """One for all that these optimizers hold, not armed yet."""
-        return Diagnosis(self._modules, {n: p for name in optimizers for n, p in self._parameters(name).items()})
+        parameters = {n: p for name in optimizers for n, p in self._parameters(name).items()}
+        return Diagnosis(self._lines.modules, parameters, self._lines.lines)
 
-    def take(self, record: StepRecord) -> None:
-        """Remember the newest record of each optimizer."""
-        self._newest[record.optimizer] = record
+    def all_is_well(self) -> None:
+        """A step is done and nothing fires: what led to it is of no more interest."""
+        self._lookout.forget()
+        if self._suspected or self._looks:
+            self._suspected.clear()
+            self._looks.clear()
+
+    @property
+    def is_looking(self) -> bool:
+        """Whether a look is armed: what the next step is like decides what is said of this one."""
+        return bool(self._armed)
 
     def stepped(self, optimizer: str) -> list[Alert]:
         """A step is done: arm a diagnosis where an alert of its optimizer has no cause.
@@ -87,9 +94,6 @@ class Explainer:
         """
         alerts = self._seen_at_once(optimizer)
         open_keys = {_key(alert) for alert in self._judge.active}
-        if not open_keys:
-            self._looks.clear()
-            return alerts
         self._looks = Counter({key: looks for key, looks in self._looks.items() if key in open_keys})
         wanted = [key for key in self._unexplained(optimizer) if self._looks[key] < self.MOST_LOOKS]
         # An alert's callback may have ended the tracking within this very step.
@@ -99,13 +103,12 @@ class Explainer:
             self._armed[optimizer].start()
         return alerts
 
-    def stepping(self, optimizer: str) -> list[Alert]:
-        """The next step begins: what was found, as alerts that are explained."""
+    def stepping(self, optimizer: str) -> Diagnosis | None:
+        """The next step begins: what a look has seen since the last one, where one was armed."""
         armed = self._armed.pop(optimizer, None)
-        if armed is None:
-            return []
-        armed.finish()
-        return self.found(armed, [optimizer])
+        if armed is not None:
+            armed.finish()
+        return armed
 
     def found(self, diagnosis: Diagnosis, optimizers: Iterable[str]) -> list[Alert]:
         """What a finished diagnosis explains, as alerts."""
@@ -114,7 +117,7 @@ class Explainer:
         alerts = []
         for optimizer in optimizers:
             self._downstream[optimizer] = diagnosis.downstream
-            record = self._newest.get(optimizer)
+            record = self._newest(optimizer)
             for rule, _, module in self._unexplained(optimizer):
                 found = self._cause_for(diagnosis, rule, optimizer, module)
                 alert = self._told(rule, optimizer, module, found)
@@ -125,7 +128,7 @@ class Explainer:
     def shortcuts(self, record: StepRecord) -> list[Alert]:
         """Alerts on large norms, explained by a path around a silent module that a diagnosis has seen."""
         fed = self._downstream.get(record.optimizer)
-        firing = [a for a in self._judge.active if a.optimizer == record.optimizer and a.rule in _OF_A_SHORTCUT]
+        firing = [a for a in self._judge.perhaps_shortcuts() if a.optimizer == record.optimizer]
         if not fed or not firing:
             return []
         found = shortcut({name: norms.norm_before for name, norms in record.modules.items()}, fed)
@@ -137,7 +140,7 @@ class Explainer:
     def close(self) -> None:
         """Disarm what is armed, and arm nothing any more."""
         self._closed = True
-        self._lookout.stop()
+        self._lookout.forget()
         for armed in self._armed.values():
             armed.finish()
         self._armed.clear()
@@ -149,7 +152,8 @@ class Explainer:
             self._suspected.pop(optimizer, None)
             return []
         wanted = [key for key in self._unexplained(optimizer) if key[0] == "nonfinite"]
-        if wanted and math.isfinite(self._newest[optimizer].norm_before):
+        newest = self._newest(optimizer)
+        if wanted and newest is not None and math.isfinite(newest.norm_before):
             causes: Mapping[str, Cause] = {}
             self._suspected[optimizer] = cause("unknown", optimizer, reason=CHANGED, ruled_out="nonfinite-op")
         else:
@@ -163,7 +167,8 @@ class Explainer:
 
     def _scaled(self, found: Cause | None, optimizer: str) -> Cause | None:
         """A product with the loss scale that overflowed is nobody's fault: the scaler sees to it."""
-        scale = self._newest[optimizer].loss_scale
+        newest = self._newest(optimizer)
+        scale = None if newest is None else newest.loss_scale
         if found is None or scale is None or found.evidence.get("input_max") != scale:
             return found
         return replace(found, evidence={**found.evidence, "reason": LOSS_SCALE})
@@ -176,7 +181,7 @@ class Explainer:
         return not any(alert.rule == "nonfinite" for alert in self._judge.active)
 
     def _told(self, rule: str, optimizer: str, module: str | None, found: Cause | None) -> Alert | None:
-        record = self._newest.get(optimizer)
+        record = self._newest(optimizer)
         if found is None or record is None:
             return None
         return self._judge.explained(rule, optimizer, module, found, record.step)
@@ -200,7 +205,7 @@ class Explainer:
 
     def _too_late(self, optimizer: str, found: Cause) -> Cause:
         """The weights are not finite: by the step that the alert is about, unless that was left out."""
-        record = self._newest.get(optimizer)
+        record = self._newest(optimizer)
         if record is None or record.skipped:
             return found
         unseen = cause("unknown", optimizer, reason=CONSUMED, ruled_out="frozen, unused, detached")
@@ -220,15 +225,15 @@ class Explainer:
             return list(held)
         # Where modules overlap, the name of a shared parameter begins with one of them only; and where a part was
         # replaced, the optimizer holds the old one, which has nothing left but its name.
-        own = {id(parameter) for parameter in self._parameters_of(module)}
-        return [name for name, p in held.items() if id(p) in own or name.startswith(f"{module}.")]
+        own, known = {id(parameter) for parameter in self._parameters_of(module)}, self._lines.names
+        return [n for n, p in held.items() if id(p) in own or (id(p) not in known and n.startswith(f"{module}."))]
 
-    def _parameters_of(self, module: str) -> Iterator[Tensor]:
-        if not isinstance(self._modules, nn.Module):
-            return self._modules[module].parameters()
-        if module == OWN_PARAMETERS:
-            return self._modules.parameters(recurse=False)
-        return self._modules.get_submodule(module).parameters()
+    def _parameters_of(self, module: str) -> Iterable[Tensor]:
+        line = self._lines.lines.get(module)
+        if line is not None:
+            return line
+        inside = self._lines.module_of(module)
+        return () if inside is None else inside.parameters()
 
 
 def _most_common(causes: Sequence[Cause]) -> Cause:

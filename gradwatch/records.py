@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
@@ -71,8 +71,38 @@ class NormTable(Mapping[str, GroupNorms]):
     def __len__(self) -> int:
         return len(self._places)
 
+    def pairs(self) -> Iterator[tuple[float, float]]:
+        """The norms before and after clipping, in the order of the names; quicker than one by one."""
+        return zip(self._before, self._after, strict=True)
+
+    def items(self) -> ItemsView[str, GroupNorms]:
+        """Names and norms; all of them are there much faster than one after another."""
+        return _Items(self)
+
+    def values(self) -> ValuesView[GroupNorms]:
+        """The norms, in the order of the names."""
+        return _Values(self)
+
+    def in_order(self) -> Iterator[GroupNorms]:
+        """The norms, in the order of the arrays, which is that of the names."""
+        return map(GroupNorms, self._before, self._after)
+
     def __repr__(self) -> str:
         return f"NormTable({dict(self)!r})"
+
+
+class _Items(ItemsView[str, GroupNorms]):
+    _mapping: NormTable
+
+    def __iter__(self) -> Iterator[tuple[str, GroupNorms]]:
+        return zip(self._mapping, self._mapping.in_order(), strict=True)
+
+
+class _Values(ValuesView[GroupNorms]):
+    _mapping: NormTable
+
+    def __iter__(self) -> Iterator[GroupNorms]:
+        return self._mapping.in_order()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +147,8 @@ class StepRecord:
         max_norm: the tightest finite limit of a norm-clipping call in this step; None where there was none.
         clipped: a limit was in force and the norm was above it.
         clips: the clipping calls seen, in order.
-        modules: norms by module name.
+        modules: norms by the lines of the report.
+        owners: norms of each module that owns parameters itself, by its path.
         parameters: norms by parameter name.
         backward_passes: backward passes since this optimizer's last step that wrote one of its gradients.
         skipped: the optimizer did not apply the update.
@@ -125,6 +156,7 @@ class StepRecord:
         missing: names of parameters whose ``.grad`` is None.
         nonfinite: names of parameters whose gradient holds NaN or Inf.
         missing_modules: names of modules none of whose parameters has a gradient.
+        missing_owners: the same of the modules that own parameters themselves.
         unwritten: parameters whose gradient no backward pass has written since the last step that was measured.
         stale: of these, those that the step consumed just as an earlier step of this optimizer had left them.
         leaked: parameters whose gradient held, besides what was written since, what an earlier step had used.
@@ -146,6 +178,7 @@ class StepRecord:
     clipped: bool = False
     clips: tuple[ClipCall, ...] = ()
     modules: Mapping[str, GroupNorms] = field(default_factory=dict)
+    owners: Mapping[str, GroupNorms] = field(default_factory=dict)
     parameters: Mapping[str, GroupNorms] = field(default_factory=dict)
     backward_passes: int = 1
     skipped: bool = False
@@ -153,6 +186,7 @@ class StepRecord:
     missing: tuple[str, ...] = ()
     nonfinite: tuple[str, ...] = ()
     missing_modules: tuple[str, ...] = ()
+    missing_owners: tuple[str, ...] = ()
     unwritten: tuple[str, ...] = ()
     stale: tuple[str, ...] = ()
     leaked: tuple[str, ...] = ()
@@ -222,6 +256,7 @@ class RunInfo:
         gradwatch: version of gradwatch.
         optimizers: names of the optimizers, in order.
         modules: names of the modules reported under each optimizer.
+        rules: the rules that judge the run, and the severities that their alerts may have.
         schema: version of the record's schema.
     """
 
@@ -233,6 +268,7 @@ class RunInfo:
     gradwatch: str
     optimizers: tuple[str, ...]
     modules: Mapping[str, tuple[str, ...]]
+    rules: Mapping[str, tuple[Severity, ...]] = field(default_factory=dict)
     schema: int = SCHEMA_VERSION
 
 
@@ -245,12 +281,15 @@ class Health:
         dropped_records: records that no sink saw because the queue to the sinks was full.
         sink_errors: failures by sink name.
         internal_errors: errors inside gradwatch that were kept from the training loop.
+        kernel: what measures gradients in CPU memory: ``"native avx512"``, ``"native avx2"``, ``"native plain"``
+            or ``"pure torch"``.
     """
 
     overhead_seconds: float = 0.0
     dropped_records: int = 0
     sink_errors: Mapping[str, int] = field(default_factory=dict)
     internal_errors: int = 0
+    kernel: str = ""
 
 
 class Sink(Protocol):

@@ -1,87 +1,104 @@
-"""Records on their way out: each once, oldest first, whoever asks for them."""
+"""Steps on their way out: in blocks, each once, oldest first, whoever asks for them."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
-from typing import NamedTuple
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from itertools import islice
+from threading import get_ident
 
-from gradwatch.measure.following import Followed
-from gradwatch.measure.meter import Meter
-from gradwatch.measure.ranks import Peers
-from gradwatch.measure.shards import Shards
-from gradwatch.measure.shares import size_for
-from gradwatch.measure.steps import Step
-from gradwatch.measure.waiting import Waiting
-from gradwatch.records import StepRecord
+from gradwatch.blocks import Steps
+from gradwatch.measure.pending import LandedStep, PendingStep, block_of
+from gradwatch.measure.queue import StepQueue
+from gradwatch.measure.sharding.ranks import Peers
 
-__all__ = ["Reporting", "Told", "peers_for"]
-
-
-class Told(NamedTuple):
-    """What an observer tells, in the training thread or in that of whoever reads.
-
-    Attributes:
-        report: takes each record, oldest first.
-        stepping: takes the name of an optimizer that is about to step.
-        stepped: takes it when the step is done, and its record, where it was there at once, is reported.
-    """
-
-    report: Callable[[StepRecord], object]
-    stepping: Callable[[str], object]
-    stepped: Callable[[str], object]
+__all__ = ["Reporting"]
 
 
 class Reporting:
-    """Reports the record of each step once its numbers are there.
+    """Reports steps in blocks once their numbers are there.
+
+    A block ends after ``BLOCK`` steps, after ``SECONDS``, at once where a step is urgent, and where somebody
+    reads. A training loop never waits for somebody who reads: what it cannot report itself, because another thread
+    is at it, that thread reports.
 
     Args:
-        meter: where the numbers of steps come from.
-        report: takes each record, in the training thread or in that of whoever reads.
-
-    Attributes:
-        lock: held while something is reported. Optimizers may be stepped from several threads; it is re-entrant
-            for alerts' callbacks.
+        report: takes the steps of a block, in the training thread or in that of whoever reads.
+        send: starts the copy to the host of all that devices have.
     """
 
-    def __init__(self, meter: Meter, report: Callable[[StepRecord], object]) -> None:
-        self.lock = threading.RLock()
-        self._meter = meter
+    BLOCK = 16
+    SECONDS = 0.1
+
+    # Steps in one block at most, however many have gathered: of a device, or at the end.
+    MOST = 64
+
+    def __init__(self, report: Callable[[Steps], object], send: Callable[[], object]) -> None:
         self._report = report
-        self._waiting = Waiting(meter)
+        self._send = send
+        self._queue = StepQueue()
         self._active = False
-        # What is being reported now, where it is.
-        self._under_way: Iterator[StepRecord] | None = None
+        self._since = 0.0
+        self._lock = threading.Lock()
+        self._owner = 0
+        self._wanted = False
+        self._tasks: deque[Callable[[], object]] = deque()
 
     @property
     def dropped_steps(self) -> int:
         """Steps without a record, since other ranks did not give their share."""
-        return self._waiting.dropped
+        return self._queue.dropped
 
     def start(self, peers: Peers | None) -> None:
         """Begin, with the ranks to add up with."""
-        self._waiting = Waiting(self._meter, peers)
+        self._queue = StepQueue(peers)
         self._active = True
 
-    def take(self, step: Step | None) -> None:
-        """Take in the newest step, and report what is there by now; waits for nothing. None was not measured."""
-        if step is not None:
-            with self.lock:
-                self._waiting.put(step)
-                self._hand_on(self._waiting.arrived())
+    def take(self, step: PendingStep, urgent: bool) -> None:
+        """Take in the newest step, and report the block where it ends; waits for nothing."""
+        queue = self._queue
+        if not len(queue):
+            self._since = step.time
+        queue.put(step)
+        full = len(queue) % self.BLOCK == 0
+        if full:
+            # The oldest may wait for a ring that its device, seldom used, fills far more slowly than others do.
+            self._send()
+        if urgent or full or step.time - self._since >= self.SECONDS or (step.norms and queue.has_arrived):
+            self.hand_on()
 
-    @contextmanager
-    def caught_up(self) -> Iterator[None]:
-        """All that was measured so far is reported, and nothing more while this lasts; waits for the devices."""
-        with self.lock:
-            if self._active:
-                self._hand_on(self._waiting.awaited())
-            yield
+    def soon(self, task: Callable[[], object]) -> None:
+        """Do this between two blocks, at once where nobody is at it."""
+        self._tasks.append(task)
+        self.hand_on()
+
+    def if_free(self, task: Callable[[], object]) -> None:
+        """Do this between two blocks, unless another thread is at it."""
+        if self._lock.acquire(blocking=False):
+            self._tasks.append(task)
+            self._hand_on(tuple)
+            self._again()
+
+    def hand_on(self) -> None:
+        """Report what has arrived; where another thread is at it, that one does."""
+        self._wanted = True
+        self._again()
+
+    def catch_up(self) -> None:
+        """Report all that was measured so far; waits for the devices, and for another thread that is at it."""
+        if not self._active or self._owner == get_ident():
+            # What a rule reads within its own look is what has been reported before.
+            return
+        self._send()
+        self._lock.acquire()
+        self._hand_on(self._queue.awaited)
+        self._again()
 
     def on_any_rank(self, here: bool) -> bool:
         """Whether something is so on any rank that has parts of the same parameters; waits for them."""
-        return self._waiting.on_any_rank(here)
+        return self._queue.on_any_rank(here)
 
     def finish(self, normally: bool) -> None:
         """Report what is left, a second time nothing.
@@ -89,50 +106,49 @@ class Reporting:
         Args:
             normally: the loop ended by itself: other ranks may be waited for.
         """
-        with self.lock:
-            if self._active:
-                self._active = False
-                # An alert's callback may end the tracking in the middle of what is being reported.
-                rest, self._under_way = self._under_way or iter(()), None
-                with closing(self._waiting.finish(normally)) as ending:
-                    try:
-                        self._hand_on(rest)
-                    finally:
-                        self._hand_on(ending)
-
-    def _hand_on(self, records: Iterator[StepRecord]) -> None:
-        # An alert's callback may read the watch, which catches up: it must not overtake what is reported now.
-        if self._under_way is not None:
+        if not self._active:
             return
-        self._under_way = records
+        self._active = False
+        self._send()
+        within = self._owner == get_ident()
+        if not within:
+            self._lock.acquire()
+        with closing(self._queue.finish(normally)) as ending:
+            if within:
+                self._in_blocks(ending)
+            else:
+                self._hand_on(lambda: ending)
+
+    def _again(self) -> None:
+        """What came while the lock was held by somebody who had looked already."""
+        while self._wanted and self._lock.acquire(blocking=False):
+            self._wanted = False
+            self._hand_on(self._queue.arrived)
+
+    def _hand_on(self, steps: Callable[[], Iterable[LandedStep]]) -> None:
+        """Under the lock, which is released."""
+        self._owner = get_ident()
         try:
-            for record in records:
-                self._report(record)
+            self._in_blocks(steps())
+            while self._tasks:
+                self._tasks.popleft()()
         finally:
-            self._under_way = None
+            self._owner = 0
+            self._lock.release()
+
+    def _in_blocks(self, steps: Iterable[LandedStep]) -> None:
+        arriving = iter(steps)
+        while some := list(islice(arriving, self.MOST)):
+            self._report(_in_order(some))
 
 
-def peers_for(shards: Shards, followed: Mapping[str, Followed], terms: str, questions: bool) -> Peers | None:
-    """Meet the ranks that have the other parts of the parameters; waits for them.
-
-    Args:
-        shards: which ranks these are.
-        followed: the optimizers, by name.
-        terms: what has to be the same on all of them besides.
-        questions: they will be asked for something at each step.
-
-    Returns:
-        None where there are none, where they do not track, and where every norm is whole on each rank.
-    """
-    if len(shards.ranks) == 1:
-        return None
-    sizes = [size_for(len(one.holding.sharded)) for one in followed.values()]
-    names = [f"{name} {size}" for name, size in zip(followed, sizes, strict=True)]
-    terms = f"{names} {shards.signature} {terms}"
-    peers = Peers.meet(shards.ranks, terms, Waiting.BLOCK * max(sizes), questions=questions)
-    shards.agreed = peers is not None
-    if peers is not None and not shards.divided:
-        # Partial gradients may have to be added up, but nothing of a row.
-        peers.close(together=True)
-        return None
-    return peers
+def _in_order(landed: Sequence[LandedStep]) -> Steps:
+    """A block for each optimizer and list of parameters, and the steps of all of them in the order of time."""
+    groups: dict[int, list[LandedStep]] = {}
+    places = []
+    for step in landed:
+        group = groups.setdefault(id(step.own), [])
+        places.append((id(step.own), len(group)))
+        group.append(step)
+    blocks = {one: block_of(group) for one, group in groups.items()}
+    return Steps((blocks[one], place) for one, place in places)

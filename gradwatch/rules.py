@@ -1,14 +1,16 @@
 """The rules, under the names that users write."""
 
-from gradwatch.judge.clipping import ClipBroken
+from gradwatch.judge.clip_broken import ClipBroken
+from gradwatch.judge.clip_overflow import ClipOverflow
+from gradwatch.judge.clip_saturated import ClipSaturated
+from gradwatch.judge.explosion import Explosion
 from gradwatch.judge.growth import Growth
-from gradwatch.judge.magnitude import Explosion, NonFinite
-from gradwatch.judge.overflow import ClipOverflow
-from gradwatch.judge.ownership import Leaked, Stale
+from gradwatch.judge.leaked import Leaked
+from gradwatch.judge.nonfinite import NonFinite
 from gradwatch.judge.rule import Finding, Rule
-from gradwatch.judge.saturation import ClipSaturated
-from gradwatch.judge.silence import Zero
+from gradwatch.judge.stale import Stale
 from gradwatch.judge.vanishing import Vanishing
+from gradwatch.judge.zero import Zero
 
 __all__ = [
     "ClipBroken",

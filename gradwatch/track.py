@@ -2,41 +2,42 @@
 
 from __future__ import annotations
 
-import logging
+import atexit
 import os
 import platform
-import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gradwatch.arguments import check_call, checked_modules, checked_state, listed, named_optimizers
+from gradwatch.arguments import check_call, checked_guard, checked_modules, checked_state, listed, named_optimizers
+from gradwatch.beginning import Reminder
+from gradwatch.blocks import Steps
 from gradwatch.diagnose import Diagnosis
 from gradwatch.errors import TrackerStateError
 from gradwatch.explaining import Explainer
+from gradwatch.guarding import Guard
 from gradwatch.judge.judge import Judge
 from gradwatch.judge.rule import Rule
-from gradwatch.measure.slots import ModuleNames
+from gradwatch.measure import kernel
+from gradwatch.measure.lines import Lines
+from gradwatch.measure.pending import PendingStep
+from gradwatch.measure.tracked import TrackedOptimizer
 from gradwatch.observer import Observer
 from gradwatch.records import Alert, Health, RunInfo, Sink, StepRecord
-from gradwatch.reporting import Told
+from gradwatch.refusing import Refusing
 from gradwatch.rules import default_rules
 from gradwatch.sinks.fanout import Fanout
-from gradwatch.sinks.words import in_words
+from gradwatch.verdicts import Verdicts, logged
 from gradwatch.version import __version__
 
 __all__ = ["Watch", "track"]
-
-log = logging.getLogger("gradwatch")
 
 
 def track(
@@ -47,14 +48,17 @@ def track(
     rules: Iterable[Rule] | None = None,
     sinks: Iterable[Sink] = (),
     on_alert: Callable[[Alert], object] | None = None,
-    guard: Literal["raise", "skip"] | None = None,
+    guard: Literal["raise", "skip"] | Guard | None = None,
     history: int = 1024,
+    depth: int | None = None,
+    run: str | None = None,
 ) -> Watch:
     """Watch the gradients of any training loop: ``with gradwatch.track(optimizer, model) as watch: ...``.
 
     Args:
         optimizers: one optimizer, reported as ``"optimizer"``, or several by name.
-        modules: what to report on: a module, by its direct children, or several by name.
+        modules: what to report on: a module, by its parts, or several by name, each as a whole. Wrappers such as
+            DistributedDataParallel and what ``torch.compile`` makes are seen through.
         every: measure each n-th step of each optimizer.
         rules: what to alert on; ``gradwatch.default_rules()`` where None.
         sinks: where records and alerts go, besides the log.
@@ -63,6 +67,11 @@ def track(
             ``NonFiniteGradientError`` before it is applied, ``"skip"`` leaves it out: parameters and optimizer
             state stay as they are. A guard waits for the device once a step.
         history: records kept in ``watch.history``.
+        depth: levels of modules that the report opens: of a lone module 1 gives its children, of several modules
+            1 gives these and 2 their children; what has no children left stays as it is. None: several are not
+            opened; of a lone module the children are told of, and in place of a child that only holds others (a
+            list of layers, a body that has all parameters) these, as long as there are at most 40 lines.
+        run: the run's name in every sink; None: host, time and process.
 
     Raises:
         ArgumentError: an argument cannot be meant as it stands.
@@ -71,12 +80,13 @@ def track(
     checked = checked_modules(modules, named)
     sinks = listed(sinks, "sinks")
     judges = default_rules() if rules is None else listed(rules, "rules")
-    check_call(every=every, history=history, sinks=sinks, rules=judges, on_alert=on_alert, guard=guard)
-    return Watch(named, checked, every, Judge(judges), sinks, on_alert, guard, history)
+    check_call(every=every, history=history, sinks=sinks, rules=judges, on_alert=on_alert, depth=depth, run=run)
+    lines = Lines(checked, depth)
+    return Watch(named, lines, every, judges, sinks, on_alert, checked_guard(guard, every), history, run)
 
 
 class Watch:
-    """The view on a tracked run; made by ``track``, active inside its ``with``.
+    """The view on a tracked run; made by ``track``, active inside its ``with`` or from ``start`` to ``close``.
 
     Reading waits for what the devices have still to send; the training loop never does.
     """
@@ -84,47 +94,61 @@ class Watch:
     def __init__(
         self,
         optimizers: Mapping[str, Optimizer],
-        modules: nn.Module | Mapping[str, nn.Module] | None,
+        lines: Lines,
         every: int,
-        judge: Judge,
+        rules: Sequence[Rule],
         sinks: tuple[Sink, ...],
         on_alert: Callable[[Alert], object] | None,
-        guard: Literal["raise", "skip"] | None,
+        guard: Guard | None,
         history: int,
+        run: str | None,
     ) -> None:
-        told = Told(self._publish, self._stepping, self._stepped)
-        self._observer = Observer(optimizers, ModuleNames(modules), every, guard, told)
-        self._judge = judge
-        self._explainer = Explainer(modules, judge, optimizers, self._observer.parameters)
+        self._judge = judge = Judge(rules)
+        self._explainer = Explainer(lines, judge, optimizers, self._parameters, self._newest)
+        self.starting_from = self._explainer.starting_from
+        self._observer = observer = Observer(optimizers, lines, every, f"{guard}", self)
+        self._reporting = observer.reporting
         self._fanout = Fanout(sinks)
-        self._on_alert = on_alert
         # A sink that talks to the person at the terminal says an alert itself; twice is noise.
-        self._log_alerts = not any(getattr(sink, "speaks", False) for sink in sinks)
-        self._last: dict[str, StepRecord] = {}
-        self._history: deque[StepRecord] = deque(maxlen=history)
-        self._alerts: list[Alert] = []
+        speaks = any(getattr(sink, "speaks", False) for sink in sinks)
+        announcing = [function for function in (None if speaks else logged, on_alert) if function is not None]
         # Each alert for itself: a callback that raises must not silence the next one.
-        self._announced = self._observer.guard.around(self._announce)
+        announce = [observer.shield.around(function) for function in announcing]
+        self._verdicts = Verdicts(judge, self._explainer, self._fanout, announce, history)
+        self._guard = guard
+        on_any_rank = self._reporting.on_any_rank
+        self._refusing = None if guard is None else Refusing(guard, judge.critical_above, on_any_rank)
+        self._run = run
         self._state = "new"
-        self._entering = threading.Lock()
+        self._changing = threading.Lock()
+        self._reminder = Reminder(optimizers.values())
 
-    def __enter__(self) -> Watch:
-        """Begin to track.
+    def start(self) -> Watch:
+        """Begin to track; for callbacks, notebooks and scripts without a ``with``. ``close`` ends it.
 
         Raises:
-            TrackerStateError: the tracker was entered before.
+            TrackerStateError: the tracker was begun before.
             SinkError: a sink cannot be opened, such as a port in use.
         """
-        with self._entering:
+        with self._changing:
             if self._state != "new":
                 raise TrackerStateError(
-                    f"This tracker is {self._state} already and can be entered once: call gradwatch.track again."
+                    f"This tracker is {self._state} already and can be begun once: call gradwatch.track again."
                 )
+            self._reminder.take_back()
             self._fanout.open(self._run_info(), self.health)
             self._state = "entered"
-        self._explainer.start()
-        self._observer.start()
+        atexit.register(self.close)
+        try:
+            self._observer.start(asks=self._guard is not None)
+        except BaseException:
+            self._close(normally=False)
+            raise
         return self
+
+    def __enter__(self) -> Watch:
+        """Begin to track, see ``start``."""
+        return self.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -143,15 +167,14 @@ class Watch:
             TrackerStateError: the tracker is closed.
         """
         self._check_usable("flushed")
-        with self._observer.caught_up():
-            pass
+        self._catch_up()
         self._fanout.flush()
 
     @property
     def last(self) -> Mapping[str, StepRecord]:
         """The newest record of each optimizer that has stepped."""
-        with self._observer.caught_up():
-            return dict(self._last)
+        self._catch_up()
+        return self._verdicts.last()
 
     def __getitem__(self, optimizer: str) -> StepRecord:
         """The newest record of an optimizer.
@@ -159,32 +182,33 @@ class Watch:
         Raises:
             KeyError: there is no such optimizer, or it has not stepped yet.
         """
-        names = self._observer.followed
+        names = self._observer.tracked
         if optimizer not in names:
             known = ", ".join(map(repr, names))
             raise KeyError(f"No optimizer {optimizer!r} is tracked; there are {known}.")
-        last = self.last
-        if optimizer not in last:
+        self._catch_up()
+        record = self._verdicts.newest(optimizer)
+        if record is None:
             raise KeyError(f"The optimizer {optimizer!r} has no measured step yet: read it after its step().")
-        return last[optimizer]
+        return record
 
     @property
     def history(self) -> list[StepRecord]:
         """The newest records of all optimizers, oldest first."""
-        with self._observer.caught_up():
-            return list(self._history)
+        self._catch_up()
+        return self._verdicts.history()
 
     @property
     def alerts(self) -> list[Alert]:
         """All alerts so far, oldest first."""
-        with self._observer.caught_up():
-            return list(self._alerts)
+        self._catch_up()
+        return list(self._verdicts.alerts)
 
     @property
     def active(self) -> list[Alert]:
         """The alerts that fire now."""
-        with self._observer.caught_up():
-            return self._judge.active
+        self._catch_up()
+        return self._judge.active
 
     @contextmanager
     def diagnose(self) -> Iterator[Diagnosis]:
@@ -196,24 +220,24 @@ class Watch:
             TrackerStateError: the tracker is closed.
         """
         self._check_usable("asked for a diagnosis")
-        names = tuple(self._observer.followed)
+        names = tuple(self._observer.tracked)
         diagnosis = self._explainer.diagnosis(names)
         try:
             with diagnosis:
                 yield diagnosis
         finally:
-            self._tell([], self._explainer.found(diagnosis, names))
+            self._soon(lambda: self._explainer.found(diagnosis, names))
 
     def health(self) -> Health:
         """How gradwatch itself is doing."""
-        guard, fanout = self._observer.guard, self._fanout
-        dropped = fanout.dropped_records + self._observer.dropped_steps
-        return Health(guard.seconds, dropped, dict(fanout.sink_errors), guard.errors)
+        shield, fanout = self._observer.shield, self._fanout
+        dropped = fanout.dropped_records + self._reporting.dropped_steps
+        return Health(shield.seconds, dropped, dict(fanout.sink_errors), shield.errors, kernel.KIND)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to go on counting: steps, and what the rules remember; plain values."""
-        with self._observer.caught_up():
-            return {"steps": self._observer.steps(), "judge": self._judge.state_dict()}
+        self._catch_up()
+        return {"steps": self._observer.steps(), "judge": self._judge.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from the state of an earlier tracker of the same optimizers, before the first step.
@@ -228,9 +252,53 @@ class Watch:
                 "This tracker has seen steps already, but a state can be loaded only before the first one: load "
                 "it right after gradwatch.track."
             )
-        steps = checked_state(state, self._observer.followed)
+        steps = checked_state(state, self._observer.tracked)
         self._observer.go_on_from(steps)
         self._judge.load_state_dict(state["judge"])
+
+    # What the observer tells, in the training thread or in that of whoever reads.
+
+    def report(self, steps: Steps) -> None:
+        """Take the steps of a block."""
+        self._verdicts.take(steps)
+        if not self._judge.in_suspense:
+            for tracked in self._observer.tracked.values():
+                tracked.ledger.settled()
+
+    def refused(self, tracked: TrackedOptimizer, step: PendingStep) -> object:
+        """What becomes of a step that is about to be taken."""
+        return None if self._refusing is None else self._refusing.of(tracked, step)
+
+    def stepping(self, optimizer: str) -> None:
+        """An optimizer is about to step: what a look has found is told."""
+        look = self._explainer.stepping(optimizer)
+        if look is not None:
+            self._soon(lambda: self._explainer.found(look, [optimizer]))
+
+    def stepped(self, optimizer: str, step: PendingStep | None, unusual: bool) -> None:
+        """It has; what fires without a cause is looked into."""
+        if step is not None:
+            urgent = unusual or self._refusing is not None or self._judge.in_suspense or self._explainer.is_looking
+            self._reporting.take(step, urgent)
+        if self._judge.is_quiet:
+            self._explainer.all_is_well()
+        else:
+            self._reporting.if_free(lambda: self._verdicts.tell([], self._explainer.stepped(optimizer)))
+        self._verdicts.announce()
+
+    def _catch_up(self) -> None:
+        self._reporting.catch_up()
+        self._verdicts.announce()
+
+    def _soon(self, found: Callable[[], Sequence[Alert]]) -> None:
+        self._reporting.soon(lambda: self._verdicts.tell([], found()))
+        self._verdicts.announce()
+
+    def _parameters(self, optimizer: str) -> Mapping[str, Tensor]:
+        return self._observer.parameters(optimizer)
+
+    def _newest(self, optimizer: str) -> StepRecord | None:
+        return self._verdicts.newest(optimizer)
 
     def _check_usable(self, what: str) -> None:
         if self._state == "closed":
@@ -240,58 +308,35 @@ class Watch:
             )
 
     def _close(self, normally: bool) -> None:
-        if self._state != "closed":
-            self._state = "closed"
-            try:
-                self._observer.stop(normally)
-            finally:  # also after an interrupt: sinks have still to write
-                self._explainer.close()
-                self._fanout.close()
+        if self._state == "closed":
+            return
+        self._state = "closed"
+        atexit.unregister(self.close)
+        self._reminder.take_back()
+        try:
+            # What a look has patched lies on top of the observer's own patches.
+            self._explainer.close()
+            self._observer.stop(normally)
+        finally:  # also after an interrupt: sinks have still to write what is there
+            self._reporting.hand_on()
+            self._fanout.close()
+            self._verdicts.announce()
 
     def _run_info(self) -> RunInfo:
         now = time.time()
-        program = Path(sys.argv[0]).stem if sys.argv and sys.argv[0] else "python"
-        followed = self._observer.followed
+        process = f"{platform.node()}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}-{os.getpid()}"
+        tracked = self._observer.tracked
         return RunInfo(
-            run=f"{program}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}-{os.getpid()}",
+            run=process if self._run is None else self._run,
             rank=_rank(),
             time=now,
             python=platform.python_version(),
             torch=torch.__version__,
             gradwatch=__version__,
-            optimizers=tuple(followed),
-            modules={name: tuple(f.holding.modules) for name, f in followed.items()},
+            optimizers=tuple(tracked),
+            modules={name: t.own.layout.lines.names for name, t in tracked.items()},
+            rules=self._judge.severities,
         )
-
-    def _publish(self, record: StepRecord) -> None:
-        """Judge a record and hand it on; called in the training thread, or in that of whoever reads."""
-        self._last[record.optimizer] = record
-        self._history.append(record)
-        self._explainer.take(record)
-        alerts = self._judge.judge(record)
-        if any(alert.state == "firing" for alert in alerts):
-            alerts += self._explainer.shortcuts(record)
-        self._tell([record], alerts)
-
-    def _stepping(self, optimizer: str) -> None:
-        self._tell([], self._explainer.stepping(optimizer))
-
-    def _stepped(self, optimizer: str) -> None:
-        self._tell([], self._explainer.stepped(optimizer))
-
-    def _tell(self, records: Sequence[StepRecord], alerts: Sequence[Alert]) -> None:
-        self._alerts.extend(alerts)
-        if records or alerts:
-            self._fanout.put(records, alerts)
-        for alert in alerts:
-            self._announced(alert)
-
-    def _announce(self, alert: Alert) -> None:
-        if self._log_alerts:
-            level = {"critical": logging.ERROR, "warning": logging.WARNING}[alert.severity]
-            log.log(logging.INFO if alert.state == "resolved" else level, "%s", in_words(alert))
-        if self._on_alert is not None:
-            self._on_alert(alert)
 
 
 def _rank() -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from gradwatch.judge.judge import Judge
 from gradwatch.records import Alert, GroupNorms, RunInfo, StepRecord
+from gradwatch.rules import default_rules
 
 
 def record(step: int = 1, before: float = 5.0, after: float = 1.0, **other: Any) -> StepRecord:
@@ -35,4 +37,5 @@ def alert(state: str = "firing", step: int = 1, **other: Any) -> Alert:
 
 
 def run_info(modules: tuple[str, ...] = ("mlp",)) -> RunInfo:
-    return RunInfo("test-1", 0, 1_700_000_000.0, "3.11", "2.13", "0.1.0", ("actor",), {"actor": modules})
+    rules = Judge(default_rules()).severities
+    return RunInfo("test-1", 0, 1_700_000_000.0, "3.11", "2.13", "0.1.0", ("actor",), {"actor": modules}, rules)

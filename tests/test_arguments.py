@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import re
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 from torch import nn
 
 import gradwatch
+from gradwatch.arguments import checked_guard
 from gradwatch.errors import ArgumentError, GradwatchError
 
 MODEL, STRANGER = nn.Linear(2, 2), nn.Linear(2, 2)
@@ -35,7 +38,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a module that is none": ({"modules": {"m": OPTIMIZER}}, "'m' is of type SGD"),
     "a module's name is a number": ({"modules": {2: MODEL}}, "modules is 2"),
     "a module's name is empty": ({"modules": {"": MODEL}}, "non-empty"),
-    "a name used for both": ({"optimizers": {"x": OPTIMIZER}, "modules": {"x": MODEL}}, "used twice"),
     "a lone module that no optimizer holds": ({"modules": STRANGER}, "the module:"),
     "a module that no optimizer holds": ({"modules": {"m": MODEL, "other": STRANGER}}, "'other'"),
     "a module without parameters": ({"modules": {"m": nn.Tanh()}}, "'m'"),
@@ -50,6 +52,19 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a sink without close": ({"sinks": [HalfASink()]}, "close()"),
     "a sink that is a path": ({"sinks": ["runs/1"]}, "'runs/1'"),
     "on_alert is no function": ({"on_alert": 7}, "on_alert is 7"),
+    "depth=0": ({"depth": 0}, "depth is 0"),
+    "depth=-1": ({"depth": -1}, "depth is -1"),
+    "depth=2.0": ({"depth": 2.0}, "depth is 2.0"),
+    "depth=True": ({"depth": True}, "depth is True"),
+    "a depth in words": ({"depth": "2"}, "depth is '2'"),
+    "a run without a name": ({"run": ""}, "run is ''"),
+    "a run's name is a number": ({"run": 7}, "run is 7"),
+    "a run's name of two lines": ({"run": "a\nb"}, "run is 'a"),
+    "a run's name that colours a terminal": ({"run": "\x1b[31m"}, "run is '"),
+    "a guard that is none": ({"guard": "stop"}, "guard is 'stop'"),
+    "a guard's class": ({"guard": gradwatch.Guard}, "guard is <class"),
+    "guard=True": ({"guard": True}, "guard is True"),
+    "a guard that looks at each third step": ({"guard": gradwatch.Guard("skip"), "every": 3}, "every is 3"),
 }
 
 
@@ -60,7 +75,9 @@ def test_refused_in_one_sentence(name: str) -> None:
         gradwatch.track(**{"optimizers": OPTIMIZER, **arguments})
     message = str(caught.value)
     assert "\n" not in message
-    assert message[0].isupper() or message.startswith(("every", "history", "on_alert", "track"))
+    assert message[0].isupper() or message.startswith(
+        ("every", "history", "on_alert", "track", "depth", "run", "guard")
+    )
     assert message.endswith(".")
     assert not re.search(r"[.!?] [A-Z]", message)
 
@@ -76,6 +93,10 @@ def test_an_argument_error_is_a_value_error() -> None:
         {},
         {"optimizers": {"a": OPTIMIZER}, "modules": {"m": MODEL}},
         {"modules": {"m": MODEL, "again": MODEL}},
+        {"optimizers": {"m": OPTIMIZER}, "modules": {"m": MODEL}},
+        {"modules": MODEL, "depth": 3, "run": "the seed's agent, für 3 Läufe"},
+        {"guard": "raise"},
+        {"guard": gradwatch.Guard("skip", explosion="skip", after=3)},
         {"modules": nn.Sequential(MODEL, STRANGER)},
         {
             "every": 7,
@@ -122,3 +143,67 @@ def test_a_wrapped_optimizer_is_opened(wrapper: Any) -> None:
 def test_an_optimizer_and_its_wrapper_are_the_same() -> None:
     with pytest.raises(ArgumentError, match="name it once"):
         gradwatch.track({"a": OPTIMIZER, "b": Wrapper(OPTIMIZER)})  # type: ignore[dict-item]
+
+
+def test_an_optimizer_and_a_module_may_bear_one_name() -> None:
+    with gradwatch.track({"x": OPTIMIZER}, {"x": MODEL}) as watch:
+        assert list(watch.last) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("stop",), "nonfinite is 'stop'"),
+        ((None,), "nonfinite is None"),
+        (("skip", "stop"), "explosion is 'stop'"),
+        (("skip", False), "explosion is False"),
+        (("raise", None, 0), "after is 0"),
+        (("raise", None, True), "after is True"),
+        (("raise", None, 1.0), "after is 1.0"),
+    ],
+)
+def test_a_guard_that_cannot_be_meant(arguments: Any, says: str) -> None:
+    with pytest.raises(ArgumentError, match=re.escape(says)) as caught:
+        gradwatch.Guard(*arguments)
+    assert str(caught.value).endswith(" was expected.")
+
+
+def test_a_word_stands_for_a_guard() -> None:
+    assert checked_guard("skip", 1) == gradwatch.Guard("skip") == gradwatch.Guard("skip", None, 1)
+    assert checked_guard(None, 3) is None
+
+
+def test_a_module_of_which_several_optimizers_hold_parts() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2))
+    optimizers = {n: torch.optim.SGD(model[i].parameters(), lr=0.1) for i, n in enumerate(("low", "high"))}
+    with gradwatch.track(optimizers, {"net": model}) as watch:
+        model(torch.ones(1, 2)).sum().backward()
+        for optimizer in optimizers.values():
+            optimizer.step()
+    for name in optimizers:
+        record = watch[name]
+        assert record.modules["net"].norm_before == record.norm_before > 0.0
+        assert set(record.left_out["net"]) == {"net.2.weight", "net.2.bias"}
+
+
+def test_the_runs_name() -> None:
+    memory = Told()
+    with gradwatch.track(OPTIMIZER, run="one", sinks=[memory]):
+        pass
+    with gradwatch.track(OPTIMIZER, sinks=[memory]):
+        pass
+    assert memory.runs[0] == "one"
+    assert memory.runs[1].startswith(f"{platform.node()}-")
+    assert memory.runs[1].endswith(f"-{os.getpid()}")
+
+
+class Told(HalfASink):
+    """Remembers the name of each run."""
+
+    def __init__(self) -> None:
+        self.runs: list[str] = []
+
+    def open(self, run: Any, health: object) -> None:
+        self.runs.append(run.run)
+
+    def close(self) -> None: ...

@@ -198,7 +198,9 @@ def test_a_module_whose_parameters_are_not_called_after_it_is_explained(overlapp
             net(torch.randn(6, 4)).mean().backward()
             optimizer.step()
     told = [(a.rule, a.module, a.cause.kind) for a in watch.alerts if a.cause is not None]
-    assert told == [("vanishing", "layer" if overlapping else "(root)", "saturated-sigmoid")]
+    # Where two entries hold the layer, it is told of by both of its names.
+    modules = ["net.layer", "layer"] if overlapping else ["(root)"]
+    assert told == [("vanishing", module, "saturated-sigmoid") for module in modules]
 
 
 def test_diagnose_around_one_backward() -> None:
@@ -239,3 +241,42 @@ def test_a_frozen_part_left_out_is_none_of_that() -> None:
             optimizer.step()
     assert watch.alerts == []
     assert math.isfinite(watch["optimizer"].norm_after)
+
+
+@pytest.mark.parametrize("depth", [None, 1, 2])
+def test_a_wrapped_model_is_explained_by_its_own_names(depth: int | None) -> None:
+    inner = Policy(1e6)
+    model = nn.DataParallel(nn.Sequential(inner, nn.Identity()))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with gradwatch.track(optimizer, {"policy": model, "head": inner.head}, depth=depth) as watch:
+        for _ in range(8):
+            optimizer.zero_grad()
+            model(torch.randn(6, 4)).square().mean().backward()
+            optimizer.step()
+    assert watch.health().internal_errors == 0
+    told = {a.module: a.cause for a in watch.alerts if a.rule == "zero" and a.cause is not None}
+    assert set(told) <= {"policy" if depth != 2 else "policy.0", "head", None}
+    assert {(cause.kind, cause.where) for cause in told.values()} == {("saturated-tanh", "policy.0")}
+
+
+def test_what_a_module_owns_itself_is_explained_beside_its_parts() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(2)
+            self.body, self.head = nn.Module(), nn.Linear(8, 1)
+            self.body.weight, self.body.layer = nn.Parameter(torch.randn(4, 8)), nn.GRU(4, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(torch.relu(x @ self.body.weight - 1e6))
+
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    with gradwatch.track(optimizer, net) as watch:
+        for _ in range(8):
+            optimizer.zero_grad()
+            net(torch.randn(6, 4)).mean().backward()
+            optimizer.step()
+    assert list(watch["optimizer"].modules) == ["body", "body.layer", "head"]
+    told = [(a.rule, a.module, a.cause.kind) for a in watch.alerts if a.cause is not None]
+    assert sorted(told) == [("zero", "body", "dead-relu"), ("zero", "body.layer", "unused")]

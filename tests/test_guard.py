@@ -61,6 +61,50 @@ def test_skip_leaves_everything_as_it_was_and_records_it(kind: str, factor: floa
     assert [(a.rule, a.severity) for a in watch.alerts if a.state == "firing"] == [("nonfinite", "warning")]
 
 
+class Twice(torch.optim.SGD):
+    """Evaluates its closure twice, and steps along the second gradient, as sharpness-aware minimisation does."""
+
+    def step(self, closure: Any = None) -> Any:
+        with torch.enable_grad():
+            closure()
+            loss = closure()
+        super().step()
+        return loss
+
+
+def test_skip_leaves_out_what_a_second_evaluation_of_the_closure_makes() -> None:
+    model = nn.Linear(3, 2)
+    optimizer = Twice(model.parameters(), lr=0.1)
+    before = [p.detach().clone() for p in model.parameters()]
+    with gradwatch.track(optimizer, model, guard="skip") as watch:
+        optimizer.step(lambda: backward(model, math.nan))
+    assert same([p.detach() for p in model.parameters()], before)
+    assert [record.skipped for record in watch.history] == [True]
+
+
+class Strict(torch.optim.SGD):
+    """Refuses to step without gradients."""
+
+    def step(self, closure: Any = None) -> Any:
+        if all(p.grad is None for group in self.param_groups for p in group["params"]):
+            raise RuntimeError("no gradients")
+        return super().step(closure)
+
+
+def test_gradients_of_a_step_that_failed_are_not_put_over_newer_ones() -> None:
+    model = nn.Linear(3, 2)
+    optimizer = Strict(model.parameters(), lr=0.1)
+    with gradwatch.track(optimizer, model, guard="skip") as watch:
+        backward(model, math.nan)
+        with pytest.raises(RuntimeError, match="no gradients"):
+            optimizer.step()
+        backward(model)
+        newer = [p.grad for p in model.parameters()]
+        optimizer.step()
+        assert all(p.grad is grad for p, grad in zip(model.parameters(), newer, strict=True))
+    assert [record.skipped for record in watch.history] == [False]
+
+
 def test_raise_stops_before_the_update() -> None:
     model = nn.Linear(3, 2)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
@@ -118,3 +162,34 @@ def test_a_closure_is_guarded_too() -> None:
 def test_what_cannot_be_meant_is_refused(arguments: Any) -> None:
     with pytest.raises(ArgumentError, match="guard is"):
         gradwatch.track(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1), **arguments)
+
+
+def exploding(guard: gradwatch.Guard, wild: set[int], steps: int = 30) -> tuple[gradwatch.Watch, list[bool]]:
+    """Steps of a steady gradient, and of one a thousand times as large; whether each has moved the weight."""
+    weight = nn.Parameter(torch.zeros(2))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    moved = []
+    with gradwatch.track(optimizer, guard=guard) as watch:
+        for number in range(1, steps + 1):
+            optimizer.zero_grad()
+            (weight.sum() * (1000.0 if number in wild else 1.0 + 0.01 * (number % 3))).backward()
+            before = weight.detach().clone()
+            optimizer.step()
+            moved.append(not torch.equal(before, weight.detach()))
+    return watch, moved
+
+
+def test_a_step_far_above_the_usual_is_left_out() -> None:
+    watch, moved = exploding(gradwatch.Guard("raise", explosion="skip"), wild={25, 26})
+    assert [number for number, has in enumerate(moved, 1) if not has] == [25, 26]
+    assert [record.step for record in watch.history if record.skipped] == [25, 26]
+
+
+def test_only_after_so_many_in_a_row() -> None:
+    _, moved = exploding(gradwatch.Guard("raise", explosion="skip", after=2), wild={24, 26, 27})
+    assert [number for number, has in enumerate(moved, 1) if not has] == [27]
+
+
+def test_a_step_far_above_the_usual_is_stopped() -> None:
+    with pytest.raises(gradwatch.errors.ExplodingGradientError, match="nothing was changed"):
+        exploding(gradwatch.Guard("skip", explosion="raise"), wild={25})

@@ -1,110 +1,274 @@
+"""Steps on their way out: each once, oldest first, in blocks that end in time, whoever reads or does not."""
+
 from __future__ import annotations
 
+import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from gradwatch import reporting
+from gradwatch.blocks import Facts, StepRow, Steps
+from gradwatch.measure.lines import Lines
+from gradwatch.measure.parameters import OptimizerParameters
+from gradwatch.measure.pending import LandedStep
+from gradwatch.measure.sharding.shards import Shards
 from gradwatch.reporting import Reporting
 
 
-class Landing:
-    """Steps that are their own records, and that arrive in blocks of four."""
+def holding(name: str = "optimizer", parameters: int = 1) -> OptimizerParameters:
+    held = [torch.nn.Parameter(torch.zeros(1)) for _ in range(parameters)]
+    return OptimizerParameters(name, torch.optim.SGD(held, lr=0.1), Lines(None), Shards())
+
+
+OWN = holding()
+
+
+@dataclass
+class Step:
+    """A step that has landed, or that is on a device still."""
+
+    number: int
+    time: float = 0.0
+    own: OptimizerParameters = OWN
+    norms: object = None
+
+    def landed(self) -> LandedStep:
+        row = StepRow(self.number, self.time, Facts.usual(len(self.own)))
+        norms = np.full(len(self.own), float(self.number)).tobytes()
+        return LandedStep(self.own, row, norms, norms)
+
+
+class Queue:
+    """Steps that are there once all up to ``there`` of them have arrived."""
 
     dropped = 0
 
     def __init__(self, *_: object) -> None:
-        self.steps: deque[Any] = deque()
+        self.steps: deque[Step] = deque()
+        self.there = 10**6
 
-    def put(self, step: Any) -> None:
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    @property
+    def has_arrived(self) -> bool:
+        return bool(self.steps) and self.steps[0].number <= self.there
+
+    def put(self, step: Step) -> None:
         self.steps.append(step)
 
-    def arrived(self) -> Iterator[Any]:
-        for _ in range(len(self.steps) - len(self.steps) % 4):
-            yield self.steps.popleft()
+    def arrived(self) -> Iterator[LandedStep]:
+        while self.has_arrived:
+            yield self.steps.popleft().landed()
 
-    def awaited(self) -> Iterator[Any]:
+    def awaited(self) -> Iterator[LandedStep]:
         while self.steps:
-            yield self.steps.popleft()
+            yield self.steps.popleft().landed()
 
-    def finish(self, normally: bool) -> Iterator[Any]:
-        return self.awaited()
+    def finish(self, normally: bool) -> Iterator[LandedStep]:
+        yield from self.awaited()
+
+
+@dataclass
+class Told:
+    """A reporting, what it has reported, and what is done at each report."""
+
+    blocks: list[list[int]] = field(default_factory=list)
+    then: list[Callable[[list[int]], object]] = field(default_factory=list)
+    sent: int = 0
+
+    def __post_init__(self) -> None:
+        self.made = Reporting(self._report, self._send)
+        self.made.start(None)
+
+    def _send(self) -> None:
+        self.sent += 1
+
+    def _report(self, steps: Steps) -> None:
+        self.blocks.append([step.step for step in steps])
+        for do in self.then:
+            do(self.blocks[-1])
+
+    @property
+    def queue(self) -> Any:
+        return self.made._queue
+
+    @property
+    def steps(self) -> list[int]:
+        return [step for block in self.blocks for step in block]
+
+    def take(self, *numbers: int, time: float = 0.0, urgent: bool = False, **other: Any) -> None:
+        for number in numbers:
+            self.made.take(Step(number, time, **other), urgent)  # type: ignore[arg-type]
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> tuple[Reporting, list[Any], list[Any]]:
-    """A reporting, what it has reported, and what is done at each report."""
-    monkeypatch.setattr(reporting, "Waiting", Landing)
-    reported: list[Any] = []
-    then: list[Any] = []
-
-    def report(record: Any) -> None:
-        reported.append(record)
-        for do in then:
-            do(record)
-
-    made = Reporting(object(), report)  # type: ignore[arg-type]
-    made.start(None)
-    return made, reported, then
+def told(monkeypatch: pytest.MonkeyPatch) -> Told:
+    monkeypatch.setattr(reporting, "StepQueue", Queue)
+    return Told()
 
 
-def take(made: Reporting, steps: range) -> None:
-    for step in steps:
-        made.take(step)  # type: ignore[arg-type]
+BLOCK = Reporting.BLOCK
 
 
-def test_what_has_arrived_is_reported_and_a_reader_gets_the_rest(told: Any) -> None:
-    made, reported, _ = told
-    take(made, range(1, 7))
-    made.take(None)
-    assert reported == [1, 2, 3, 4]
-    with made.caught_up():
-        assert reported == [1, 2, 3, 4, 5, 6]
+def test_a_block_ends_when_it_is_full(told: Told) -> None:
+    told.take(*range(1, BLOCK))
+    assert told.blocks == []
+    told.take(BLOCK, BLOCK + 1)
+    assert told.blocks == [list(range(1, BLOCK + 1))]
 
 
-def test_a_callback_that_reads_does_not_overtake_what_is_being_reported(told: Any) -> None:
-    made, reported, then = told
-    seen = []
-
-    def read(_: Any) -> None:
-        with made.caught_up():
-            seen.append(list(reported))
-
-    then.append(read)
-    take(made, range(1, 5))
-    assert seen == [[1], [1, 2], [1, 2, 3], [1, 2, 3, 4]]
+def test_a_block_ends_after_its_time_at_the_next_step(told: Told) -> None:
+    told.take(1, time=10.0)
+    told.take(2, time=10.0 + 0.9 * Reporting.SECONDS)
+    assert told.blocks == []
+    told.take(3, time=10.0 + 1.1 * Reporting.SECONDS)
+    assert told.blocks == [[1, 2, 3]]
+    # The clock begins with the first step of a block.
+    told.take(4, time=11.0)
+    assert told.blocks == [[1, 2, 3]]
 
 
-def test_a_callback_that_ends_the_tracking_gets_all_that_is_left_reported(told: Any) -> None:
-    made, reported, then = told
-    at_the_end = []
-
-    def close(record: Any) -> None:
-        if record == 2:
-            made.finish(normally=True)
-            at_the_end.append(list(reported))
-
-    then.append(close)
-    take(made, range(1, 4))
-    made._waiting.steps.extend(range(4, 10))
-    made.take(10)
-    assert at_the_end == [list(range(1, 11))]
-    assert reported == list(range(1, 11))
-    made.finish(normally=True)
-    assert reported == list(range(1, 11))
+def test_an_urgent_step_ends_its_block_at_once(told: Told) -> None:
+    told.take(1)
+    told.take(2, urgent=True)
+    assert told.blocks == [[1, 2]]
 
 
-def test_a_report_that_raises_loses_no_later_record(told: Any) -> None:
-    made, reported, then = told
+def test_steps_of_a_device_are_reported_as_they_arrive_and_sent_when_there_are_many(told: Told) -> None:
+    told.queue.there = 0
+    told.take(*range(1, BLOCK), norms=object())
+    assert (told.blocks, told.sent) == ([], 0)
+    told.take(BLOCK, norms=object())
+    assert (told.blocks, told.sent) == ([], 1)
+    told.queue.there = BLOCK - 1
+    told.take(BLOCK + 1, norms=object())
+    assert told.blocks == [list(range(1, BLOCK))]
 
-    def fail(record: Any) -> None:
-        if record == 2:
+
+def test_a_step_of_a_device_that_many_wait_behind_is_sent_for(told: Told) -> None:
+    told.queue.there = 0
+    told.take(1, norms=object())
+    told.take(*range(2, BLOCK + 1))
+    assert told.sent == 1
+
+
+def test_a_reader_gets_all_up_to_the_last_step(told: Told) -> None:
+    told.queue.there = 0
+    told.take(1, 2, 3)
+    told.made.catch_up()
+    assert (told.blocks, told.sent) == ([[1, 2, 3]], 1)
+
+
+def test_many_steps_at_once_come_in_blocks_of_a_bounded_size(told: Told) -> None:
+    told.queue.there = 0
+    told.take(*range(1, 2 * Reporting.MOST + 10))
+    told.made.catch_up()
+    assert [len(block) for block in told.blocks] == [Reporting.MOST, Reporting.MOST, 9]
+    assert told.steps == list(range(1, 2 * Reporting.MOST + 10))
+
+
+def test_steps_of_several_optimizers_and_lists_of_parameters_keep_their_order(told: Told) -> None:
+    owns = [holding("actor"), holding("critic", 2), holding("actor", 3)]
+    seen: list[Any] = []
+    told.made._report = lambda steps: seen.extend((s.optimizer, s.step, len(s.parameters)) for s in steps)
+    for number, own in enumerate([0, 1, 0, 2, 1, 2]):
+        told.take(number, own=owns[own])
+    told.made.catch_up()
+    names = ["actor", "critic", "actor", "actor", "critic", "actor"]
+    assert seen == list(zip(names, range(6), [1, 2, 1, 3, 2, 3], strict=True))
+
+
+def test_a_callback_that_reads_finds_what_was_reported_before(told: Told) -> None:
+    seen: list[list[int]] = []
+
+    def read(_: object) -> None:
+        told.take(*range(len(told.steps) + 1, 3))
+        told.made.catch_up()
+        seen.append(told.steps)
+
+    told.then.append(read)
+    told.take(1, urgent=True)
+    assert seen == [[1]]
+    assert told.steps == [1]
+    told.made.catch_up()
+    assert told.steps == [1, 2]
+
+
+def test_a_callback_that_ends_the_tracking_gets_all_that_is_left_reported(told: Told) -> None:
+    at_the_end: list[list[int]] = []
+
+    def close(block: list[int]) -> None:
+        if 2 in block:
+            told.take(4, 5)
+            told.made.finish(normally=True)
+            at_the_end.append(told.steps)
+
+    told.then.append(close)
+    told.take(1, 2, 3)
+    told.made.catch_up()
+    assert at_the_end == [[1, 2, 3, 4, 5]]
+    told.made.finish(normally=True)
+    told.made.catch_up()
+    assert told.steps == [1, 2, 3, 4, 5]
+
+
+def test_a_report_that_raises_loses_no_later_step(told: Told) -> None:
+    def fail(block: list[int]) -> None:
+        if 2 in block:
             raise ValueError("a sink")
 
-    then.append(fail)
+    told.then.append(fail)
+    told.take(1)
     with pytest.raises(ValueError, match="a sink"):
-        take(made, range(1, 5))
-    made.finish(normally=False)
-    assert reported == [1, 2, 3, 4]
+        told.take(2, urgent=True)
+    told.take(3)
+    told.made.finish(normally=False)
+    assert told.steps == [1, 2, 3]
+
+
+def test_what_comes_while_another_thread_reports_is_reported_by_that_one(told: Told) -> None:
+    reporting_now, go_on = threading.Event(), threading.Event()
+    threads: list[int] = []
+
+    def hold(_: object) -> None:
+        threads.append(threading.get_ident())
+        reporting_now.set()
+        go_on.wait(20)
+
+    told.then.append(hold)
+    told.take(1)
+    reader = threading.Thread(target=told.made.catch_up)
+    reader.start()
+    assert reporting_now.wait(20)
+    # The training goes on, and waits for nothing.
+    told.take(2, urgent=True)
+    done: list[str] = []
+    told.made.soon(lambda: done.append("soon"))
+    told.made.if_free(lambda: done.append("if free"))
+    assert (told.steps, done) == ([1], [])
+    go_on.set()
+    reader.join()
+    assert (told.steps, done) == ([1, 2], ["soon"])
+    assert set(threads) == {reader.ident}
+
+
+def test_what_is_to_be_done_between_two_blocks_is_done_at_once_where_nobody_is_at_it(told: Told) -> None:
+    done: list[list[int]] = []
+    told.take(1)
+    told.made.if_free(lambda: done.append(told.steps))
+    told.made.soon(lambda: done.append(told.steps))
+    assert done == [[], [1]]
+
+
+def test_before_it_has_begun_nothing_is_waited_for() -> None:
+    made = Reporting(lambda _: pytest.fail("nothing was taken"), lambda: pytest.fail("nothing is to be sent"))
+    made.catch_up()
+    made.finish(normally=True)
+    assert made.dropped_steps == 0

@@ -25,6 +25,7 @@ from gradwatch.diagnose.place import OWN_PARAMETERS
 from gradwatch.diagnose.shortcut import downstream
 from gradwatch.diagnose.walk import Node
 from gradwatch.records import Cause
+from gradwatch.wrappers import children, named_parameters, walk
 
 __all__ = ["Diagnosis"]
 
@@ -47,14 +48,16 @@ class Diagnosis:
     around one iteration. It reads the device while it is armed; training is left as it is, bit for bit.
 
     Args:
-        modules: what is watched, by name; a lone module is told by the paths inside it.
+        modules: what is watched, by name; a lone module is told by the paths inside it. Wrappers are seen through.
         parameters: by name, what causes are wanted for; None for all parameters of the modules.
+        lines: by name, the parameters of what ``downstream`` tells apart; None for the modules given, or a lone
+            module's children.
 
     Attributes:
         causes: by path of a module and by name of a parameter, for those whose gradient was zero, missing or not
             finite in what was seen; empty until it is finished.
         faint: by name of a parameter, for those whose gradient was there, and all but nothing: why.
-        downstream: name of a module given (of a lone module's child) -> names of those that it feeds.
+        downstream: name of a line -> names of those that it feeds.
         passes: backward passes seen.
         errors: what went wrong inside; nothing is ever raised into what runs.
     """
@@ -63,14 +66,18 @@ class Diagnosis:
         self,
         modules: nn.Module | Mapping[str, nn.Module],
         parameters: Mapping[str, Tensor] | None = None,
+        lines: Mapping[str, Iterable[Tensor]] | None = None,
     ) -> None:
         given = {LONE_MODULE: modules} if isinstance(modules, nn.Module) else dict(modules)
-        self._paths = _all_paths(given)
-        self._parameters = dict(_named_parameters(given) if parameters is None else parameters)
-        self._names = {id(parameter): name for name, parameter in _named_parameters(given).items()}
-        self._entries = _entries(given)
-        self._owners = Owners(self._paths)
-        self._calls = Calls(_once_each(self._paths), self._failed)
+        located = _located(given)
+        # Of a wrapper and what it wraps, which have one path, this is what is wrapped.
+        self._paths = dict(located)
+        named = _named_parameters(given)
+        self._parameters = dict(named if parameters is None else parameters)
+        self._names = {id(parameter): name for name, parameter in named.items()}
+        self._lines = _ids(_modules_given(given) if lines is None else lines)
+        self._owners = Owners(located)
+        self._calls = Calls(located, self._failed)
         self._open: list[tuple[Pass, Pass | None, Node | None]] = []
         self._found: dict[int, list[Contribution]] = {}
         self._before: dict[str, _Before | None] = {}
@@ -169,7 +176,7 @@ class Diagnosis:
         given = Contributions(looked_at.notes).to(map(id, self._parameters.values()))
         for parameter, contribution in given.items():
             self._found.setdefault(parameter, []).append(contribution)
-        for name, fed in downstream(looked_at.notes.graph, self._entries).items():
+        for name, fed in downstream(looked_at.notes.graph, self._lines).items():
             self.downstream.setdefault(name, set()).update(fed)
 
     def _conclude(self) -> None:
@@ -204,11 +211,13 @@ class Diagnosis:
         return why_missing(name, parameter, self._owners, self._calls)
 
     def _causes_of_modules(self, by_id: Mapping[int, Cause]) -> dict[str, Cause]:
-        wanted = {id(parameter) for parameter in self._parameters.values()}
+        wanted = frozenset(map(id, self._parameters.values()))
         found = {}
         for path, module in self._paths.items():
             own = path == OWN_PARAMETERS
-            held = [id(p) for p in module.parameters(recurse=not own) if id(p) in wanted]
+            # What is told of in a line may be what a module owns itself alone.
+            told_of = wanted & self._lines.get(path, wanted)
+            held = [id(p) for p in module.parameters(recurse=not own) if id(p) in told_of]
             cause_of_it = _common([by_id.get(parameter) for parameter in held])
             if path and cause_of_it is not None:
                 # What is so of every parameter is so of the module.
@@ -261,32 +270,24 @@ def _state_of(parameter: Tensor) -> _Before | None:
     return None if gradient is None else _Before(id(gradient), gradient._version)
 
 
-def _all_paths(given: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """Every module by every path that leads to it; a lone module by ``"(root)"``."""
-    paths = {}
-    for name, module in given.items():
-        for inner, found in module.named_modules(remove_duplicate=False):
-            paths[".".join(filter(None, (name, inner))) or OWN_PARAMETERS] = found
-    return paths
-
-
-def _once_each(paths: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    once: dict[int, tuple[str, nn.Module]] = {}
-    for path, module in paths.items():
-        once.setdefault(id(module), (path, module))
-    return dict(once.values())
+def _located(given: Mapping[str, nn.Module]) -> list[tuple[str, nn.Module]]:
+    """Every module with every path that leads to it; a lone module with ``"(root)"``."""
+    return [
+        (path or OWN_PARAMETERS, inner) for name, module in given.items() for path, inner in walk(module, name)
+    ]
 
 
 def _named_parameters(given: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     return {
-        ".".join(filter(None, (name, inner))): parameter
-        for name, module in given.items()
-        for inner, parameter in module.named_parameters()
+        name: parameter for entry, module in given.items() for name, parameter in named_parameters(module, entry)
     }
 
 
-def _entries(given: Mapping[str, nn.Module]) -> dict[str, frozenset[int]]:
-    """What one line of the report stands for: the modules given, or a lone module's children."""
+def _modules_given(given: Mapping[str, nn.Module]) -> dict[str, Iterable[Tensor]]:
     lone = given.get(LONE_MODULE)
-    modules: Iterable[tuple[str, nn.Module]] = given.items() if lone is None else lone.named_children()
-    return {name: frozenset(map(id, module.parameters())) for name, module in modules}
+    modules = given.items() if lone is None else children(lone)
+    return {name: module.parameters() for name, module in modules}
+
+
+def _ids(lines: Mapping[str, Iterable[Tensor]]) -> dict[str, frozenset[int]]:
+    return {name: frozenset(map(id, parameters)) for name, parameters in lines.items()}

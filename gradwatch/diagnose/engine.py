@@ -26,7 +26,7 @@ class RunListener(Protocol):
 
     def began(
         self, roots: Sequence[object], gradients: Sequence[object], accumulates: bool = True
-    ) -> Callable[[], None]:
+    ) -> Callable[[], None] | None:
         """A run starts from these tensors (or gradient edges) with these gradients.
 
         It ``accumulates``, as ``backward`` does, or gives its gradients out, as ``torch.autograd.grad`` does.
@@ -69,7 +69,8 @@ def _shim(original: Callable[..., Any]) -> Callable[..., Any]:
     def run(outputs: Sequence[object], *args: Any, **kwargs: Any) -> Any:
         gradients = args[0] if args else kwargs.get("grad_tensors", ())
         accumulates = bool(kwargs.get("accumulate_grad", True))
-        endings = [listener.began(outputs, gradients, accumulates) for listener in tuple(_listeners)]
+        begun = [listener.began(outputs, gradients, accumulates) for listener in tuple(_listeners)]
+        endings = [end for end in begun if end is not None]
         try:
             return original(outputs, *args, **kwargs)
         finally:

@@ -7,7 +7,7 @@ and the one after it tell which operations belong to it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,7 +62,7 @@ class Calls:
     """Notes the calls of modules while it is attached.
 
     Args:
-        modules: by path.
+        located: modules with their paths; of several paths to one module the first counts.
         failed: told of an error; what runs in a module's call never raises.
 
     Attributes:
@@ -72,18 +72,21 @@ class Calls:
     # A module that is called over and over in one step, as in a loop over time, is told by its last calls.
     MOST_MADE = 4
 
-    def __init__(self, modules: Mapping[str, nn.Module], failed: Callable[[Exception], object]) -> None:
-        self._modules = modules
+    def __init__(self, located: Sequence[tuple[str, nn.Module]], failed: Callable[[Exception], object]) -> None:
+        once: dict[int, tuple[str, nn.Module]] = {}
+        for path, module in located:
+            once.setdefault(id(module), (path, module))
+        self._located = list(once.values())
         self._failed = failed
         self._handles: list[RemovableHandle] = []
         self._open = threading.local()
         self.all: list[Call] = []
         self._of: dict[int, list[Call]] = {}
-        self._hidden = _hidden(modules.values())
+        self._hidden = _hidden(module for _, module in self._located)
 
     def attach(self) -> None:
         """Hook every module."""
-        for path, module in self._modules.items():
+        for path, module in self._located:
             if id(module) in self._hidden:
                 continue
             before, after = self._hooks(path, module)

@@ -1,4 +1,4 @@
-"""Sees each backward pass begin, and looks at one that starts from NaN or Inf while its graph is still whole.
+"""Sees where each backward pass begins, and looks at one that starts from NaN or Inf while its graph is whole.
 
 A step that consumes NaN leaves NaN in the weights: whoever looks one step later sees nothing else. What starts
 from a loss that is not finite is therefore looked at at once, where telling costs next to nothing: for a single
@@ -8,7 +8,6 @@ may turn out not to be finite all the same.
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from gradwatch.diagnose import engine
 from gradwatch.diagnose.diagnosis import Diagnosis
 from gradwatch.diagnose.elimination import Beginning, only_singular
 from gradwatch.diagnose.walk import Node
@@ -24,11 +22,9 @@ from gradwatch.records import Cause
 
 __all__ = ["Lookout"]
 
-log = logging.getLogger("gradwatch")
-
 
 class Lookout:
-    """Listens to the engine from ``start`` to ``stop``.
+    """Looks at what the autograd engine starts from.
 
     Args:
         diagnosis: makes one for all that is tracked; called where a loss is not finite.
@@ -43,47 +39,25 @@ class Lookout:
         self._sound: Beginning | None = None
         self._alike = True
         self._lock = threading.Lock()
-        self._listening = False
-
-    def start(self) -> None:
-        """Listen from now on."""
-        engine.listen(self)
-        self._listening = True
-
-    def stop(self) -> None:
-        """Listen no more."""
-        if self._listening:
-            engine.stop_listening(self)
-        self._listening = False
-        self.forget()
 
     def began(
         self, roots: Sequence[object], gradients: Sequence[object], accumulates: bool = True
-    ) -> Callable[[], None]:
+    ) -> Callable[[], None] | None:
         """A run of the engine starts; what is returned is to be called when it is over."""
-        try:
-            return self._began(roots, gradients, accumulates)
-        except Exception:
-            log.warning("gradwatch could not look at how a backward pass began; training goes on.", exc_info=True)
-            return _nothing
-
-    def _began(
-        self, roots: Sequence[object], gradients: Sequence[object], accumulates: bool
-    ) -> Callable[[], None]:
         if self._running:
             # A run inside the one that is looked at, as a re-entrant checkpoint makes it.
             running = tuple(self._running)
-            return running[-1].began(roots, gradients) if running else _nothing
+            return running[-1].began(roots, gradients) if running else None
         root = roots[0] if len(roots) == 1 else None
         if type(root) is not Tensor or root.numel() != 1 or not root.is_cpu or not _is_plain():
             self._alike &= not accumulates
-            return _nothing
+            return None
         value = root.item()
         if not math.isfinite(value):
-            return self._look(roots, gradients) if self._wanted() and not self._causes else _nothing
+            return self._look(roots, gradients) if self._wanted() and not self._causes else None
         if accumulates:
             self._take_sound(root.grad_fn, value)
-        return _nothing
+        return None
 
     def _take_sound(self, root: Node, value: float) -> None:
         """Remember the last pass; of those before it since the step, their losses and whether they were alike."""
@@ -127,10 +101,6 @@ class Lookout:
             }
 
         return end
-
-
-def _nothing() -> None:
-    """Called when a run is over that nobody looks at."""
 
 
 def _first_operations(root: Node, count: int = 6) -> tuple[str, ...]:

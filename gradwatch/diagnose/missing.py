@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor, nn
 
@@ -30,14 +30,15 @@ class Owners:
     """Which modules hold a parameter, and which modules hold those.
 
     Args:
-        paths: every module by its path; one module may have several.
+        located: every module with its path; one module may have several, and a wrapper has that of what it wraps,
+            before it.
     """
 
-    def __init__(self, paths: Mapping[str, nn.Module]) -> None:
-        self._paths = paths
+    def __init__(self, located: Sequence[tuple[str, nn.Module]]) -> None:
+        self._paths = dict(located)
         self._owners: dict[int, list[nn.Module]] = {}
         self._parents: dict[int, list[nn.Module]] = {}
-        for module in {id(module): module for module in paths.values()}.values():
+        for module in {id(module): module for _, module in located}.values():
             for parameter in module.parameters(recurse=False):
                 self._owners.setdefault(id(parameter), []).append(module)
             for child in module.children():

@@ -6,12 +6,15 @@ Each function gives a cause only where the numbers of the record prove it, and N
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from gradwatch.causes import cause
 from gradwatch.records import Cause, ClipCall, GroupNorms, StepRecord
 
-__all__ = ["members", "shortcut", "silence", "where_of"]
+__all__ = ["members", "owned", "shortcut", "silence", "where_of"]
+
+# How a model's own parameters are reported, beside its children.
+OWN_PARAMETERS = "(root)"
 
 # The share of the squared norm from which one module is said to hold all of it.
 _SHORTCUT_SHARE = 0.999
@@ -24,21 +27,30 @@ def members(record: StepRecord, module: str | None) -> list[str]:
     """The parameters of a module, by their names; empty where names do not tell, as in overlapping modules."""
     if module is None:
         return list(record.parameters)
-    if module == "(root)":
+    if module == OWN_PARAMETERS:
         return [name for name in record.parameters if "." not in name]
-    return [name for name in record.parameters if name.startswith(f"{module}.")]
+    # What a module owns itself may be a line beside those of its parts.
+    parts = tuple(f"{line}." for line in record.modules if line.startswith(f"{module}."))
+    return [name for name in record.parameters if name.startswith(f"{module}.") and not name.startswith(parts)]
 
 
-def silence(record: StepRecord, module: str | None, norms: GroupNorms) -> Cause | None:
-    """Why a module's gradient is exactly 0 or missing, where that is at hand.
+def owned(record: StepRecord, owners: Sequence[str | None]) -> list[str]:
+    """The parameters that some modules own themselves; all of their members where a record tells of no owners."""
+    if not record.owners:
+        return [name for owner in owners for name in members(record, owner)]
+    those = set(owners)
+    return [name for name in record.parameters if (name.rpartition(".")[0] or OWN_PARAMETERS) in those]
+
+
+def silence(record: StepRecord, where: str, names: Collection[str], norms: GroupNorms) -> Cause | None:
+    """Why a gradient is exactly 0 or missing, where that is at hand.
 
     Args:
         record: the step.
-        module: the module, None for all that the optimizer holds.
-        norms: its norms, NaN where they are missing.
+        where: whose gradient it is: a module, or the optimizer.
+        names: the parameters; empty where names do not tell.
+        norms: of all of them together, NaN where they are missing.
     """
-    where = record.optimizer if module is None else module
-    names = members(record, module)
     if names and set(names) <= set(record.frozen):
         return cause("frozen", where, parameters=len(names))
     if norms.norm_before > 0.0:

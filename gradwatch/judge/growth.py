@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from statistics import median
 from typing import Any
 
+from gradwatch.blocks import BEFORE, Block
 from gradwatch.judge.at_hand import shortcut
 from gradwatch.judge.rule import Finding
 from gradwatch.records import Severity, StepRecord
@@ -49,6 +50,7 @@ class Growth:
 
     id = "growth"
     severity: Severity = "warning"
+    may_be_shortcut = True
     fires_after = 1
 
     _NOISE = 6.0
@@ -67,15 +69,17 @@ class Growth:
         norm = record.norm_before
         if not 0.0 < norm < math.inf:
             return None
-        trend = self._trends.get(record.optimizer)
-        if trend is None:
-            trend = self._trends[record.optimizer] = _Trend(self._window)
-        trend.logarithms.append(math.log(norm))
-        trend.unseen += 1
-        if trend.unseen >= self._stride:
-            trend.unseen = 0
-            trend.growth = self._growth(trend)
+        trend = self._taken(record.optimizer, norm)
         return [] if trend.growth is None else [self._finding(record, trend, *trend.growth)]
+
+    def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding]]:
+        """Go on to the first step at which the norm grows."""
+        for index, norm in enumerate(block.norms(BEFORE)[start:].tolist(), start):
+            if 0.0 < norm < math.inf:
+                trend = self._taken(block.layout.optimizer, norm)
+                if trend.growth is not None:
+                    return index, [self._finding(block[index], trend, *trend.growth)]
+        return len(block), ()
 
     def state_dict(self) -> dict[str, Any]:
         """The logarithms in each optimizer's window, and what was made of them last."""
@@ -99,6 +103,18 @@ class Growth:
             trend.medians.extend(saved["medians"])
             trend.highest = -math.inf if saved["highest"] is None else saved["highest"]
             trend.growth = None if saved["growth"] is None else (saved["growth"][0], saved["growth"][1])
+
+    def _taken(self, optimizer: str, norm: float) -> _Trend:
+        """The trend with one more norm, looked at anew after each stride."""
+        trend = self._trends.get(optimizer)
+        if trend is None:
+            trend = self._trends[optimizer] = _Trend(self._window)
+        trend.logarithms.append(math.log(norm))
+        trend.unseen += 1
+        if trend.unseen >= self._stride:
+            trend.unseen = 0
+            trend.growth = self._growth(trend)
+        return trend
 
     def _growth(self, trend: _Trend) -> tuple[float, int] | None:
         """The growth over the newest quarter or half of the window, or else over the whole of it."""

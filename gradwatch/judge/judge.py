@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple, cast
 
-from gradwatch.judge.rule import Finding, Remembering, Rule
-from gradwatch.records import Alert, Cause, StepRecord
+from gradwatch.blocks import Block
+from gradwatch.judge.rule import (
+    Finding,
+    Remembering,
+    Rule,
+    Screening,
+    may_be_shortcut,
+    screens,
+    severities,
+    wants_cause,
+)
+from gradwatch.records import Alert, Cause, Severity, StepRecord
 
 __all__ = ["Judge"]
 
 log = logging.getLogger("gradwatch")
 
-# Verdicts that say that something is wrong and not why: a diagnostic backward may find out.
-_TO_EXPLAIN = frozenset(["zero", "vanishing", "stale", "leaked", "nonfinite"])
+
+class _When(NamedTuple):
+    optimizer: str
+    step: int
 
 
 @dataclass
@@ -29,12 +42,15 @@ class _Episode:
     explained: bool = False
 
 
-# By (rule, optimizer), then by module: most are empty, and cost nothing then.
-_Episodes = dict[tuple[str, str], dict["str | None", _Episode]]
+_Episodes = dict["str | None", _Episode]
+
+# Index among the steps that are judged, number of the step, and what was found there.
+_Look = tuple[int, int, "Iterable[Finding] | None"]
+_Looking = Callable[[Rule, _Episodes], Iterator[_Look]]
 
 
 class Judge:
-    """Holds records against rules, and turns findings into alerts with hysteresis.
+    """Holds steps against rules, and turns findings into alerts with hysteresis.
 
     Args:
         rules: asked in this order. A rule that raises is left out from then on, with one line in the log.
@@ -42,16 +58,44 @@ class Judge:
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         self._rules = list(rules)
-        self._episodes: _Episodes = {}
+        self._screening = {id(rule) for rule in self._rules if screens(rule)}
+        self._wanting = {rule.id for rule in self._rules if wants_cause(rule)}
+        self._shortcuts = {rule.id for rule in self._rules if may_be_shortcut(rule)}
+        self.severities = _severities(self._rules)
+        self._ids_repeat = len(self.severities) < len(self._rules)
+        # By rule, in its order; then by optimizer and by module: most are empty, and cost nothing then.
+        self._episodes: dict[str, dict[str, _Episodes]] = {rule.id: {} for rule in self._rules}
+        # Made anew after each change, so that other threads may read it meanwhile.
+        self._active: tuple[Alert, ...] = ()
+        self._in_suspense = False
 
     @property
     def active(self) -> list[Alert]:
         """The alerts that fire now, those of a rule and optimizer in the order in which they began."""
-        return [episode.alert for _, _, episode in self._all() if episode.alert is not None]
+        return list(self._active)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing fires now."""
+        return not self._active
+
+    @property
+    def in_suspense(self) -> bool:
+        """Whether something has begun to be ill and has not fired yet."""
+        return self._in_suspense
+
+    def critical_above(self, optimizer: str) -> float:
+        """The norm before clipping above which a rule would find the next step critical; Inf where none would."""
+        limits = [rule.critical_above(optimizer) for rule in self._rules if hasattr(rule, "critical_above")]
+        return min(limits, default=math.inf)
 
     def unexplained(self) -> list[Alert]:
         """The alerts that fire now and that a diagnostic backward may find the cause of."""
-        return [alert for alert in self.active if alert.rule in _TO_EXPLAIN and alert.cause is None]
+        return [alert for alert in self._active if self._wants_cause(alert)]
+
+    def perhaps_shortcuts(self) -> list[Alert]:
+        """The alerts that fire now and that may come from a loss that reaches one module around another."""
+        return [alert for alert in self._active if alert.rule in self._shortcuts]
 
     def explained(self, rule_id: str, optimizer: str, module: str | None, cause: Cause, step: int) -> Alert | None:
         """Take in the cause of an alert that fires, found at this step.
@@ -62,8 +106,11 @@ class Judge:
         Returns:
             The event to tell; None where no such alert fires, or where all of it was told already.
         """
-        episode = self._episodes.get((rule_id, optimizer), {}).get(module)
-        return None if episode is None else _explained(episode, cause, step)
+        episode = self._episodes.get(rule_id, {}).get(optimizer, {}).get(module)
+        alert = None if episode is None else _explained(episode, cause, step)
+        if alert is not None:
+            self._changed()
+        return alert
 
     def state_dict(self) -> dict[str, Any]:
         """The episodes that are open and what the rules remember, as plain values."""
@@ -87,43 +134,108 @@ class Judge:
             episode = _Episode(
                 saved["ill"], saved["well"], _alert_of(saved["alert"]), saved.get("explained", False)
             )
-            self._episodes.setdefault((rule_id, optimizer), {})[module] = episode
+            self._episodes.setdefault(rule_id, {}).setdefault(optimizer, {})[module] = episode
         for rule in self._rules:
             if isinstance(rule, Remembering) and rule.id in state["rules"]:
                 rule.load_state_dict(state["rules"][rule.id])
+        self._changed()
 
     def judge(self, record: StepRecord) -> list[Alert]:
         """What begins and what ends with this record."""
-        alerts: list[Alert] = []
+        return self._told(record.optimizer, lambda rule, _: iter([(0, record.step, rule.look(record))]))
+
+    def judge_block(self, block: Block) -> list[Alert]:
+        """What begins and what ends with these steps: the same as with their records, one by one."""
+        if self._ids_repeat:
+            # Rules of one id share their episodes: what one makes of a step depends on what others made of it.
+            return [alert for record in block for alert in self.judge(record)]
+        return self._told(block.layout.optimizer, _Looks(block, self._screening))
+
+    def _told(self, optimizer: str, looks: _Looking) -> list[Alert]:
+        """What each rule makes of some steps; in the order of the steps, and of the rules within a step."""
+        told: list[tuple[int, Alert]] = []
+        stirred = False
         for rule in tuple(self._rules):
             try:
-                found = rule.look(record)
-                findings = None if found is None else {finding.module: finding for finding in found}
+                episodes = self._episodes[rule.id].setdefault(optimizer, {})
+                for index, step, found in looks(rule, episodes):
+                    if found is not None:
+                        findings = {finding.module: finding for finding in found}
+                        stirred = stirred or bool(episodes or findings)
+                        told += [
+                            (index, alert) for alert in _changes(episodes, rule, _When(optimizer, step), findings)
+                        ]
             except Exception:
                 self._rules.remove(rule)
                 log.exception("The rule %r failed and is left out from now on.", getattr(rule, "id", rule))
-                continue
-            if findings is not None:
-                alerts += self._changes(rule, record, findings)
-        return alerts
+        if stirred:
+            self._changed()
+        return [alert for _, alert in sorted(told, key=itemgetter(0))]
 
-    def _changes(self, rule: Rule, record: StepRecord, findings: Mapping[str | None, Finding]) -> Iterator[Alert]:
-        key = (rule.id, record.optimizer)
-        episodes = self._episodes.get(key)
-        if episodes:
-            yield from _ended(episodes, rule, record, findings)
-        if findings:
-            episodes = self._episodes.setdefault(key, {})
-            for module, finding in findings.items():
-                yield from _went_on(episodes.setdefault(module, _Episode()), rule, record, finding)
+    def _changed(self) -> None:
+        episodes = [episode for _, _, episode in self._all()]
+        self._active = tuple(episode.alert for episode in episodes if episode.alert is not None)
+        self._in_suspense = any(episode.alert is None for episode in episodes)
+
+    def _wants_cause(self, alert: Alert) -> bool:
+        return alert.cause is None and alert.rule in self._wanting
 
     def _all(self) -> Iterator[tuple[tuple[str, str], str | None, _Episode]]:
-        for key, episodes in self._episodes.items():
-            for module, episode in episodes.items():
-                yield key, module, episode
+        for rule_id, optimizers in self._episodes.items():
+            for optimizer, episodes in optimizers.items():
+                for module, episode in episodes.items():
+                    yield (rule_id, optimizer), module, episode
 
 
-def _went_on(episode: _Episode, rule: Rule, record: StepRecord, finding: Finding) -> Iterator[Alert]:
+class _Looks:
+    """How a rule looks at a block: over what is well where it can do so, and at one record after another else.
+
+    While one of its episodes is open, each step counts: what is well may end it.
+    """
+
+    def __init__(self, block: Block, screening: Container[int]) -> None:
+        self._block = block
+        self._screening = screening
+        self._records: dict[int, StepRecord] = {}
+
+    def __call__(self, rule: Rule, episodes: _Episodes) -> Iterator[_Look]:
+        over = cast(Screening, rule).look_over if id(rule) in self._screening else None
+        index = 0
+        while index < len(self._block):
+            found: Iterable[Finding] | None
+            if over is None or episodes:
+                found = rule.look(self._record(index))
+            else:
+                index, found = over(self._block, index)
+                if index == len(self._block):
+                    return
+            yield index, self._block.rows[index].step, found
+            index += 1
+
+    def _record(self, index: int) -> StepRecord:
+        if index not in self._records:
+            self._records[index] = self._block[index]
+        return self._records[index]
+
+
+def _severities(rules: Iterable[Rule]) -> Mapping[str, tuple[Severity, ...]]:
+    """By rule, all that its alerts may have."""
+    several: dict[str, tuple[Severity, ...]] = {}
+    for rule in rules:
+        several[rule.id] = tuple(dict.fromkeys((*several.get(rule.id, ()), *severities(rule))))
+    return several
+
+
+def _changes(
+    episodes: _Episodes, rule: Rule, when: _When, findings: Mapping[str | None, Finding]
+) -> Iterator[Alert]:
+    if episodes:
+        yield from _ended(episodes, rule, when, findings)
+    for module, finding in findings.items():
+        yield from _went_on(episodes.setdefault(module, _Episode()), rule, when, finding)
+
+
+def _went_on(episode: _Episode, rule: Rule, when: _When, finding: Finding) -> Iterator[Alert]:
     """One more finding: it may fire, make a warning critical, or tell the cause of what fires."""
     episode.ill += 1
     episode.well = 0
@@ -132,20 +244,20 @@ def _went_on(episode: _Episode, rule: Rule, record: StepRecord, finding: Finding
     open_alert = episode.alert
     severity = finding.severity or rule.severity
     if open_alert is None or (open_alert.severity, severity) == ("warning", "critical"):
-        episode.alert = _alert(rule, record, finding)
+        episode.alert = _alert(rule, when, finding)
         if open_alert is not None:
-            yield _over(open_alert, record, f"critical from step {record.step} on")
+            yield _over(open_alert, when, f"critical from step {when.step} on")
             # It is the same episode: why it began is known already.
             episode.alert = replace(episode.alert, cause=finding.cause or open_alert.cause)
         yield episode.alert
     elif open_alert.cause is None and finding.cause is not None:
-        explained = _explained(episode, finding.cause, record.step)
+        explained = _explained(episode, finding.cause, when.step)
         if explained is not None:
             yield explained
 
 
 def _ended(
-    episodes: dict[str | None, _Episode], rule: Rule, record: StepRecord, still_ill: Mapping[str | None, Finding]
+    episodes: _Episodes, rule: Rule, when: _When, still_ill: Mapping[str | None, Finding]
 ) -> Iterator[Alert]:
     for module in [module for module in episodes if module not in still_ill]:
         episode = episodes[module]
@@ -155,10 +267,10 @@ def _ended(
             del episodes[module]
         elif episode.well >= rule.clears_after:
             del episodes[module]
-            lasted = record.step - episode.alert.step
+            lasted = when.step - episode.alert.step
             yield _over(
                 episode.alert,
-                record,
+                when,
                 f"over after {lasted} steps: the last {rule.clears_after} were healthy",
             )
 
@@ -184,14 +296,14 @@ def _alert_of(saved: Mapping[str, Any] | None) -> Alert | None:
     return Alert(**{**saved, "cause": cause})
 
 
-def _alert(rule: Rule, record: StepRecord, finding: Finding) -> Alert:
+def _alert(rule: Rule, when: _When, finding: Finding) -> Alert:
     return Alert(
         rule=rule.id,
         severity=finding.severity or rule.severity,
         state="firing",
-        optimizer=record.optimizer,
+        optimizer=when.optimizer,
         module=finding.module,
-        step=record.step,
+        step=when.step,
         value=finding.value,
         threshold=finding.threshold,
         message=finding.message,
@@ -199,6 +311,6 @@ def _alert(rule: Rule, record: StepRecord, finding: Finding) -> Alert:
     )
 
 
-def _over(alert: Alert, record: StepRecord, how: str) -> Alert:
+def _over(alert: Alert, when: _When, how: str) -> Alert:
     message = f"{how} (it was: {alert.message})"
-    return replace(alert, state="resolved", step=record.step, value=math.nan, message=message)
+    return replace(alert, state="resolved", step=when.step, value=math.nan, message=message)

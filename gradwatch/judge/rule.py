@@ -6,9 +6,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from gradwatch.blocks import Block
 from gradwatch.records import Cause, Severity, StepRecord
 
-__all__ = ["Finding", "Remembering", "Rule"]
+__all__ = [
+    "Finding",
+    "Remembering",
+    "Rule",
+    "Screening",
+    "may_be_shortcut",
+    "screens",
+    "severities",
+    "wants_cause",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +55,10 @@ class Rule(Protocol):
 
     A finding may be more severe than the alert that it finds open: the alert is then resolved, and fires again as
     the critical one.
+
+    A rule may also have ``severities``, all those that its findings may have, where ``severity`` is not the only
+    one; ``wants_cause = True``, if a diagnostic backward should look for the cause of an alert that has none; and
+    ``may_be_shortcut = True``, if a loss that reaches one module around another may be the cause.
     """
 
     id: str
@@ -59,6 +73,19 @@ class Rule(Protocol):
         """
 
 
+class Screening(Rule, Protocol):
+    """A rule that also looks at steps together, and finds in them what it finds in their records one by one."""
+
+    def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding] | None]:
+        """Go on to the first step from ``start`` on that may be ill, and take all of them in.
+
+        It is asked only while no episode of the rule and the optimizer is open.
+
+        Returns:
+            The index of that step, and what ``look`` finds there; ``len(block)`` and nothing where there is none.
+        """
+
+
 @runtime_checkable
 class Remembering(Protocol):
     """A rule with a memory that a resumed run should go on with."""
@@ -70,3 +97,29 @@ class Remembering(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Remember it again."""
+
+
+def screens(rule: Rule) -> bool:
+    """Whether it is a ``Screening``, whose ``look`` no subclass has changed behind the back of ``look_over``."""
+    for kind in type(rule).__mro__:
+        if "look_over" in vars(kind):
+            return True
+        if "look" in vars(kind):
+            return False
+    return False
+
+
+def severities(rule: Rule) -> tuple[Severity, ...]:
+    """All that its findings may have."""
+    told: tuple[Severity, ...] = getattr(rule, "severities", (rule.severity,))
+    return told
+
+
+def wants_cause(rule: Rule) -> bool:
+    """Whether a diagnostic backward should look for the cause of its alerts."""
+    return bool(getattr(rule, "wants_cause", False))
+
+
+def may_be_shortcut(rule: Rule) -> bool:
+    """Whether its alerts may come from a loss that reaches one module around another."""
+    return bool(getattr(rule, "may_be_shortcut", False))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-__all__ = ["METRICS", "MOST_MODULES", "PREFIX", "RULE_SEVERITIES", "Metric", "full_name"]
+__all__ = ["METRICS", "MOST_MODULES", "PREFIX", "Metric", "full_name"]
 
 PREFIX = "gradwatch_"
 RUN = ("run", "rank")
@@ -65,22 +65,6 @@ METRICS = {
         Metric("modules_dropped", "gauge", RUN, f"Modules left out of the metrics, beyond {MOST_MODULES}."),
     )
 }
-
-# The alerts that are shown at 0 before they first fire: a counter first seen at 1 has had no increase.
-RULE_SEVERITIES = (
-    ("nonfinite", "critical"),
-    ("nonfinite", "warning"),
-    ("explosion", "critical"),
-    ("explosion", "warning"),
-    ("growth", "warning"),
-    ("vanishing", "warning"),
-    ("zero", "critical"),
-    ("stale", "critical"),
-    ("leaked", "warning"),
-    ("clip-broken", "critical"),
-    ("clip-saturated", "warning"),
-    ("clip-overflow", "critical"),
-)
 
 
 def full_name(name: str) -> str:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from gradwatch.blocks import Steps
 from gradwatch.records import Alert, Health, RunInfo, StepRecord
 from gradwatch.sinks.table import number, render, style_of
 from gradwatch.sinks.words import in_words
@@ -32,7 +33,8 @@ class Console:
     STATUS_SECONDS = 10.0
 
     def __init__(self) -> None:
-        self._newest: dict[str, StepRecord] = {}
+        # Where the newest record of each optimizer is: few of them are ever shown, and only those are made.
+        self._newest: dict[str, tuple[Sequence[StepRecord], int]] = {}
         self._active: dict[tuple[str, str, str | None], Alert] = {}
         self._fired = 0
         self._console: RichConsole | None = None
@@ -50,7 +52,7 @@ class Console:
 
     def write(self, records: Sequence[StepRecord], alerts: Sequence[Alert]) -> None:
         """Say each alert at once, and show the newest norms where the last showing is long enough ago."""
-        self._newest.update({record.optimizer: record for record in records})
+        self._newest.update(Steps.of(records).newest())
         for alert in alerts:
             self._take(alert)
             self._print(in_words(alert), style_of(alert))
@@ -81,10 +83,11 @@ class Console:
 
     def _show(self) -> None:
         self._shown_at = time.monotonic()
+        records = [held[place] for held, place in self._newest.values()]
         if self._live is not None:
-            self._live.update(render(self._newest.values(), list(self._active.values())), refresh=True)
+            self._live.update(render(records, list(self._active.values())), refresh=True)
         else:
-            for record in self._newest.values():
+            for record in records:
                 self._print(_status_line(record))
 
     def _print(self, line: str, style: str | None = None) -> None:

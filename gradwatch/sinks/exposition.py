@@ -10,9 +10,9 @@ import math
 import sys
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
-from gradwatch.monitoring.metrics import MOST_MODULES, RULE_SEVERITIES
+from gradwatch.monitoring.metrics import MOST_MODULES
 from gradwatch.records import Alert, RunInfo, StepRecord
 from gradwatch.sinks.words import in_words
 
@@ -59,12 +59,13 @@ class OptimizerState:
     Args:
         modules: those that have series of their own.
         began: Unix time in seconds at which tracking began.
+        alerts: rule and severity of each alert that may be raised: a counter first seen at 1 has had no increase.
     """
 
     # As long as the rule that relays an alert fires for, however short it was.
     WORDS_LAST_SECONDS = 300
 
-    def __init__(self, modules: tuple[str, ...], began: float) -> None:
+    def __init__(self, modules: tuple[str, ...], began: float, alerts: Sequence[tuple[str, str]] = ()) -> None:
         self.modules = modules
         self.last_step_time = began
         self.steps = self.clipped = self.skipped = self.nonfinite = 0
@@ -73,12 +74,10 @@ class OptimizerState:
         self.buckets = [0] * (len(BOUNDS) + 1)
         self.finite_sum = 0.0
         self.module_nonfinite: Counter[str] = Counter()
-        self.fired: Counter[tuple[str, str]] = Counter(dict.fromkeys(RULE_SEVERITIES, 0))
+        self.fired: Counter[tuple[str, str]] = Counter(dict.fromkeys(alerts, 0))
         self._words: dict[tuple[str, str, str], tuple[str, float]] = {}
         # By module, in words: modules that have no series of their own share one.
-        self._firing: dict[tuple[str, str, str], dict[str | None, str]] = {
-            (*key, ""): {} for key in RULE_SEVERITIES
-        }
+        self._firing: dict[tuple[str, str, str], dict[str | None, str]] = {(*key, ""): {} for key in alerts}
 
     def take(self, record: StepRecord) -> None:
         """Count a step."""
@@ -132,13 +131,14 @@ class OptimizerState:
 def new_states(run: RunInfo) -> tuple[Mapping[str, OptimizerState], int]:
     """A state for each optimizer, and the number of modules left without series of their own."""
     room, left_out = MOST_MODULES, 0
+    alerts = [(rule, severity) for rule, severities in run.rules.items() for severity in severities]
     states = {}
     for optimizer in run.optimizers:
         modules = run.modules.get(optimizer, ())
         shown = tuple(modules[:room])
         room -= len(shown)
         left_out += len(modules) - len(shown)
-        states[optimizer] = OptimizerState(shown, run.time)
+        states[optimizer] = OptimizerState(shown, run.time, alerts)
     return states, left_out
 
 

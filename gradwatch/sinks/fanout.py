@@ -13,13 +13,14 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
+from gradwatch.blocks import Steps
 from gradwatch.records import Alert, Health, RunInfo, Sink, StepRecord
 
 __all__ = ["Fanout"]
 
 log = logging.getLogger("gradwatch")
 
-_Batch = tuple[Sequence[StepRecord], Sequence[Alert]]
+_Batch = tuple[Steps, Sequence[Alert]]
 
 
 class Fanout:
@@ -72,7 +73,10 @@ class Fanout:
             self._thread.start()
 
     def put(self, records: Sequence[StepRecord], alerts: Sequence[Alert]) -> None:
-        """Hand over what has come; never waits. In a forked child, which has no such thread, nothing happens."""
+        """Hand over what has come; never waits, and makes no record of a block.
+
+        In a forked child, which has no such thread, nothing happens.
+        """
         if not self._runs_here():
             return
         if self._queue.qsize() >= self._capacity:
@@ -80,7 +84,7 @@ class Fanout:
                 self.dropped_records += len(records)
             records = ()
         if records or alerts:
-            self._queue.put((records, alerts))
+            self._queue.put((Steps.of(records), alerts))
 
     def flush(self) -> None:
         """Wait until all that was put before is written."""
@@ -122,8 +126,9 @@ class Fanout:
     def _write(self, batches: list[_Batch]) -> None:
         if not batches:
             return
-        # Tuples, so that a sink that changes what it is given changes it for no other.
-        records = tuple(record for some, _ in batches for record in some)
+        # Neither can be changed: a sink that tries takes nothing away from another. A record that one of them
+        # has read is there for the next, and all are let go of when the last has written.
+        records = Steps.joined(steps for steps, _ in batches)
         alerts = tuple(alert for _, some in batches for alert in some)
         for name, sink in self._sinks.items():
             self._busy = name

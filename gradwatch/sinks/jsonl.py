@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from gradwatch.errors import SinkError
 from gradwatch.records import Alert, Health, RunInfo, StepRecord
+from gradwatch.sinks.encoding import line
 from gradwatch.sinks.ordering import in_order
 
-__all__ = ["Jsonl", "plain"]
-
-_NO_JSON_NUMBER = {math.inf: "Infinity", -math.inf: "-Infinity"}
+__all__ = ["Jsonl"]
 
 
 class Jsonl:
@@ -44,7 +40,7 @@ class Jsonl:
             self._file = self._path.open("a", encoding="utf-8")
             # A run that was killed may have left half a line; it keeps to itself.
             self._file.write("\n" if torn else "")
-            self._write_lines([("run", run)])
+            self._write_lines([line("run", run)])
         except OSError as error:
             raise SinkError(
                 f"The JSONL file {str(self._path)!r} cannot be written ({error.strerror}): give a path in "
@@ -53,12 +49,7 @@ class Jsonl:
 
     def write(self, records: Sequence[StepRecord], alerts: Sequence[Alert]) -> None:
         """Append a line for each, an alert behind the step that it was raised on."""
-        entries: list[tuple[str, object]] = []
-        for record, due in in_order(records, alerts):
-            if record is not None:
-                entries.append(("step", record))
-            entries += [("alert", alert) for alert in due]
-        self._write_lines(entries)
+        self._write_lines(list(_lines(records, alerts)))
 
     def close(self) -> None:
         """Close the file."""
@@ -66,37 +57,18 @@ class Jsonl:
             file, self._file = self._file, None
             file.close()
 
-    def _write_lines(self, entries: Sequence[tuple[str, object]]) -> None:
-        if self._file is None:
-            return
-        # Escaped to ASCII, a name cannot hold what a reader takes for the end of a line, or what UTF-8 lacks.
-        lines = [json.dumps({"kind": kind, **plain(entry)}, allow_nan=False) + "\n" for kind, entry in entries]
-        self._file.writelines(lines)
-        self._file.flush()
+    def _write_lines(self, lines: Sequence[str]) -> None:
+        if self._file is not None:
+            self._file.write("".join(lines))
+            self._file.flush()
 
 
-def plain(value: Any) -> Any:
-    """A value of the vocabulary as what JSON knows; numbers that JSON lacks become strings."""
-    if value is None or isinstance(value, (str, bool, int)):
-        return value
-    if isinstance(value, Mapping):
-        return {str(name): plain(entry) for name, entry in value.items()}
-    if hasattr(value, "_asdict"):
-        return plain(value._asdict())
-    if isinstance(value, (tuple, list)):
-        return [plain(entry) for entry in value]
-    if hasattr(value, "__dataclass_fields__"):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
-    return _number(value)
-
-
-def _number(value: Any) -> float | str:
-    """A float, also of numpy; what is no number at all is kept in words rather than lost with its line."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return str(value)
-    return number if math.isfinite(number) else _NO_JSON_NUMBER.get(number, "NaN")
+def _lines(records: Sequence[StepRecord], alerts: Sequence[Alert]) -> Iterator[str]:
+    for record, due in in_order(records, alerts):
+        if record is not None:
+            yield line("step", record)
+        for alert in due:
+            yield line("alert", alert)
 
 
 def _ends_within_a_line(path: Path) -> bool:

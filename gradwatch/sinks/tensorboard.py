@@ -5,17 +5,20 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from os import PathLike, fspath
-from typing import Any, Protocol
+from typing import Protocol
 
-from gradwatch.errors import MissingExtraError, SinkError
-from gradwatch.records import Alert, Health, RunInfo, StepRecord
+from gradwatch.records import Alert, GroupNorms, Health, NormTable, RunInfo, StepRecord
+from gradwatch.sinks.event_file import EventFile
 from gradwatch.sinks.ordering import in_order
 from gradwatch.sinks.words import in_words
 
 __all__ = ["TensorBoard"]
 
+
+_SEVERITIES = ("critical", "warning")
 
 # The text tab reads Markdown, which would take a plus at the beginning for a list, and __init__ for bold.
 _MARKUP = re.compile(r"^\+|[\\`*]|_(?![A-Za-z0-9])|(?<![A-Za-z0-9])_|\](?=\()")
@@ -47,12 +50,13 @@ class TensorBoard:
     def __init__(self, log_dir_or_writer: str | PathLike[str] | _Writer) -> None:
         self._folder: str | None = None
         self._writer: _Writer | None = None
-        self._owned: _EventFile | None = None
+        self._owned: EventFile | None = None
         if isinstance(log_dir_or_writer, (str, PathLike)):
             self._folder = fspath(log_dir_or_writer)
         else:
             self._writer = log_dir_or_writer
         self._ambiguous: frozenset[str] = frozenset()
+        self._tags: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {}
         self._firing: set[tuple[str, str, str, str | None]] = set()
 
     def open(self, run: RunInfo, health: Callable[[], Health]) -> None:
@@ -63,9 +67,13 @@ class TensorBoard:
             SinkError: the folder cannot be written.
         """
         names = Counter([*run.optimizers, *(name for modules in run.modules.values() for name in modules)])
-        self._ambiguous = frozenset(name for name, times in names.items() if times > 1)
+        twice = {name for name, times in names.items() if times > 1}
+        # A module may be called what the name of another is written as.
+        written = {f"{optimizer}.{name}" for optimizer in run.optimizers for name in twice}
+        self._ambiguous = frozenset(twice | written.intersection(names))
+        self._tags = {}
         if self._folder is not None:
-            self._owned = _EventFile(self._folder)
+            self._owned = EventFile(self._folder)
 
     def write(self, records: Sequence[StepRecord], alerts: Sequence[Alert]) -> None:
         """Write the scalars of each record and the words of each alert."""
@@ -75,6 +83,8 @@ class TensorBoard:
                 self._take(alert, time.time() if record is None else record.time)
             if record is not None:
                 self._write_scalars(record)
+        if self._owned is not None:
+            self._owned.write()
 
     def close(self) -> None:
         """Close the event file; a writer that was given stays open."""
@@ -94,66 +104,39 @@ class TensorBoard:
         elif self._writer is not None:
             self._writer.add_text(tag, text, alert.step)
 
-    def _counts(self, optimizer: str) -> Iterator[tuple[str, float]]:
-        for severity in ("critical", "warning"):
-            firing = [key for key in self._firing if key[:2] == (optimizer, severity)]
-            yield f"alerts/{optimizer}_{severity}", float(len(firing))
+    def _counts(self, optimizer: str) -> list[int]:
+        firing = [severity for name, severity, *_ in self._firing if name == optimizer]
+        return [firing.count(severity) for severity in _SEVERITIES]
 
     def _write_scalars(self, record: StepRecord) -> None:
-        scalars = {**dict(_scalars(record, self._ambiguous)), **dict(self._counts(record.optimizer))}
+        norms = (record.norm_before, record.norm_after, record.clip_ratio, *_in_turns(record.modules))
+        tags = self._tags_of(record.optimizer, tuple(record.modules))
+        scalars = dict(zip(tags, (*norms, *self._counts(record.optimizer)), strict=True))
         if self._owned is not None:
             self._owned.add_scalars(scalars, record.step, record.time)
         elif self._writer is not None:
             for tag, value in scalars.items():
                 self._writer.add_scalar(tag, value, record.step, record.time)
 
-
-def _scalars(record: StepRecord, ambiguous: frozenset[str]) -> Iterator[tuple[str, float]]:
-    yield f"debug/{record.optimizer}_grad_norm_BEFORE_clip", record.norm_before
-    yield f"debug/{record.optimizer}_grad_norm_AFTER_clip", record.norm_after
-    yield f"debug/{record.optimizer}_grad_clip_ratio", record.clip_ratio
-    for module, norms in record.modules.items():
-        name = f"{record.optimizer}.{module}" if module in ambiguous else module
-        yield f"debug/{name}_grad_norm_BEFORE_clip", norms.norm_before
-        yield f"debug/{name}_grad_norm_AFTER_clip", norms.norm_after
+    def _tags_of(self, optimizer: str, modules: tuple[str, ...]) -> tuple[str, ...]:
+        known = self._tags.get((optimizer, modules))
+        if known is None:
+            known = self._tags[optimizer, modules] = tuple(_tags(optimizer, modules, self._ambiguous))
+        return known
 
 
-class _EventFile:
-    """An event file of tensorboard's own making, without torch.
+def _tags(optimizer: str, modules: Iterable[str], ambiguous: frozenset[str]) -> Iterator[str]:
+    yield f"debug/{optimizer}_grad_norm_BEFORE_clip"
+    yield f"debug/{optimizer}_grad_norm_AFTER_clip"
+    yield f"debug/{optimizer}_grad_clip_ratio"
+    for module in modules:
+        name = f"{optimizer}.{module}" if module in ambiguous else module
+        yield f"debug/{name}_grad_norm_BEFORE_clip"
+        yield f"debug/{name}_grad_norm_AFTER_clip"
+    for severity in _SEVERITIES:
+        yield f"alerts/{optimizer}_{severity}"
 
-    Raises:
-        MissingExtraError: tensorboard is not installed.
-        SinkError: the folder cannot be written.
-    """
 
-    # Seconds that a curve may lag behind, and that a killed run may lose.
-    FLUSH_SECONDS = 5
-
-    def __init__(self, folder: str) -> None:
-        try:
-            from tensorboard.compat.proto import event_pb2, summary_pb2
-            from tensorboard.plugins.text.summary_v2 import text_pb
-            from tensorboard.summary.writer.event_file_writer import EventFileWriter
-        except ImportError as error:
-            raise MissingExtraError("The TensorBoard sink", "tensorboard", "tensorboard") from error
-        self._event: Any = event_pb2.Event
-        self._summary: Any = summary_pb2.Summary
-        self._text_pb: Any = text_pb
-        try:
-            self._file: Any = EventFileWriter(folder, flush_secs=self.FLUSH_SECONDS, filename_suffix=".gradwatch")
-        except OSError as error:
-            raise SinkError(
-                f"The TensorBoard folder {folder!r} cannot be written ({error.strerror}): give a folder that is "
-                "yours."
-            ) from error
-
-    def add_scalars(self, scalars: Mapping[str, float], step: int, wall_time: float) -> None:
-        """All scalars of a step in one event: one record on disk in place of one for each curve."""
-        values = [self._summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
-        self._file.add_event(self._event(wall_time=wall_time, step=step, summary=self._summary(value=values)))
-
-    def add_text(self, tag: str, text: str, step: int, wall_time: float) -> None:
-        self._file.add_event(self._event(wall_time=wall_time, step=step, summary=self._text_pb(tag, text)))
-
-    def close(self) -> None:
-        self._file.close()
+def _in_turns(modules: Mapping[str, GroupNorms]) -> Iterator[float]:
+    """The norms before and after clipping of one module after the other."""
+    return chain.from_iterable(modules.pairs() if isinstance(modules, NormTable) else modules.values())

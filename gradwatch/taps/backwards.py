@@ -1,128 +1,319 @@
-"""Which gradients a backward pass has written, and that it has ended.
+"""Every backward pass: that it begins, which gradients it has written, and that it has ended.
 
-A hook on each parameter notes that its gradient was accumulated. Where the pass was begun by a call that
-``gradwatch.taps.passes`` sees, it ends with that call. Where it was not, the first hook queues a callback for the
-pass's end, and queues it twice, from within itself: DistributedDataParallel queues its own, which finishes the
-reduction, after the first hook ran, and ours has to come after that one.
+``loss.backward()``, ``torch.autograd.backward`` and ``torch.autograd.grad`` all start the engine through one name
+in ``torch.autograd``, whatever alias the caller has of them. A hook on each parameter notes that a pass has
+written its gradient; when the engine returns, also what is reduced over ranks is where it belongs. A pass inside a
+pass, as a re-entrant checkpoint runs it, is a part of the outer one.
+
+A pass costs a tracker that it writes nothing of nothing at all: notes are kept by thread, and only those who were
+written are called when it ends. Only trackers that were written of late in the same thread hear that one begins,
+and those that have parameters without a hook: what they compare with is a look before each pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import itertools
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from threading import get_ident
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
-from gradwatch.measure.parts import version_of
-from gradwatch.taps.passes import NO_PASS, current_pass
+from gradwatch.patching import Patch, Undo, replace_name
 
-__all__ = ["BackwardTap"]
+__all__ = ["NO_PASS", "GradientHooks", "Pass", "PassListener", "current_pass", "passes"]
+
+# What torch calls the graph task where no backward pass is running.
+NO_PASS = -1
+
+# What starts the autograd engine, as ``torch.autograd`` calls it.
+_ENGINE = "_engine_run_backward"
+
+# torch's number of the graph task that runs in this thread.
+_graph_task: Callable[[], int] = torch._C._current_graph_task_id
 
 
-class BackwardTap:
-    """Calls ``ended(slots, backward_pass)`` at the end of each backward pass that wrote a watched gradient.
+class RunListener(Protocol):
+    """Who looks at what the engine starts from; it must not raise."""
+
+    def starting_from(
+        self, roots: Sequence[object], gradients: Sequence[object], accumulates: bool
+    ) -> Callable[[], None] | None:
+        """The engine starts from these; what is returned is called when it is over."""
+
+
+class PassListener(Protocol):
+    """Who has hooks on parameters; no method may raise.
+
+    Attributes:
+        compares: it has parameters without a hook, and compares them when a pass ends.
+        group: what it belongs to, which is called once however many of it there are.
+    """
+
+    @property
+    def compares(self) -> bool:
+        """Whether there are such parameters."""
+
+    @property
+    def group(self) -> RunListener:
+        """The tracker, for an optimizer of it."""
+
+    def beginning(self, alone: bool) -> None:
+        """A pass is about to begin in a thread that has written some of its parameters of late.
+
+        Args:
+            alone: no other pass is running, in any thread.
+        """
+
+    def ended(self, columns: tuple[int, ...], one: Pass) -> None:
+        """A pass has ended that wrote the gradients of these columns, in this order."""
+
+
+class Pass:
+    """A pass that runs: its number, and the columns written so far, by listener."""
+
+    __slots__ = ("number", "written")
+
+    # Numbered below torch's own graph tasks, which count up from 0.
+    _numbers = itertools.count(NO_PASS - 1, -1)
+
+    def __init__(self, number: int | None = None) -> None:
+        self.number = next(self._numbers) if number is None else number
+        self.written: dict[PassListener, list[int]] = {}
+
+    def report(self) -> None:
+        """Tell each listener what it wrote."""
+        for listener, columns in self.written.items():
+            listener.ended(tuple(columns), self)
+
+    def wrote(self, group: RunListener) -> frozenset[tuple[int, frozenset[int]]]:
+        """All that it has written of a tracker, whichever optimizer holds it: that tells losses apart."""
+        return frozenset(
+            (id(listener), frozenset(columns))
+            for listener, columns in self.written.items()
+            if listener.group is group
+        )
+
+
+# By thread, the pass that runs in it; and the one that runs in this thread.
+_running: dict[int, Pass] = {}
+_here = threading.local()
+
+# Passes that were not seen to begin, by torch's number of the graph task.
+_unseen: dict[int, Pass] = {}
+_MOST_UNSEEN = 16
+
+
+class _Activity:
+    """Who hears that a pass begins in a thread: listeners for so many passes after they were written there."""
+
+    PASSES = 16
+
+    def __init__(self) -> None:
+        self._left: dict[int, dict[PassListener, int]] = {}
+
+    def keep(self, listener: PassListener) -> None:
+        self._left.setdefault(get_ident(), {})[listener] = self.PASSES
+
+    def forget(self, listener: PassListener) -> None:
+        for thread, left in tuple(self._left.items()):
+            left.pop(listener, None)
+            if not left:
+                self._left.pop(thread, None)
+
+    def listeners(self, thread: int) -> list[PassListener]:
+        left = self._left.get(thread)
+        return [] if left is None else list(left)
+
+    def count(self, thread: int) -> None:
+        """One more pass: whoever it has written is told to be kept by itself."""
+        left = self._left.get(thread, {})
+        for listener, passes in tuple(left.items()):
+            if passes:
+                left[listener] = passes - 1
+            elif not listener.compares:
+                # One that compares would take the next pass of its own for a part of it, or miss it.
+                left.pop(listener, None)
+
+
+activity = _Activity()
+
+
+def current_pass() -> int:
+    """The number of the pass that runs in this thread; ``NO_PASS`` where none does."""
+    here = _running.get(get_ident())
+    if here is not None:
+        return here.number
+    task = _graph_task()
+    if task == NO_PASS:
+        return NO_PASS
+    one = _only_one()
+    return task if one is None else one.number
+
+
+def _only_one() -> Pass | None:
+    """On a device's own thread the pass is known where only one runs."""
+    running = tuple(_running.values())
+    return running[0] if len(running) == 1 else None
+
+
+def _install() -> Iterable[Undo]:
+    original: Callable[..., Any] = vars(torch.autograd)[_ENGINE]
+
+    def run(outputs: Sequence[object], *args: Any, **kwargs: Any) -> Any:
+        thread = get_ident()
+        listeners = activity.listeners(thread)
+        accumulates = bool(kwargs.get("accumulate_grad", True))
+        gradients = args[0] if args else kwargs.get("grad_tensors", ())
+        groups = dict.fromkeys([listener.group for listener in listeners])
+        endings = [group.starting_from(outputs, gradients, accumulates) for group in groups]
+        try:
+            if thread in _running or _graph_task() != NO_PASS or not accumulates:
+                return original(outputs, *args, **kwargs)
+            return _seen(thread, listeners, original, outputs, args, kwargs)
+        finally:
+            for end in reversed(endings):
+                if end is not None:
+                    end()
+
+    yield replace_name(torch.autograd, _ENGINE, run)
+
+
+def _seen(
+    thread: int,
+    listeners: Sequence[PassListener],
+    original: Callable[..., Any],
+    outputs: Sequence[object],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    alone = not _running
+    activity.count(thread)
+    for listener in listeners:
+        listener.beginning(alone)
+    one = _here.one = _running[thread] = Pass()
+    try:
+        returned = original(outputs, *args, **kwargs)
+    finally:
+        del _running[thread]
+        _here.one = None
+    for listener in listeners:
+        if listener.compares:
+            one.written.setdefault(listener, [])
+    one.report()
+    return returned
+
+
+# Seen as long as anybody has hooks.
+passes: Patch[object] = Patch(_install)
+
+
+class GradientHooks:
+    """The hooks on the parameters of one listener, by column.
+
+    A hook costs a microsecond a pass, ten times what it costs to compare a gradient before a pass and after it. So
+    no more than ``MOST`` parameters are hooked, spread evenly: enough to tell that a pass is one of theirs.
 
     Args:
-        ended: takes the slots written, in the order in which they were, and the number of the pass; must not
-            raise.
+        listener: what is called at the end of each pass that wrote one of them.
         accumulator: the tensor through which a parameter gets its gradient, that parameter itself as a rule; None
             where a hook on it would do harm.
     """
 
-    # Passes that ended in an exception never report; their notes are dropped when newer ones push them out.
-    MOST_OPEN_PASSES = 16
+    MOST = 64
 
-    def __init__(
-        self,
-        ended: Callable[[tuple[int, ...], int], object],
-        accumulator: Callable[[Tensor], Tensor | None] = lambda parameter: parameter,
-    ) -> None:
-        self._ended = ended
+    def __init__(self, listener: PassListener, accumulator: Callable[[Tensor], Tensor | None]) -> None:
+        self._listener = listener
         self._accumulator = accumulator
-        # Those that are not hooked, with identity and version of their gradients when the pass began.
-        self._compared: dict[int, tuple[Tensor, tuple[int, int]]] = {}
         self._handles: dict[int, RemovableHandle] = {}
-        # Keyed by the pass, not a flag: after an exception in backward a flag would stay set.
-        self._written: dict[int, list[int]] = {}
+        self._parameters: list[Tensor] = []
+        # Those that cannot be hooked now: they need no gradient, or have no shape yet.
+        self._waiting: list[int] = []
+        # Those that are compared instead, before a pass and after it.
+        self.unhooked: list[int] = []
 
-    def watch(self, parameters: Iterable[tuple[int, Tensor]]) -> list[tuple[int, Tensor]]:
-        """Hook (slot, parameter) pairs, each once.
+    def watch(self, parameters: Sequence[Tensor]) -> None:
+        """Hook these, in the place of all that were hooked before."""
+        self.close()
+        self._parameters = list(parameters)
+        every = -(-len(self._parameters) // self.MOST)
+        self._waiting = list(range(0, len(self._parameters), max(every, 1)))
+        hooked = set(self._waiting)
+        self.unhooked = [column for column in range(len(self._parameters)) if column not in hooked]
+        self.renew()
 
-        Returns:
-            Those that need no gradient now, or have no shape yet, and cannot be hooked until they do.
-        """
-        frozen = []
-        for slot, parameter in parameters:
-            if is_lazy(parameter) or not (parameter.requires_grad and parameter.is_leaf):
-                frozen.append((slot, parameter))
-            elif slot not in self._handles:
-                self._watch_one(slot, parameter)
-        return frozen
-
-    def _watch_one(self, slot: int, parameter: Tensor) -> None:
-        leaf = self._accumulator(parameter)
-        if leaf is None:
-            self._compared[slot] = (parameter, _state_of(parameter))
-        else:
-            hook = self._hook(slot)
-            self._handles[slot] = leaf.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
-
-    def unwatch(self, slots: Iterable[int]) -> None:
-        """Remove the hooks of these slots."""
-        for slot in slots:
-            handle = self._handles.pop(slot, None)
-            if handle is not None:
-                handle.remove()
-            self._compared.pop(slot, None)
+    def renew(self) -> None:
+        """Hook what can be hooked by now."""
+        if self._waiting:
+            self._waiting = [column for column in self._waiting if not self._hook(column)]
 
     def close(self) -> None:
         """Remove every hook."""
-        self.unwatch((*self._handles, *self._compared))
-        self._written.clear()
+        handles, self._handles = self._handles, {}
+        for handle in handles.values():
+            handle.remove()
 
-    def beginning(self) -> None:
-        """A pass is about to begin: look at what is not hooked, to see afterwards what it wrote."""
-        for slot, (parameter, _) in self._compared.items():
-            self._compared[slot] = (parameter, _state_of(parameter))
-
-    def ended(self, backward_pass: int) -> None:
-        """A pass has ended: tell what it wrote, where it wrote anything."""
-        slots = self._written.pop(backward_pass, [])
-        slots += [slot for slot, (parameter, state) in self._compared.items() if _state_of(parameter) != state]
-        if slots:
-            self._ended(tuple(dict.fromkeys(slots)), backward_pass)
-
-    def _hook(self, slot: int) -> Callable[[Tensor], None]:
-        written = self._written
-
-        def accumulated(_: Tensor) -> None:
-            backward_pass = current_pass()
-            if backward_pass in written:
-                written[backward_pass].append(slot)
-            else:
-                self._begin(backward_pass, slot)
-
-        return accumulated
-
-    def _begin(self, backward_pass: int, slot: int) -> None:
-        written = self._written
-        while len(written) >= self.MOST_OPEN_PASSES:
-            written.pop(next(iter(written)), None)
-        written[backward_pass] = [slot]
-        if backward_pass > NO_PASS:
-            self._queue_end(backward_pass)
-
-    def _queue_end(self, backward_pass: int) -> None:
-        queue = torch.autograd.Variable._execution_engine.queue_callback
-        try:
-            queue(lambda: queue(lambda: self.ended(backward_pass)))
-        except RuntimeError:
-            # No autograd engine is at work, as in compiled autograd: the other taps measure instead.
-            self._written.pop(backward_pass, None)
+    def _hook(self, column: int) -> bool:
+        parameter = self._parameters[column]
+        if is_lazy(parameter) or not (parameter.requires_grad and parameter.is_leaf):
+            return False
+        leaf = self._accumulator(parameter)
+        if leaf is None:
+            self.unhooked.append(column)
+        else:
+            note = _noting(self._listener, column)
+            self._handles[column] = leaf.register_post_accumulate_grad_hook(note)  # type: ignore[no-untyped-call]
+        return True
 
 
-def _state_of(parameter: Tensor) -> tuple[int, int]:
-    gradient = parameter.grad
-    return (0, 0) if gradient is None else (id(gradient), version_of(gradient))
+def _noting(listener: PassListener, column: int) -> Callable[[Tensor], None]:
+    here = _here
+
+    def written(_: Tensor) -> None:
+        # A thread's own attribute, which compiled autograd can trace, unlike the number of the thread.
+        one = getattr(here, "one", None) or _elsewhere()
+        columns = one.written.get(listener)
+        if columns is None:
+            one.written[listener] = [column]
+        else:
+            columns.append(column)
+
+    return written
+
+
+def _elsewhere() -> Pass:
+    """The pass that a hook belongs to which runs in another thread than the pass began in, or in one unseen."""
+    only = _only_one()
+    if only is not None:
+        return only
+    task = _graph_task()
+    if task == NO_PASS:
+        # No autograd engine is at work, as in compiled autograd of torch 2.6: clip call and step measure instead.
+        return Pass(NO_PASS)
+    one = _unseen.get(task)
+    if one is None:
+        while len(_unseen) >= _MOST_UNSEEN:
+            # Passes that ended in an exception never report.
+            _unseen.pop(next(iter(_unseen)), None)
+        one = _unseen[task] = Pass(task)
+        _report_at_the_end(task)
+    return one
+
+
+def _report_at_the_end(task: int) -> None:
+    """Queued twice, from within itself: DistributedDataParallel queues its own end of the reduction meanwhile."""
+    queue = torch.autograd.Variable._execution_engine.queue_callback
+
+    def end() -> None:
+        one = _unseen.pop(task, None)
+        if one is not None:
+            one.report()
+
+    try:
+        queue(lambda: queue(end))
+    except RuntimeError:
+        _unseen.pop(task, None)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
+from threading import get_ident
 from types import CellType, GeneratorType
 from typing import Any, NamedTuple, Protocol
 
@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad
 
-from gradwatch.taps.guard import untraced
+from gradwatch.patching import Patch, Undo, replace_in_cell, replace_name, untraced
 
-__all__ = ["ClipEvent", "ClipListener", "listen", "stop_listening"]
+__all__ = ["ClipEvent", "ClipListener", "clips"]
 
 log = logging.getLogger("gradwatch")
 
@@ -29,13 +29,14 @@ log = logging.getLogger("gradwatch")
 class ClipEvent(NamedTuple):
     """One clipping call: what it was asked for.
 
-    ``parameters`` are as they were given, one that was given twice included.
+    ``parameters`` are as they were given, one that was given twice included, and ``ids`` are theirs.
     """
 
     function: str
     limit: float
     norm_type: float | None
     parameters: tuple[Tensor, ...]
+    ids: tuple[int, ...]
 
 
 class ClipListener(Protocol):
@@ -70,89 +71,55 @@ _METHODS = {
     ),
 }
 
-_lock = threading.Lock()
-_listeners: list[ClipListener] = []
-_undo: list[Callable[[], None]] = []
-_inside = threading.local()
+_inside: set[int] = set()  # threads in which a call runs
 
 
-def listen(listener: ClipListener) -> None:
-    """Tell a listener of every clipping call from now on."""
-    with _lock:
-        if not _listeners:
-            _undo.extend(_install(name, signature) for name, signature in _FUNCTIONS.items())
-            _undo.extend(_install_method(*where, signature) for where, signature in _METHODS.items())
-        _listeners.append(listener)
+def _install() -> Iterator[Undo]:
+    for name, signature in _FUNCTIONS.items():
+        wrapper = getattr(clip_grad, name, None)
+        cell = _cell_of(wrapper)
+        if cell is None:
+            yield from _replaced_in_modules(wrapper, name, signature)
+        else:
+            yield replace_in_cell(cell, _shim(cell.cell_contents, signature))
+    for (module, kind), signature in _METHODS.items():
+        owner = getattr(sys.modules.get(module), kind, None)
+        if owner is not None and signature.public_name in vars(owner):
+            yield replace_name(owner, signature.public_name, _method(owner, signature))
 
 
-def stop_listening(listener: ClipListener) -> None:
-    """Tell it no more; with the last one torch is restored exactly as it was."""
-    with _lock:
-        if listener in _listeners:
-            _listeners.remove(listener)
-        while _undo and not _listeners:
-            _undo.pop()()
+clips: Patch[ClipListener] = Patch(_install)
 
 
-def _install(name: str, signature: _Signature) -> Callable[[], None]:
-    wrapper = getattr(clip_grad, name, None)
-    cell = _cell_of(wrapper)
-    if cell is None:
-        return _install_in_modules(wrapper, name, signature)
-    original = cell.cell_contents
-    shim = cell.cell_contents = _shim(original, signature)
-
-    def restore() -> None:
-        # Whoever has exchanged it after us holds our shim, which then only passes on.
-        if cell.cell_contents is shim:
-            cell.cell_contents = original
-
-    return restore
-
-
-def _install_in_modules(wrapper: Any, name: str, signature: _Signature) -> Callable[[], None]:
+def _replaced_in_modules(wrapper: Any, name: str, signature: _Signature) -> Iterator[Undo]:
     """Where the wrapper is built otherwise: replace the names that torch's own modules give to it."""
     if not callable(wrapper):
         log.warning("gradwatch does not see torch's %s: torch %s has no such function.", name, torch.__version__)
-        return lambda: None
+        return
     log.warning(
         "gradwatch sees calls of torch's %s by the names in torch.nn.utils only, since torch %s builds it "
         "otherwise than expected: a function imported before tracking began may be missed, its norms are not.",
         signature.public_name,
         torch.__version__,
     )
-    places = [
-        (module, alias)
-        for module in (clip_grad, torch.nn.utils)
-        for alias in (name, signature.public_name)
-        if getattr(module, alias, None) is wrapper
-    ]
     shim = functools.wraps(wrapper)(_shim(wrapper, signature))
-    for module, alias in places:
-        setattr(module, alias, shim)
-
-    def restore() -> None:
-        for module, alias in places:
-            setattr(module, alias, wrapper)
-
-    return restore
+    for module in (clip_grad, torch.nn.utils):
+        for alias in dict.fromkeys((name, signature.public_name)):
+            if getattr(module, alias, None) is wrapper:
+                yield replace_name(module, alias, shim)
 
 
-def _install_method(module: str, kind: str, signature: _Signature) -> Callable[[], None]:
-    owner = getattr(sys.modules.get(module), kind, None)
-    original = vars(owner).get(signature.public_name) if owner is not None else None
-    if original is None:
-        return lambda: None
+def _method(owner: type, signature: _Signature) -> Callable[..., Any]:
+    original = vars(owner)[signature.public_name]
 
     @functools.wraps(original)
-    def method(owner: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    def method(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         def call(_: Any, *args: Any, **kwargs: Any) -> Any:
-            return original(owner, *args, **kwargs)
+            return original(module, *args, **kwargs)
 
-        return _shim(call, signature)(list(owner.parameters()), *args, **kwargs)
+        return _shim(call, signature)(list(module.parameters()), *args, **kwargs)
 
-    setattr(owner, signature.public_name, method)
-    return lambda: setattr(owner, signature.public_name, original)
+    return method
 
 
 def _cell_of(wrapper: Any) -> CellType | None:
@@ -167,20 +134,21 @@ def _cell_of(wrapper: Any) -> CellType | None:
 def _shim(original: Callable[..., Any], signature: _Signature) -> Callable[..., Any]:
     def seen(*args: Any, **kwargs: Any) -> Any:
         # clip_grad_norm_ calls clip_grads_with_norm_ itself: only the outer call is the user's.
-        if getattr(_inside, "call", False):
+        thread = get_ident()
+        if thread in _inside:
             return original(*args, **kwargs)
         call = _read_call(args, kwargs, signature)
         if call is None:
             return original(*args, **kwargs)
         args, kwargs, event = call
-        listeners = tuple(_listeners)
-        _inside.call = True
+        listeners = clips.listeners
+        _inside.add(thread)
         try:
             for listener in listeners:
                 listener.clipping(event)
             returned = original(*args, **kwargs)
         finally:
-            _inside.call = False
+            _inside.discard(thread)
         for listener in listeners:
             listener.clipped(event, returned if isinstance(returned, Tensor) else None)
         return returned
@@ -192,7 +160,7 @@ def _read_call(
     args: tuple[Any, ...], kwargs: dict[str, Any], signature: _Signature
 ) -> tuple[tuple[Any, ...], dict[str, Any], ClipEvent] | None:
     """The event of a call, and its arguments made whole again; None where it is not one that torch takes."""
-    given = _argument(args, kwargs, (0, "parameters"), None)
+    given = args[0] if args else kwargs.get("parameters")
     limit = _argument(args, kwargs, signature.limit, None)
     norm_type = _argument(args, kwargs, signature.norm_type, 2.0) if signature.norm_type else None
     try:
@@ -201,25 +169,20 @@ def _read_call(
         norm_type = None if norm_type is None else float(norm_type)
     except (TypeError, ValueError):
         return None
-    if not isinstance(given, (Tensor, Iterable)):
+    if isinstance(given, Tensor):
+        parameters: tuple[Tensor, ...] = (given,)
+    elif isinstance(given, Iterable):
+        parameters = tuple(given)
+        if isinstance(given, Iterator):
+            # It is spent by looking, so torch gets a fresh one; from a generator it expects one.
+            again = (tensor for tensor in parameters) if isinstance(given, GeneratorType) else iter(parameters)
+            args, kwargs = ((again, *args[1:]), kwargs) if args else (args, {**kwargs, "parameters": again})
+    else:
         return None
-    parameters, again = _replayable(given)
-    event = ClipEvent(signature.public_name, limit, norm_type, parameters)
-    if args:
-        return (again, *args[1:]), kwargs, event
-    return args, {**kwargs, "parameters": again}, event
+    event = ClipEvent(signature.public_name, limit, norm_type, parameters, tuple(map(id, parameters)))
+    return args, kwargs, event
 
 
 def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], where: tuple[int, str], default: Any) -> Any:
     position, name = where
     return args[position] if position < len(args) else kwargs.get(name, default)
-
-
-def _replayable(given: Tensor | Iterable[Tensor]) -> tuple[tuple[Tensor, ...], Tensor | Iterable[Tensor]]:
-    """The tensors, and what to hand on: a generator would be spent by looking, so torch gets a fresh one."""
-    if isinstance(given, Tensor):
-        return (given,), given
-    tensors = tuple(given)
-    if isinstance(given, GeneratorType):
-        return tensors, (tensor for tensor in tensors)
-    return tensors, iter(tensors) if isinstance(given, Iterator) else given

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gradwatch.taps.guard import untraced
+from gradwatch.patching import Patch, Undo, replace_name, untraced
 
-__all__ = ["ScalerListener", "listen", "stop_listening"]
+__all__ = ["ScalerListener", "scalers"]
 
 log = logging.getLogger("gradwatch")
 
@@ -36,34 +36,14 @@ class ScalerListener(Protocol):
         """It has stepped, or was left out."""
 
 
-_lock = threading.Lock()
-_listeners: list[ScalerListener] = []
-_undo: list[Callable[[], None]] = []
 _checking = threading.local()
 
 
-def listen(listener: ScalerListener) -> None:
-    """Tell a listener of every GradScaler from now on."""
-    with _lock:
-        if not _listeners:
-            _install()
-        _listeners.append(listener)
-
-
-def stop_listening(listener: ScalerListener) -> None:
-    """Tell it no more; with the last one torch is restored exactly as it was."""
-    with _lock:
-        if listener in _listeners:
-            _listeners.remove(listener)
-        while _undo and not _listeners:
-            _undo.pop()()
-
-
-def _install() -> None:
+def _install() -> Iterator[Undo]:
     for kind in set(_scaler_classes()):
         for name, make in _SHIMS.items():
             if name in vars(kind):
-                _replace(kind, name, make)
+                yield replace_name(kind, name, untraced(make(vars(kind)[name])))
             elif kind is torch.amp.GradScaler:
                 log.warning("gradwatch does not see GradScaler.%s: torch %s has none.", name, torch.__version__)
 
@@ -76,26 +56,13 @@ def _scaler_classes(base: type = torch.amp.GradScaler) -> Iterator[type]:
         yield from _scaler_classes(kind)
 
 
-def _replace(kind: type, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    original = vars(kind)[name]
-    shim = untraced(make(original))
-    setattr(kind, name, shim)
-
-    def restore() -> None:
-        # Whoever has replaced it after us holds our shim, which then only passes on.
-        if vars(kind)[name] is shim:
-            setattr(kind, name, original)
-
-    _undo.append(restore)
-
-
 def _unscaling(original: Callable[..., Any]) -> Callable[..., Any]:
     def _unscale_grads_(scaler: Any, optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
         returned = original(scaler, optimizer, *args, **kwargs)
         scale = getattr(scaler, "_scale", None)
         # A check for Inf alone goes the same way with a scale of 1, and divides nothing.
         if isinstance(scale, Tensor) and not getattr(_checking, "now", False):
-            for listener in tuple(_listeners):
+            for listener in scalers.listeners:
                 listener.unscaled(optimizer, scale)
         return returned
 
@@ -115,7 +82,7 @@ def _check(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _step(original: Callable[..., Any]) -> Callable[..., Any]:
     def _maybe_opt_step(scaler: Any, optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
-        listeners = tuple(_listeners)
+        listeners = scalers.listeners
         for listener in listeners:
             listener.stepping(optimizer)
         returned = original(scaler, optimizer, *args, **kwargs)
@@ -125,5 +92,7 @@ def _step(original: Callable[..., Any]) -> Callable[..., Any]:
 
     return _maybe_opt_step
 
+
+scalers: Patch[ScalerListener] = Patch(_install)
 
 _SHIMS = {"_unscale_grads_": _unscaling, "_check_inf_per_device": _check, "_maybe_opt_step": _step}

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from gradwatch.taps.guard import untraced
+from gradwatch.patching import untraced
 
 __all__ = ["LEAVE_OUT", "StepTap"]
 
@@ -59,6 +59,8 @@ class StepTap:
         self._consumed = False
         self._put_aside: list[tuple[Tensor, Tensor | None]] = []
         self._stand_in: tuple[int, _Hook, _Hook] | None = None
+        self._hooks = cast("OrderedDict[int, _Hook]", optimizer._optimizer_step_pre_hooks)
+        self._post_hooks = cast("OrderedDict[int, Any]", optimizer._optimizer_step_post_hooks)
         self._pre = optimizer.register_step_pre_hook(untraced(self._before))
         self._post = optimizer.register_step_post_hook(untraced(self._after))
         # The step ends here: a backward pass in a post hook of the user's belongs to the next one.
@@ -67,13 +69,13 @@ class StepTap:
 
     def stay_last(self) -> None:
         """Run after every pre hook that the user has added meanwhile; not to be called from a pre hook."""
-        if self._last_behind() is not None:
+        if next(reversed(self._hooks), self._pre.id) != self._pre.id and self._last_behind() is not None:
             self._hooks.move_to_end(self._pre.id)
 
     def close(self) -> None:
         """Remove both hooks; in the middle of a step they fall silent, and go when the next one begins."""
         self._take_back_stand_in()
-        self._put_back()
+        self._put_back_unless_made_anew()
         self._outer = None
         if _is_stepping(self._optimizer):
             self._hooks[self._pre.id] = self._leave
@@ -92,23 +94,17 @@ class StepTap:
         if next(reversed(self._hooks)) == self._pre.id:
             self._remove()
 
-    @property
-    def _post_hooks(self) -> OrderedDict[int, Any]:
-        return cast("OrderedDict[int, Any]", self._optimizer._optimizer_step_post_hooks)
-
-    @property
-    def _hooks(self) -> OrderedDict[int, _Hook]:
-        return cast("OrderedDict[int, _Hook]", self._optimizer._optimizer_step_pre_hooks)
-
     def _before(self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call | None:
         frame = sys._getframe(1)
         if self._outer is not None and any(around is self._outer for around in _stack(frame)):
             return None
         self._outer = _step_around(frame)
         self._consumed = False
-        self._put_back()
-        self._take_back_stand_in()
-        last = self._last_behind()
+        if self._put_aside:
+            self._put_back_unless_made_anew()
+        if self._stand_in is not None:
+            self._take_back_stand_in()
+        last = None if next(reversed(self._hooks), None) == self._pre.id else self._last_behind()
         if last is None:
             return self._begin(args, kwargs)
         self._stand_behind(last)
@@ -151,7 +147,7 @@ class StepTap:
         if not callable(closure):
             self._consume()
             return None
-        watched = _after_first_call(closure, self._consume)
+        watched = _after_calls(closure, self._consume, self._leave_out_again)
         if "closure" in kwargs:
             return args, {**kwargs, "closure": watched}
         return (args[0], watched, *args[2:]), kwargs
@@ -166,18 +162,29 @@ class StepTap:
             # Without a gradient a parameter is passed over, and so is its state.
             held = [p for group in self._optimizer.param_groups for p in group["params"]]
             self._put_aside = [(parameter, parameter.grad) for parameter in held]
-            for parameter in held:
-                parameter.grad = None
+            self._leave_out_again()
+
+    def _leave_out_again(self) -> None:
+        """A step that is left out gets no gradient from any evaluation of its closure."""
+        for parameter, _ in self._put_aside:
+            parameter.grad = None
 
     def _put_back(self) -> None:
         put_aside, self._put_aside = self._put_aside, []
         for parameter, gradient in put_aside:
             parameter.grad = gradient
 
+    def _put_back_unless_made_anew(self) -> None:
+        """After a step that was left out and ended in an exception: the loop may have gone on to its next pass."""
+        if all(parameter.grad is None for parameter, _ in self._put_aside):
+            self._put_back()
+        self._put_aside = []
+
     def _after(self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._outer is not None and _step_around(sys._getframe(1)) is self._outer:
             self._outer = None
-            self._put_back()
+            if self._put_aside:
+                self._put_back()
             if not self._consumed:
                 # The closure was never evaluated: the step took the gradients as they were, and still are.
                 self._consume()
@@ -187,7 +194,10 @@ class StepTap:
 
 def _step_around(frame: FrameType) -> FrameType:
     """The innermost ``step`` on the stack."""
-    return next((around for around in _stack(frame) if _is_step(around)), frame)
+    around: FrameType | None = frame
+    while around is not None and not _is_step(around):
+        around = around.f_back
+    return frame if around is None else around
 
 
 def _is_stepping(optimizer: Optimizer) -> bool:
@@ -209,18 +219,19 @@ def _stack(frame: FrameType | None) -> Iterator[FrameType]:
 def _is_step(frame: FrameType) -> bool:
     """Whether it is torch's wrapper around ``step``, which calls the hooks, compiled or not."""
     code = frame.f_code
-    return code.co_name == _WRAPPER.co_name and code.co_filename == _WRAPPER.co_filename
+    return code is _WRAPPER or (code.co_name == _WRAPPER.co_name and code.co_filename == _WRAPPER.co_filename)
 
 
-def _after_first_call(closure: Callable[[], Any], then: Callable[[], object]) -> Callable[[], Any]:
-    called = False
+def _after_calls(
+    closure: Callable[[], Any], first: Callable[[], object], later: Callable[[], object]
+) -> Callable[[], Any]:
+    then = first
 
     def watched() -> Any:
-        nonlocal called
+        nonlocal then
         loss = closure()
-        if not called:
-            called = True
-            then()
+        after, then = then, later
+        after()
         return loss
 
     return watched

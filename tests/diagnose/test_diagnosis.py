@@ -361,3 +361,26 @@ def test_it_costs_nothing_while_it_is_not_armed() -> None:
     assert counted(lambda: backward(net)) == 1
     diagnosis.finish()
     assert counted(lambda: backward(net)) == 0
+
+
+@pytest.mark.parametrize("where", ["all of it", "a part", "none"])
+def test_wrappers_are_seen_through(where: str) -> None:
+    body: nn.Module = nn.Sequential(filled(nn.Linear(4, 4), bias=40.0), nn.Tanh())
+    net: nn.Module = nn.Sequential(nn.DataParallel(body) if where == "a part" else body, nn.Linear(4, 1))
+    net = nn.DataParallel(net) if where == "all of it" else net
+    with Diagnosis({"net": net}) as diagnosis:
+        net(batch(3, 4)).sum().backward()
+    assert diagnosis.errors == []
+    assert diagnosis.causes["net.0.0.weight"].kind == "saturated-tanh"
+    assert {path: found.where for path, found in diagnosis.causes.items()} == dict.fromkeys(
+        ("net.0", "net.0.0", "net.0.0.weight", "net.0.0.bias"), "net.0.1"
+    )
+
+
+def test_downstream_is_told_by_the_lines() -> None:
+    net = nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), nn.Linear(4, 1))
+    lines = {"low": net[0][0].parameters(), "mid": net[0][1].parameters(), "high": net[1].parameters()}
+    with Diagnosis(net) as plain, Diagnosis(net, lines=lines) as told:
+        net(batch(3, 4)).sum().backward()
+    assert plain.downstream == {"0": {"1"}}
+    assert told.downstream == {"low": {"mid", "high"}, "mid": {"high"}}

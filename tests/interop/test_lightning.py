@@ -120,7 +120,7 @@ def test_automatic_optimization(run: Run, accumulated: int, tmp_path: Path) -> N
     assert {truth.passes for truth in truths} == {accumulated}
     assert {truth.max_norm for truth in truths} == {LIMIT}
     assert any(truth.clipped for truth in truths)
-    assert set(truths[0].after.modules) == {"net"}
+    assert set(truths[0].after.modules) == {"net.0", "net.3"}
 
 
 @conformance

@@ -18,7 +18,7 @@ NAMES = {name: GroupNorms(1.0, 1.0) for name in ("cnn.w", "cnn.b", "mlp.w", "mlp
 
 def why(before: float, after: float, **other: Any) -> Cause | None:
     made = record(1, parameters=NAMES, **{"max_norm": None, **other})
-    return silence(made, "mlp", GroupNorms(before, after))
+    return silence(made, "mlp", members(made, "mlp"), GroupNorms(before, after))
 
 
 def kind(before: float, after: float, **other: Any) -> str | None:
@@ -36,6 +36,15 @@ def test_members_go_by_name() -> None:
     assert members(made, "(root)") == ["temperature"]
     assert members(made, "m") == []
     assert len(members(made, None)) == 5
+
+
+def test_what_a_module_owns_itself_is_a_line_beside_those_of_its_parts() -> None:
+    norms = GroupNorms(1.0, 1.0)
+    made = record(
+        1, parameters=dict.fromkeys(("b.scale", "b.0.w", "b.01.w"), norms), modules={"b": norms, "b.0": norms}
+    )
+    assert members(made, "b") == ["b.scale", "b.01.w"]
+    assert members(made, "b.0") == ["b.0.w"]
 
 
 def test_frozen_is_every_parameter_of_the_module() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ import pytest
 from gradwatch.judge.judge import Judge
 from gradwatch.judge.rule import Finding
 from gradwatch.records import Cause, Severity, StepRecord
+from gradwatch.rules import default_rules
 from tests.made_up import record
 
 
@@ -272,3 +274,57 @@ def test_a_resumed_judge_knows_what_was_explained() -> None:
 
 class Zeroed(Above):
     id = "zero"
+    wants_cause = True
+
+
+def test_something_is_in_suspense_from_its_first_finding_until_it_fires() -> None:
+    judge = Judge([Zeroed(fires_after=2, clears_after=2)])
+    seen = []
+    for step, norm in enumerate([WELL, ILL, WELL, ILL, ILL, ILL], 1):
+        judge.judge(record(step, norm))
+        seen.append(judge.in_suspense)
+    assert seen == [False, True, False, True, False, False]
+
+
+def test_what_wants_no_cause_is_in_suspense_until_it_fires() -> None:
+    judge = Judge([Above(fires_after=2)])
+    judge.judge(record(1, ILL))
+    assert judge.in_suspense
+    judge.judge(record(2, ILL))
+    assert not judge.in_suspense
+
+
+def test_a_resumed_judge_is_in_suspense_as_the_first_was() -> None:
+    first, second = Judge([Above(fires_after=2)]), Judge([Above(fires_after=2)])
+    first.judge(record(1, ILL))
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    assert second.in_suspense
+
+
+def test_what_fires_may_be_read_while_another_thread_judges() -> None:
+    judge, done, failed = Judge([PerModule(clears_after=1)]), threading.Event(), []
+
+    def read() -> None:
+        while not done.is_set():
+            try:
+                assert all(alert.state == "firing" for alert in judge.active)
+                judge.unexplained()
+            except Exception as error:
+                failed.append(error)
+                return
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for step in range(1, 2000):
+        judge.judge(record(step, modules={f"m{step * i % 97}": _pair(ILL) for i in range(20)}))
+    done.set()
+    reader.join()
+    assert failed == []
+
+
+def test_which_rules_a_shortcut_may_explain() -> None:
+    judge = Judge([rule for rule in default_rules() if rule.id in ("explosion", "zero")])
+    told = [a for s in range(1, 4) for a in judge.judge(record(s, 1e9, modules={"mlp": _pair(0.0)}))]
+    assert [a.rule for a in told if a.state == "firing"] == ["explosion", "zero"]
+    assert [a.rule for a in judge.perhaps_shortcuts()] == ["explosion"]
+    assert [a.rule for a in judge.unexplained()] == ["zero"]

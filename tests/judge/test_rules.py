@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -278,3 +279,29 @@ def test_values_without_a_logarithm_are_passed_over() -> None:
         baseline.add(value)
     assert len(baseline) == 1
     assert baseline.median() == pytest.approx(4.0)
+
+
+def test_above_what_norm_a_step_would_be_critical() -> None:
+    rule = Explosion()
+    assert rule.critical_above("actor") == 1e8
+    assert Explosion(limit=math.inf).critical_above("actor") == math.inf
+    rng = random.Random(3)
+    high = [record(step, 50.0) for step in range(1, 6)]
+    usual = [record(step, math.exp(rng.gauss(0, 0.2))) for step in range(6, 400)]
+    for made in (*high, *usual):
+        assert rule.look(made) == []
+    # It was at 50 before what it looks back on: up to three times that is a warning.
+    assert rule.critical_above("actor") == pytest.approx(150.0)
+    (below,), (above,) = (rule.look(record(400, rule.critical_above("actor") * by)) for by in (0.999, 1.001))
+    assert (below.severity, above.severity) == ("warning", "critical")
+
+
+@pytest.mark.parametrize("sigma", [0.01, 0.3, 1.0])
+def test_a_norm_just_above_is_critical_and_one_just_below_is_not(sigma: float) -> None:
+    rule, rng = Explosion(), random.Random(1)
+    for step in range(1, 100):
+        rule.look(record(step, math.exp(rng.gauss(0, sigma))))
+    edge = rule.critical_above("actor")
+    (above,) = rule.look(record(100, edge * 1.0001))
+    assert above.severity == "critical"
+    assert rule.look(record(101, edge * 0.9999)) == []

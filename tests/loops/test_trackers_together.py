@@ -191,6 +191,6 @@ def test_after_the_with_records_can_be_read_and_nothing_else_done() -> None:
         watch.flush()
     watch.close()
     assert [record.step for record in watch.history] == [1]
-    assert watch["optimizer"] is watch.last["optimizer"] is watch.history[0]
+    assert watch["optimizer"] == watch.last["optimizer"] == watch.history[0]
     assert watch.alerts == watch.active == []
     assert watch.health().internal_errors == 0

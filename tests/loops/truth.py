@@ -139,9 +139,34 @@ def _named(modules: Modules) -> Iterable[tuple[str, Tensor]]:
 def _lines(modules: Modules) -> dict[str, list[Tensor]]:
     """The lines of the report, and the parameters under each."""
     if isinstance(modules, nn.Module):
-        children = {name: list(child.parameters()) for name, child in modules.named_children()}
-        return {**children, "(root)": list(modules.parameters(recurse=False))}
+        parts = {path: list(modules.get_submodule(path).parameters()) for path in _paths_told_of(modules)}
+        return {**parts, "(root)": list(modules.parameters(recurse=False))}
     return {entry: list(module.parameters()) for entry, module in (modules or {}).items()}
+
+
+def _paths_told_of(model: nn.Module) -> list[str]:
+    """A model's children; in place of one that only holds others these, level by level."""
+    told = level = _children(model, "")
+    while level:
+        level = [
+            inner
+            for path in level
+            if _only_holds_others(model, path) and len(told) + len(_children(model, path)) <= 41
+            for inner in _children(model, path)
+        ]
+        told = [path for path in told if not any(inner.startswith(f"{path}.") for inner in level)] + level
+    return told
+
+
+def _children(model: nn.Module, path: str) -> list[str]:
+    named = model.get_submodule(path).named_children()
+    return [f"{path}.{name}".strip(".") for name, child in named if any(True for _ in child.parameters())]
+
+
+def _only_holds_others(model: nn.Module, path: str) -> bool:
+    part, above = model.get_submodule(path), model.get_submodule(path.rpartition(".")[0])
+    lists = type(part) in (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+    return lists or set(part.parameters()) == set(above.parameters())
 
 
 def _norm(parameters: Iterable[Tensor], scale: float) -> float:

@@ -6,6 +6,7 @@ read is put into the measuring: the control.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import gradwatch
-from gradwatch.measure import meter, ring
+from gradwatch.measure import devices
 from tests.measure.copies import Copies
 
 READS = {"cpu": Tensor.cpu, "item": lambda t: t.sum().item(), "tolist": Tensor.tolist}
@@ -25,6 +26,9 @@ READS = {"cpu": Tensor.cpu, "item": lambda t: t.sum().item(), "tolist": Tensor.t
 class Never:
     """The event of a device that never gets there."""
 
+    def record(self) -> None:
+        pass
+
     def query(self) -> bool:
         return False
 
@@ -32,14 +36,25 @@ class Never:
         raise RuntimeError("the loop has waited")
 
 
+class NoDevice:
+    """What torch knows of a device, without one."""
+
+    Event = Never
+    device = stream = staticmethod(contextlib.nullcontext)
+
+    @staticmethod
+    def current_stream(_: torch.device) -> None:
+        return None
+
+
 def put_in(read: str) -> None:
-    write = meter.write_norms
+    write = devices.write_norms
 
     def reading(out: Tensor, places: Tensor, tensors: list[Tensor]) -> None:
         write(out, places, tensors)
         READS[read](out)
 
-    meter.write_norms = reading
+    devices.write_norms = reading
 
 
 def train() -> None:
@@ -56,10 +71,10 @@ def train() -> None:
             f"errors={watch.health().internal_errors} blocks={len(copies.passing)} waiting={len(copies.waiting)}"
         )
         # The values that leaving the `with` would report do not exist.
-        watch._observer._reporting._waiting._steps.clear()
+        watch._reporting._queue._steps.clear()
 
 
-ring.recorded_event = lambda device: Never()
+torch.get_device_module = lambda _: NoDevice
 if len(sys.argv) > 1:
     put_in(sys.argv[1])
 with FakeTensorMode(), torch.no_grad(), Copies() as copies:

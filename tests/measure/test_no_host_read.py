@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import gradwatch
-from gradwatch.measure import meter, ring
-from gradwatch.measure.following import Followed
+from gradwatch.measure import devices, ring
+from gradwatch.measure.devices import DeviceNorms
+from gradwatch.measure.tracked import TrackedOptimizer
 from gradwatch.records import Health
 from tests.measure.copies import Copies
 
@@ -72,7 +73,7 @@ LOOPS = [clipped_steps, scaled_steps, partly_written_steps]
 @pytest.fixture
 def far_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """A device that never catches up: the loop has to go on all the same."""
-    monkeypatch.setattr(ring.Landing, "ready", lambda _: False)
+    monkeypatch.setattr(ring.HostCopy, "ready", lambda _: False)
 
 
 def reads_of(loop: Callable[[], Health]) -> int:
@@ -87,8 +88,8 @@ def test_a_step_needs_no_value(loop: Callable[[], Health]) -> None:
     assert reads_of(loop) == 0
 
 
-def reading_note(self: meter.Meter, number: Tensor, column: int) -> float:
-    return float(number)
+def reading_note(self: DeviceNorms, number: object) -> float | None:
+    return float(number) if isinstance(number, Tensor) else None
 
 
 def reading_write(out: Tensor, places: Tensor, tensors: list[Tensor]) -> None:
@@ -96,15 +97,15 @@ def reading_write(out: Tensor, places: Tensor, tensors: list[Tensor]) -> None:
         out.zero_()
 
 
-def reading_consume(self: Followed, marks: Any, *_: Any) -> None:
-    [p.grad.norm().item() for _, p in self.parameters() if p.grad is not None]
+def reading_consume(self: TrackedOptimizer, *_: Any) -> None:
+    [p.grad.norm().item() for p in self.own.parameters if p.grad is not None]
 
 
 CONTROLS = [
-    (meter.Meter, "note", reading_note),
-    (meter, "write_norms", reading_write),
-    (Followed, "consume", reading_consume),
-    (meter, "on_host", lambda _: True),
+    (DeviceNorms, "note", reading_note),
+    (devices, "write_norms", reading_write),
+    (TrackedOptimizer, "consuming", reading_consume),
+    (devices, "on_host", lambda _: True),
 ]
 
 

@@ -10,16 +10,18 @@ import torch
 from torch import nn
 
 import gradwatch
-from gradwatch.measure import meter, ring
-from gradwatch.measure.ring import AFTER, BEFORE, Board
+from gradwatch.blocks import AFTER, BEFORE
+from gradwatch.measure import ring
+from gradwatch.measure.ring import Board
 from gradwatch.records import StepRecord
+from tests.measure.elsewhere import treat_as_elsewhere
 from tests.reference import gradient_norm
 
 CPU = torch.device("cpu")
 
 
-def board(slots: int = 3, notes: int = 2) -> Board:
-    return Board(CPU, slots, notes)
+def board(columns: int = 3, notes: int = 2) -> Board:
+    return Board(CPU, columns, notes)
 
 
 def write(board: Board, side: int, *norms: float) -> None:
@@ -46,31 +48,33 @@ def test_a_full_ring_sends_itself_and_the_next_rows_land_apart() -> None:
     for step in range(2 * Board.ROWS + 1):
         write(mine, BEFORE, float(step))
         tickets.append(mine.take())
-    assert [ticket.landing.started for ticket in tickets] == [True] * (2 * Board.ROWS) + [False]
+    assert [ticket.copy.started for ticket in tickets] == [True] * (2 * Board.ROWS) + [False]
     mine.send()
     assert [float(ticket.side(BEFORE)[0]) for ticket in tickets] == [float(step) for step in range(len(tickets))]
-    assert len({id(ticket.landing) for ticket in tickets}) == 3
+    assert len({id(ticket.copy) for ticket in tickets}) == 3
 
 
 def test_sending_nothing_starts_nothing() -> None:
     mine = board()
     mine.send()
     ticket = mine.take()
-    assert not ticket.landing.started
+    assert not ticket.copy.started
 
 
-def test_growing_keeps_what_was_measured_and_what_was_taken() -> None:
+def test_room_for_more_notes_keeps_what_was_measured_and_what_was_taken() -> None:
     mine = board(2, 1)
     write(mine, BEFORE, 1.0, 2.0)
     mine.note(0, torch.tensor(3.0))
     old = mine.take()
-    mine.grow(4, 3)
-    assert mine.side(BEFORE).tolist() == [1.0, 2.0, 0.0, 0.0]
+    mine.make_room(3)
+    mine.make_room(2)
+    assert mine.notes == 3
+    assert mine.side(BEFORE).tolist() == [1.0, 2.0]
     mine.note(2, torch.tensor(5.0))
     new = mine.take()
     mine.send()
-    assert old.side(BEFORE).tolist() == [1.0, 2.0]
-    assert new.side(BEFORE).tolist() == [1.0, 2.0, 0.0, 0.0]
+    assert old.side(BEFORE).tolist() == new.side(BEFORE).tolist() == [1.0, 2.0]
+    assert old.note(0) == 3.0
     assert (new.note(0), new.note(2)) == (3.0, 5.0)
 
 
@@ -100,7 +104,7 @@ def two_optimizers() -> tuple[list[float], list[StepRecord]]:
 
 @pytest.fixture
 def as_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meter, "on_host", lambda _: False)
+    treat_as_elsewhere(monkeypatch)
 
 
 @pytest.mark.usefixtures("as_device")
@@ -153,14 +157,14 @@ def test_records_come_by_themselves_block_by_block() -> None:
         for _ in range(Board.ROWS + 1):
             (weight * 2).sum().backward()
             optimizer.step()
-        assert len(watch._history) == Board.ROWS
+        assert len(watch._verdicts.history()) == Board.ROWS
     assert [record.step for record in memory.records] == list(range(1, Board.ROWS + 2))
 
 
 def test_a_device_seldom_used_holds_up_the_records_of_others_for_a_block_at_most(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(meter, "on_host", lambda gradient: len(gradient) > 1)
+    treat_as_elsewhere(monkeypatch, lambda gradient: len(gradient) > 1)
     often, seldom = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(1))
     optimizers = {name: torch.optim.SGD([p], lr=0.0) for name, p in (("often", often), ("seldom", seldom))}
     alerts: list[int] = []
@@ -205,6 +209,7 @@ def test_what_a_fused_optimizer_found_decides_when_it_has_landed() -> None:
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_on_a_cuda_device_no_step_waits() -> None:
     weight = nn.Parameter(torch.zeros(64, 64, device="cuda"))
     optimizer = torch.optim.Adam([weight], lr=0.01, fused=True)
@@ -253,15 +258,15 @@ def test_a_captured_graph_is_left_alone(caplog: pytest.LogCaptureFixture) -> Non
 
 
 def test_a_block_that_has_not_landed_holds_up_those_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meter, "on_host", lambda _: False)
+    treat_as_elsewhere(monkeypatch)
     landed: list[bool] = []
-    monkeypatch.setattr(ring.Landing, "ready", lambda self: bool(landed))
+    monkeypatch.setattr(ring.HostCopy, "ready", lambda self: self.started and bool(landed))
 
     def see(watch: gradwatch.Watch, step: int) -> None:
         if step == 2 * Board.ROWS:
-            assert len(watch._history) == 0
+            assert len(watch._verdicts.history()) == 0
             landed.append(True)
         if step == 2 * Board.ROWS + 1:
-            assert len(watch._history) >= 2 * Board.ROWS
+            assert len(watch._verdicts.history()) >= 2 * Board.ROWS
 
     simple_loop(see, 2 * Board.ROWS + 2)

@@ -17,9 +17,9 @@ from torch.nn.parallel import DistributedDataParallel
 import gradwatch
 from gradwatch.errors import NonFiniteGradientError
 from gradwatch.judge.rule import Finding
-from gradwatch.measure import ranks
-from gradwatch.measure.ranks import Peers
-from gradwatch.measure.shards import Shards
+from gradwatch.measure.sharding import ranks
+from gradwatch.measure.sharding.ranks import Peers
+from gradwatch.measure.sharding.shards import Shards
 from gradwatch.records import Alert, Severity, StepRecord
 from gradwatch.sinks import Memory
 from tests.ranks.meeting import Log

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch.distributed as dist
 
-from gradwatch.measure.ranks import Peers
-from gradwatch.measure.store import agree
+from gradwatch.measure.sharding.ranks import Peers
+from gradwatch.measure.sharding.store import agree
 from tests.machine import open_sockets
 
 ON_TWO = ON_FOUR = (

@@ -2,11 +2,13 @@ import io
 import math
 import sys
 
+import numpy as np
 import pytest
 import rich
 from rich.console import Console as RichConsole
 from rich.progress import Progress
 
+from gradwatch.blocks import Block, Facts, Layout, StepRow, Steps
 from gradwatch.records import Cause, GroupNorms, Health
 from gradwatch.sinks import Console
 from gradwatch.sinks.table import render
@@ -159,3 +161,18 @@ def test_of_many_alerts_the_newest_are_shown_and_the_others_counted():
     text = drawn([record()], [alert(step=step) for step in range(1, 9)])
     assert [step for step in range(1, 9) if f"step {step}:" in text] == [4, 5, 6, 7, 8]
     assert "and 3 older" in text
+
+
+def test_of_many_steps_only_those_shown_become_records(screen, monkeypatch):
+    made = []
+    monkeypatch.setattr(Block, "_record", lambda self, index: made.append(index) or record(index + 1))
+    layout = Layout("actor", ("w",), {}, {}, np.zeros(1))
+    rows = [StepRow(step, float(step), Facts.usual(1)) for step in range(1, 17)]
+    sink = Console()
+    console = screen(False)
+    sink.open(run_info(), Health)
+    sink.write(Steps.of(Block(layout, rows, np.ones((16, 1)), np.ones((16, 1)))), [])
+    assert made == []
+    sink.close()
+    assert made == [15]
+    assert "actor step 16: norm 5" in console.file.getvalue()

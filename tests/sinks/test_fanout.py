@@ -3,8 +3,10 @@ import os
 import threading
 import warnings
 
+import numpy as np
 import pytest
 
+from gradwatch.blocks import Block, Facts, Layout, StepRow, Steps
 from gradwatch.errors import SinkError
 from gradwatch.records import Health
 from gradwatch.sinks import Memory
@@ -57,6 +59,19 @@ class Greedy(Memory):
 
     def write(self, records, alerts):
         records.clear()
+
+
+class Curious(Memory):
+    """Reads the newest record alone."""
+
+    def write(self, records, alerts):
+        self.records.append(records[-1])
+
+
+def block(length=3):
+    layout = Layout("actor", ("w",), {"mlp": np.arange(1)}, {}, np.zeros(1))
+    rows = [StepRow(step, float(step), Facts.usual(1)) for step in range(1, length + 1)]
+    return Block(layout, rows, np.ones((length, 1)), np.ones((length, 1)))
 
 
 def opened(*sinks, **options):
@@ -215,6 +230,33 @@ def test_a_sink_cannot_take_records_away_from_the_next(caplog):
     fanout.put([record()], [])
     fanout.close()
     assert len(memory.records) == 1
+
+
+def test_a_record_is_made_in_the_sinks_thread_once_and_only_if_one_reads_it(monkeypatch):
+    made, original = [], Block._record
+    monkeypatch.setattr(
+        Block,
+        "_record",
+        lambda self, index: made.append((threading.current_thread().name, index)) or original(self, index),
+    )
+    first, second = Curious(), Curious()
+    fanout = opened(first, second)
+    fanout.put(Steps.of(block()), [])
+    fanout.close()
+    assert made == [("gradwatch-sinks", 2)]
+    assert first.records[0] is second.records[0]
+
+
+def test_records_dropped_are_counted_by_step_and_not_by_hand_over():
+    slow = Slow()
+    fanout = opened(slow, capacity=1)
+    fanout.put(Steps.of(block(1)), [])
+    assert slow.entered.wait(10)
+    for _ in range(3):
+        fanout.put(Steps.of(block(4)), [])
+    slow.may_go_on.set()
+    fanout.close()
+    assert (len(slow.records), fanout.dropped_records) == (5, 8)
 
 
 def test_two_sinks_of_one_class_are_counted_and_logged_each(caplog):

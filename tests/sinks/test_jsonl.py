@@ -1,6 +1,7 @@
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from gradwatch.errors import SinkError
 from gradwatch.records import Alert, Cause, ClipCall, GroupNorms, Health, StepRecord
 from gradwatch.sinks import Jsonl
-from gradwatch.sinks.jsonl import plain
+from gradwatch.sinks.encoding import encoded
 from tests.made_up import alert, record, run_info
 
 
@@ -56,7 +57,7 @@ def test_a_path_that_cannot_be_written_is_one_sentence(tmp_path):
 
 @given(st.floats(min_value=0, max_value=sys.float_info.max))
 def test_finite_norms_come_back_bit_for_bit(norm):
-    assert json.loads(json.dumps(plain(record(before=norm, clip_ratio=0.0))))["norm_before"] == norm
+    assert json.loads(encoded(record(before=norm, clip_ratio=0.0)))["norm_before"] == norm
 
 
 def test_half_a_line_of_a_run_that_was_killed_keeps_to_itself(tmp_path):
@@ -206,6 +207,8 @@ def test_any_record_and_alert_come_back_as_they_were(tmp_path_factory, step, sai
     path = tmp_path_factory.mktemp("round-trip") / "run.jsonl"
     _, *lines = written(path, [step], [said])
     back = {line.pop("kind"): line for line in lines}
+    # What owners repeat of the parameters is not written.
+    step = replace(step, owners={}, missing_owners=())
     # repr, for NaN is not equal to itself; it tells 0.0 from -0.0 too.
     assert repr(step_of(back["step"])) == repr(step)
     assert repr(alert_of(back["alert"])) == repr(said)

@@ -2,6 +2,7 @@ import html
 import math
 import re
 import sys
+import threading
 
 import pytest
 
@@ -164,8 +165,19 @@ def test_two_curves_never_share_a_tag(tmp_path):
     }
 
 
+def test_nor_does_a_module_that_is_called_what_another_is_written_as(tmp_path):
+    modules = {"actor": GroupNorms(7.0, 7.0), "actor.actor": GroupNorms(2.0, 2.0)}
+    sink = TensorBoard(tmp_path)
+    sink.open(run_info(tuple(modules)), Health)
+    sink.write([record(modules=modules)], [])
+    sink.close()
+    events = read(tmp_path)
+    for tag, value in {"actor": 5.0, "actor.actor": 7.0, "actor.actor.actor": 2.0}.items():
+        assert [scalar.value for scalar in events.Scalars(f"debug/{tag}_grad_norm_BEFORE_clip")] == [value]
+
+
 def test_a_missing_package_is_named_with_the_command_that_installs_it(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.event_file_writer", None)
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto", None)
     with pytest.raises(MissingExtraError, match=r"needs the package 'tensorboard'.*gradwatch\[tensorboard\]"):
         TensorBoard(tmp_path).open(run_info(), Health)
 
@@ -174,3 +186,29 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SinkError, match=r"folder '.*file.*' cannot be written .*: give a folder"):
         TensorBoard(tmp_path / "file" / "runs").open(run_info(), Health)
+
+
+def test_each_batch_is_on_disk_when_write_returns_and_no_thread_is_begun(tmp_path):
+    sink, threads = TensorBoard(tmp_path), threading.active_count()
+    sink.open(run_info(), Health)
+    sink.write([record(1), record(2, 0.25)], [alert()])
+    assert [scalar.value for scalar in read(tmp_path).Scalars("debug/actor_grad_norm_BEFORE_clip")] == [5.0, 0.25]
+    assert threading.active_count() == threads
+    sink.close()
+
+
+def test_two_sinks_opened_in_one_second_write_a_file_each(tmp_path):
+    for step in (1, 2):
+        write(tmp_path, ([record(step)], []))
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_modules_that_change_in_between_keep_their_own_curves(tmp_path):
+    more = {"mlp": GroupNorms(2.0, 1.0), "head": GroupNorms(3.0, 1.5)}
+    write(tmp_path, ([record(1), record(2, modules=more), record(3)], []))
+    events = read(tmp_path)
+    curves = {
+        name: [(s.step, s.value) for s in events.Scalars(f"debug/{name}_grad_norm_BEFORE_clip")]
+        for name in ("mlp", "head")
+    }
+    assert curves == {"mlp": [(1, 5.0), (2, 2.0), (3, 5.0)], "head": [(2, 3.0)]}

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad, clip_grad_norm_, clip_grad_value_
 
 import gradwatch
-from gradwatch.taps import clips
-from gradwatch.taps.clips import ClipEvent, listen, stop_listening
+from gradwatch.taps import clips as tap
+from gradwatch.taps.clips import ClipEvent, clips
 
 WRAPPERS = ("clip_grad_norm_", "clip_grad_value_", "_clip_grads_with_norm_")
 
@@ -35,7 +35,7 @@ UNTOUCHED = cells()
 def restored() -> Iterator[None]:
     yield
     assert all(function is UNTOUCHED[name] for name, function in cells().items())
-    assert clips._listeners == []
+    assert clips.listeners == ()
 
 
 class Ear:
@@ -50,11 +50,11 @@ class Ear:
         self.after.append((event, None if norm_returned is None else float(norm_returned)))
 
     def __enter__(self) -> Ear:
-        listen(self)
+        clips.listen(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        stop_listening(self)
+        clips.stop_listening(self)
 
 
 def parameters() -> list[nn.Parameter]:
@@ -120,7 +120,7 @@ def test_clipping_by_value(function: Callable[..., None], keyword: bool) -> None
     with Ear() as ear:
         function(parameters=iter(mine), clip_value=5.0) if keyword else function((p for p in mine), 5.0)
     assert [p.grad.tolist() for p in mine] == [[3.0, 4.0], [5.0]]
-    assert ear.after == [(ClipEvent("clip_grad_value_", 5.0, None, tuple(mine)), None)]
+    assert ear.after == [(ClipEvent("clip_grad_value_", 5.0, None, tuple(mine), tuple(map(id, mine))), None)]
 
 
 @pytest.mark.parametrize("keyword", [False, True])
@@ -192,13 +192,13 @@ def test_nothing_is_seen_before_and_after() -> None:
 
 def test_leaving_in_any_order() -> None:
     first, second = Ear(), Ear()
-    listen(first)
-    listen(second)
+    clips.listen(first)
+    clips.listen(second)
     clip_grad_norm_(parameters(), 1.0)
-    stop_listening(first)
+    clips.stop_listening(first)
     clip_grad_norm_(parameters(), 2.0)
-    stop_listening(second)
-    stop_listening(second)
+    clips.stop_listening(second)
+    clips.stop_listening(second)
     assert [e.limit for e in first.before] == [1.0]
     assert [e.limit for e in second.before] == [1.0, 2.0]
 
@@ -285,7 +285,7 @@ def test_two_trackers_in_two_threads_see_their_own_gradients() -> None:
 def test_a_function_without_the_expected_cell_is_seen_by_its_names_and_the_log_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(clips, "_cell_of", lambda _: None)
+    monkeypatch.setattr(tap, "_cell_of", lambda _: None)
     early = torch.nn.utils.clip_grad_norm_
     before = {**vars(torch.nn.utils), **vars(torch.nn.utils.clip_grad)}
     mine = parameters()
@@ -303,7 +303,7 @@ def test_a_function_without_the_expected_cell_is_seen_by_its_names_and_the_log_s
 
 
 def test_norms_are_right_where_a_function_imported_before_goes_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clips, "_cell_of", lambda _: None)
+    monkeypatch.setattr(tap, "_cell_of", lambda _: None)
     early = torch.nn.utils.clip_grad_value_
     model = nn.Linear(3, 1, bias=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -24,7 +24,7 @@ def passing_on(inner: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("owner", "name"), [(torch.autograd, "backward"), (torch.amp.GradScaler, "_maybe_opt_step")]
+    ("owner", "name"), [(torch.autograd, "_engine_run_backward"), (torch.amp.GradScaler, "_maybe_opt_step")]
 )
 def test_a_function_that_another_has_replaced_since(
     owner: Any, name: str, monkeypatch: pytest.MonkeyPatch

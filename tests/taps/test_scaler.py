@@ -33,11 +33,11 @@ class Ear:
         self.told.append("stepped")
 
     def __enter__(self) -> Ear:
-        tap.listen(self)
+        tap.scalers.listen(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        tap.stop_listening(self)
+        tap.scalers.stop_listening(self)
 
 
 def made(fused: bool = False) -> tuple[nn.Linear, torch.optim.SGD, torch.amp.GradScaler]:

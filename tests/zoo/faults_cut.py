@@ -101,7 +101,8 @@ def mask_with_the_wrong_sign(run: Run) -> None:
 
 
 @fault(
-    Verdict("zero", "masked", module="body", where=("drop",)),
+    Verdict("zero", "masked", module="body.0", where=("drop",)),
+    Verdict("zero", "masked", module="body.2", where=("drop",)),
 )
 def dropout_of_everything(run: Run) -> None:
     """``keep_prob=1.0`` of another framework became ``p=1.0`` here."""

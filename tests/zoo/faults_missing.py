@@ -149,7 +149,10 @@ class SkipsItsBlock(nn.Module):
         return self.head(x + self.block(x) if self.use_block else x)  # type: ignore[no-any-return]
 
 
-@fault(Verdict("zero", "unused", module="block", where=("block", "block.0.weight")))
+@fault(
+    Verdict("zero", "unused", module="block.0", where=("block.0", "block.0.weight")),
+    Verdict("zero", "unused", module="block.2", where=("block.2", "block.2.weight")),
+)
 def residual_block_switched_off(run: Run) -> None:
     net = SkipsItsBlock()
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)

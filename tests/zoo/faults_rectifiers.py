@@ -52,7 +52,8 @@ def dead_feature_maps_behind_batch_norm(run: Run) -> None:
             optimizer.step()
 
 
-@fault(Verdict("zero", "dead-relu", module="feed_forward", where=("block",)))
+# It is told of by the name that it has in the block, too.
+@fault(Verdict("zero", "dead-relu", module="feed_forward", where=("block",)), also=("zero",))
 def dead_feed_forward_of_a_transformer(run: Run) -> None:
     """Only the feed-forward part is dead: the residual path goes on learning."""
     block = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)

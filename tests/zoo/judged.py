@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from gradwatch import Alert, Cause
+from gradwatch import Alert, Cause, StepRecord
+from tests.blocks import blocks_of, judged_alike
 from tests.loops.frozen import differences, not_restored, torch_itself
 from tests.zoo.registry import Fault, Healthy, Verdict
 from tests.zoo.run import Run, carried_out
@@ -96,7 +98,20 @@ def _both(loop: object) -> tuple[Run, list[str]]:
     broken += [f"tracking changed training: {path}" for path in differences(bare, tracked)[:3]]
     assert run.watch is not None, "the loop tracked nothing"
     errors = run.watch.health().internal_errors
-    return run, broken + ([f"{errors} internal errors"] if errors else [])
+    broken += [f"{errors} internal errors"] if errors else []
+    return run, broken + (
+        [] if _alike_in_blocks(run.watch.history) else ["blocks are judged otherwise than steps"]
+    )
+
+
+def _alike_in_blocks(history: list[StepRecord]) -> bool:
+    # Optimizers take turns; each for itself, so that there are blocks.
+    by_optimizer = sorted(history, key=lambda record: record.optimizer)
+    try:
+        judged_alike(blocks_of(by_optimizer, itertools.cycle((16, 1, 7))))
+    except AssertionError:
+        return False
+    return True
 
 
 def _alerts(run: Run) -> list[Alert]:

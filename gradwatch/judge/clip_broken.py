@@ -1,0 +1,321 @@
+"""The rule on clipping that does not do what it was asked for."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+from gradwatch.blocks import AFTER, BEFORE, Block, NotedClip, StepRow
+from gradwatch.judge.at_hand import where_of
+from gradwatch.judge.rule import Finding
+from gradwatch.judge.wording import listed
+from gradwatch.records import ClipCall, Severity, StepRecord
+
+__all__ = ["ClipBroken"]
+
+# Torch sums squares in the gradient's own type and can return a norm that is off by percents; what follows from
+# that is no fault of the loop's.
+_TORCH_ERROR = 1.05
+
+# The squares of gradients with a norm below this may underflow in float32.
+_MAY_UNDERFLOW = 1e-15
+
+
+# What passes and clip calls that came in the wrong order leave behind.
+_LATE = frozenset(["missed_by_clip", "clipped_between"])
+
+
+class ClipBroken:
+    """Clipping did not do what it was asked for: the optimizer consumed more, or torch's own norm was wrong.
+
+    Each call is held to its own limit over the gradients that it was given: two calls of limit 1 on two
+    halves of an optimizer may leave a norm of 1.41. Only p-norms with p <= 2 bound the L2 norm. What is in the
+    wrong order, and has not let through more than the limit so far, is a warning.
+
+    Args:
+        tolerance: relative excess that float32 arithmetic explains.
+        clears_after: steps running within the limit before the episode is over.
+    """
+
+    id = "clip-broken"
+    severity: Severity = "critical"
+    severities: tuple[Severity, ...] = ("critical", "warning")
+    fires_after = 1
+
+    # So many steps running are no accident: a loop may clip, and then think better of it.
+    _MISTAKE = 3
+
+    def __init__(self, *, tolerance: float = 1e-5, clears_after: int = 10) -> None:
+        self.clears_after = clears_after
+        self._tolerance = tolerance
+        self._instead: Counter[str] = Counter()
+
+    def look(self, record: StepRecord) -> Iterator[Finding] | None:
+        """One finding, of the gravest that holds; a skipped step tells nothing."""
+        if record.skipped:
+            return None
+        self._instead[record.optimizer] = self._instead[record.optimizer] + 1 if record.clipped_instead else 0
+        return islice(self._found(record), 1)
+
+    def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding] | None]:
+        """Go on to the first step whose clipping is not plainly fine."""
+        consumed = block.norms(AFTER).tolist()
+        for index in range(start, len(block)):
+            row = block.rows[index]
+            if not row.skipped:
+                if row.clipped_instead or not self._is_plainly_fine(block, index, row, consumed[index]):
+                    return index, self.look(block[index])
+                self._instead[block.layout.optimizer] = 0
+        return len(block), ()
+
+    def _is_plainly_fine(self, block: Block, index: int, row: StepRow, consumed: float) -> bool:
+        """Nothing that is looked for can be found; where it says no, nothing need be."""
+        if row.facts.marks and not _LATE.isdisjoint(row.facts.marks):
+            return False
+        for clip in row.clips:
+            if not self._held(block, index, clip, row.loss_scale):
+                return False
+        limit, _ = block.clipping[index]
+        return limit is None or consumed <= limit * (1 + self._tolerance) or _all_was_given(block, index, row)
+
+    def _held(self, block: Block, index: int, clip: NotedClip, scale: float | None) -> bool:
+        """A call whose limit was kept, and whose norm was about the true one."""
+        returned = clip.norm_returned
+        if clip.limit < 0.0 or clip.repeated or returned == 0.0:
+            return False
+        if clip.norm_type is None or not len(clip.columns):
+            return True
+        if clip.norm_type == 2 and returned is not None:
+            before = block.scope_norms(BEFORE, clip.columns).item(index)
+            if not returned * _TORCH_ERROR >= before or (
+                scale is not None and _is_close(returned, before * scale)
+            ):
+                return False
+        tolerance = self._tolerance + 2 * block.rounding(clip.columns)
+        kept = block.scope_norms(AFTER, clip.columns).item(index) <= clip.limit * (1 + tolerance)
+        return kept or clip.norm_type > 2
+
+    def _found(self, record: StepRecord) -> Iterator[Finding]:
+        yield from _negative(record)
+        yield from self._exceeded(record)
+        yield from _given_nothing(record)
+        yield from self._given_others(record)
+        yield from _repeated(record)
+        yield from _still_scaled(record)
+        yield from _between_passes(record)
+        yield from _out_of_order(record)
+        yield from self._left_out(record)
+        yield from _underflowed(record)
+
+    def _exceeded(self, record: StepRecord) -> Iterator[Finding]:
+        """The call whose limit is exceeded most."""
+        if not record.clips:
+            limit = record.max_norm
+            if limit is not None and record.norm_after > limit * (1 + self._tolerance):
+                yield _excess(record.norm_after, limit, _CHANGED)
+            return
+        exceeded = [call for call in record.clips if not call.repeated and self._is_exceeded(call)]
+        if exceeded:
+            worst = max(exceeded, key=lambda call: _number(call.scope_after) - call.limit)
+            yield _excess(_number(worst.scope_after), worst.limit, _why(worst, record))
+
+    def _is_exceeded(self, call: ClipCall) -> bool:
+        if call.norm_type is None or call.norm_type > 2 or call.scope_after is None:
+            return False
+        # The coefficient, and each product with it, is rounded in the gradient's own type.
+        tolerance = self._tolerance + 2 * call.rounding
+        return call.scope_after > abs(call.limit) * (1 + tolerance) * _torch_error(call)
+
+    def _given_others(self, record: StepRecord) -> Iterator[Finding]:
+        """The call before each step was given another optimizer's gradients, which came to nothing."""
+        times = self._instead[record.optimizer]
+        if times >= self._MISTAKE:
+            message = (
+                f"the clip call before each of the last {times} steps was given the gradients of "
+                f"{record.clipped_instead}, which no step has consumed, and none of this optimizer's: a norm of "
+                f"{record.norm_after:.3g} was consumed unclipped"
+            )
+            yield Finding(None, record.norm_after, math.nan, message)
+
+    def _left_out(self, record: StepRecord) -> Iterator[Finding]:
+        """Gradients that no call was given, above the limit that the others were held to."""
+        limit = record.max_norm
+        if limit is None or not record.clips or not record.norm_after > limit * (1 + self._tolerance):
+            return
+        given = math.hypot(*(_number(call.scope_after) for call in record.clips))
+        # Scopes may overlap: what is left out is then thought smaller than it is.
+        left_out = math.sqrt(max(record.norm_after**2 - given**2, 0.0))
+        if left_out > max(limit, 1e-3 * record.norm_after):
+            message = (
+                f"clipping to {limit:g} was given a part of the optimizer's gradients only: the rest, of norm "
+                f"{left_out:.3g}, was consumed unclipped"
+            )
+            yield Finding(None, left_out, limit, message, "warning")
+
+
+_CHANGED = "gradients were changed after the clip call"
+_NOTHING_THERE = "it ran before the backward: every gradient was 0 at that time"
+_OTHER_GRADIENTS = "it ran before the last backward or after the step before, on other gradients than these"
+
+
+def _excess(norm: float, limit: float, why: str) -> Finding:
+    message = (
+        f"the optimizer consumed a norm of {norm:.6g} although clipping was asked for at most {limit:g}: {why}"
+    )
+    return Finding(None, norm, limit, message)
+
+
+def _why(call: ClipCall, record: StepRecord) -> str:
+    """Where the clip call was, as far as the record shows it."""
+    if call.norm_returned == 0.0:
+        return _NOTHING_THERE
+    if record.missed_by_clip or _saw_less(call) or _saw_more(call):
+        return _OTHER_GRADIENTS
+    return _CHANGED
+
+
+def _saw_less(call: ClipCall) -> bool:
+    """Torch measured less than what was there after the last backward."""
+    return _comparable(call) and _number(call.norm_returned) * _TORCH_ERROR < _number(call.scope_before)
+
+
+def _saw_more(call: ClipCall) -> bool:
+    """Torch measured, and scaled, more than that, and yet nothing of it was scaled."""
+    scaled = _comparable(call) and _number(call.norm_returned) > call.limit * _TORCH_ERROR
+    unscaled = _number(call.scope_after) >= _number(call.scope_before)
+    return scaled and unscaled and _number(call.norm_returned) > _TORCH_ERROR * _number(call.scope_before)
+
+
+def _comparable(call: ClipCall) -> bool:
+    known = call.norm_returned is not None and call.scope_before is not None
+    return known and call.norm_type == 2 and not call.repeated
+
+
+def _torch_error(call: ClipCall) -> float:
+    """By how much torch's norm of a call was too small, where rounding explains it; 1 otherwise."""
+    if not call.norm_returned or call.scope_before is None or call.norm_type != 2:
+        return 1.0
+    error = call.scope_before / call.norm_returned
+    return error if 1.0 < error < _TORCH_ERROR else 1.0
+
+
+def _negative(record: StepRecord) -> Iterator[Finding]:
+    """A limit below 0: torch multiplies by it, and the optimizer climbs."""
+    for call in record.clips:
+        if call.limit < 0.0:
+            message = f"{call.function} was called with a limit of {call.limit:g}: it turned every gradient around"
+            yield Finding(None, record.norm_after, call.limit, message)
+
+
+def _given_nothing(record: StepRecord) -> Iterator[Finding]:
+    """Every call was given nothing of what this optimizer holds, and found nothing in what it was given."""
+    if record.clips and all(call.scope_before is None and call.norm_returned == 0.0 for call in record.clips):
+        call = record.clips[0]
+        message = (
+            f"{call.function} was given none of the optimizer's gradients and found a norm of 0: it was handed "
+            f"other parameters, or a spent generator; a norm of {record.norm_after:.3g} was consumed unclipped"
+        )
+        yield Finding(None, record.norm_after, call.limit, message)
+
+
+def _repeated(record: StepRecord) -> Iterator[Finding]:
+    """A tied parameter that was passed twice: torch counts it twice, and scales it twice."""
+    for call in record.clips:
+        true, torchs = call.scope_before, call.norm_returned
+        if not call.repeated or true is None or torchs is None:
+            continue
+        was_scaled = torchs > call.limit
+        message = (
+            f"{listed(call.repeated)} was given to {call.function} more than once: torch computed a norm of "
+            f"{torchs:.6g} where the true one is {true:.6g}"
+            + (
+                f", and scaled that gradient as often, down to a norm of {call.scope_after:.6g}"
+                if was_scaled
+                else ""
+            )
+        )
+        yield Finding(None, torchs, call.limit, message, None if was_scaled else "warning")
+
+
+def _still_scaled(record: StepRecord) -> Iterator[Finding]:
+    """A call that came before a GradScaler had divided the gradients: it held the scaled norm to the limit."""
+    scale = record.loss_scale
+    if scale is None or not scale > _TORCH_ERROR:
+        return
+    for call in record.clips:
+        if _comparable(call) and _is_close(_number(call.norm_returned), _number(call.scope_before) * scale):
+            was_scaled = _number(call.norm_returned) > call.limit
+            message = (
+                f"{call.function} ran on gradients still multiplied by the loss scale of {scale:g}: it saw a norm "
+                f"of {call.norm_returned:.3g} where the true one is {call.scope_before:.3g}; call "
+                "scaler.unscale_(optimizer) before it"
+            )
+            yield Finding(
+                None, _number(call.norm_returned), call.limit, message, None if was_scaled else "warning"
+            )
+
+
+def _between_passes(record: StepRecord) -> Iterator[Finding]:
+    """Clipping ran on what an earlier micro-batch left, and then another one added to it."""
+    names = record.clipped_between
+    if names:
+        returned = [call.norm_returned for call in record.clips if call.norm_returned is not None]
+        limit = math.nan if record.max_norm is None else record.max_norm
+        was_scaled = any(norm > limit for norm in returned[:-1] or returned)
+        message = (
+            f"clipping ran between the {record.backward_passes} backward passes of this step, not once after the "
+            f"last: the gradient of {where_of(record, names)} is a sum in which earlier passes were clipped again"
+        )
+        value = max(returned, default=math.nan)
+        yield Finding(None, value, limit, message, None if was_scaled else "warning")
+
+
+def _out_of_order(record: StepRecord) -> Iterator[Finding]:
+    """A backward came after the last clip call; the limit happens to be kept so far."""
+    late = [call for call in _last_of_each_scope(record) if _was_early(call)]
+    if late or record.missed_by_clip:
+        call = late[0] if late else None
+        limit = _number(record.max_norm if call is None else call.limit)
+        why = _NOTHING_THERE if call is not None and call.norm_returned == 0.0 else _OTHER_GRADIENTS
+        message = f"clipping to {limit:g} had no hold on this step, whose norm is {record.norm_after:.3g}: {why}"
+        yield Finding(None, record.norm_after, limit, message, "warning")
+
+
+def _was_early(call: ClipCall) -> bool:
+    """The optimizer consumed more than torch saw in the call, of gradients that were not yet these."""
+    if not math.isfinite(call.limit) or not _saw_less(call):
+        return False
+    return _number(call.scope_after) > max(_TORCH_ERROR * _number(call.norm_returned), _MAY_UNDERFLOW)
+
+
+def _last_of_each_scope(record: StepRecord) -> Iterator[ClipCall]:
+    """A loop that clips and then leaves the step out, for a NaN perhaps, has clipped the same scope before."""
+    yield from {(call.scope_before, call.scope_after): call for call in record.clips}.values()
+
+
+def _underflowed(record: StepRecord) -> Iterator[Finding]:
+    """Gradients so small that torch's own norm of them is 0."""
+    for call in record.clips:
+        true = call.scope_before
+        if call.norm_returned == 0.0 and true is not None and 0.0 < true < _MAY_UNDERFLOW:
+            message = (
+                f"torch computed a norm of 0 for gradients whose true norm is {true:.6g}: their squares "
+                f"underflow, so the limit of {call.limit:g} was held against 0"
+            )
+            yield Finding(None, true, call.limit, message, "warning")
+
+
+def _all_was_given(block: Block, index: int, row: StepRow) -> bool:
+    """One call was given as good as all that was consumed."""
+    nearly_all = block.norms(AFTER)[index] * (1 - 1e-9)
+    return any(block.scope_norms(AFTER, c.columns)[index] >= nearly_all for c in row.clips if len(c.columns))
+
+
+def _is_close(one: float, other: float) -> bool:
+    return other > 0.0 and 1.0 / _TORCH_ERROR < one / other < _TORCH_ERROR
+
+
+def _number(norm: float | None) -> float:
+    return math.nan if norm is None else norm

@@ -1,0 +1,110 @@
+"""The rule on gradients that hold NaN or Inf."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from gradwatch.blocks import Block
+from gradwatch.causes import cause
+from gradwatch.judge.rule import Finding
+from gradwatch.judge.wording import listed
+from gradwatch.records import Cause, Severity, StepRecord
+
+__all__ = ["NonFinite"]
+
+
+class NonFinite:
+    """A gradient holds NaN or Inf.
+
+    A step that was skipped for it, as under a GradScaler, has done no harm: that is a warning, until too many in
+    a row were skipped.
+
+    Args:
+        skipped_after: skipped steps in a row after which one more is critical.
+        clears_after: finite steps in a row before the episode is over.
+        named: parameters that the message names; the record names them all.
+    """
+
+    id = "nonfinite"
+    severity: Severity = "critical"
+    severities: tuple[Severity, ...] = ("critical", "warning")
+    wants_cause = True
+    fires_after = 1
+
+    def __init__(self, *, skipped_after: int = 10, clears_after: int = 10, named: int = 3) -> None:
+        self.clears_after = clears_after
+        self._skipped_after = skipped_after
+        self._named = named
+        self._skipped_in_a_row: dict[str, int] = {}
+
+    def look(self, record: StepRecord) -> Iterator[Finding]:
+        """One finding where any parameter's gradient is not finite."""
+        bad = record.nonfinite
+        if not (bad and record.skipped):
+            self._skipped_in_a_row.pop(record.optimizer, None)
+        if bad:
+            yield self._skipped(record) if record.skipped else self._consumed(record)
+
+    def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding]]:
+        """Go on to the first step with a gradient that is not finite."""
+        bad = block.nonfinite[start:]
+        index = start + int(bad.argmax()) if bad.any() else len(block)
+        # Steps skipped in a row are none here: they are an open episode.
+        return index, () if index == len(block) else self.look(block[index])
+
+    def state_dict(self) -> dict[str, int]:
+        """Steps skipped in a row, by optimizer."""
+        return dict(self._skipped_in_a_row)
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on from what ``state_dict`` gave."""
+        self._skipped_in_a_row = dict(state)
+
+    def _skipped(self, record: StepRecord) -> Finding:
+        row = self._skipped_in_a_row.get(record.optimizer, 0) + 1
+        self._skipped_in_a_row[record.optimizer] = row
+        message = f"{self._what(record)}; the step was skipped and changed nothing"
+        if record.loss_scale is not None:
+            message += f" (loss scale {record.loss_scale:g})"
+        too_many = row >= self._skipped_after
+        if too_many:
+            message += f"; {row} steps in a row were skipped: training stands still"
+        return self._finding(record, message, "critical" if too_many else "warning")
+
+    def _consumed(self, record: StepRecord) -> Finding:
+        message = f"{self._what(record)}; the optimizer has consumed it{_what_clipping_made_of_it(record)}"
+        return replace(self._finding(record, message, "critical"), cause=_made_by_clipping(record))
+
+    def _what(self, record: StepRecord) -> str:
+        return f"NaN or Inf in the gradient of {listed(record.nonfinite, self._named)}"
+
+    def _finding(self, record: StepRecord, message: str, severity: Severity) -> Finding:
+        return Finding(None, float(len(record.nonfinite)), 0.0, message, severity)
+
+
+def _what_clipping_made_of_it(record: StepRecord) -> str:
+    """Torch's norm is then Inf or NaN, and its clipping multiplies all the other gradients by 0 or NaN."""
+    norms = [clip.norm_returned for clip in record.clips if clip.norm_returned is not None]
+    rest = math.hypot(*(n.norm_before for n in record.parameters.values() if math.isfinite(n.norm_before)))
+    if all(map(math.isfinite, norms)) or rest == 0.0:
+        return ""
+    if math.isfinite(record.norm_before):
+        return f"; torch's clipping, with a norm of {norms[0]}, made it of finite gradients"
+    return f", and by a norm of {norms[0]} torch's clipping erased the finite rest, whose true norm is {rest:.6g}"
+
+
+def _made_by_clipping(record: StepRecord) -> Cause | None:
+    """Every gradient was finite, and the norm that torch computed of them in a clip call was not."""
+    if not math.isfinite(record.norm_before):
+        return None
+    for clip in record.clips:
+        if clip.norm_returned is not None and not math.isfinite(clip.norm_returned):
+            evidence = {
+                "norm": record.norm_before,
+                "norm_returned": clip.norm_returned,
+                "limit": clip.limit,
+            }
+            return cause("clip-overflow", record.optimizer, **evidence)
+    return None

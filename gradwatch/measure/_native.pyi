@@ -1,0 +1,13 @@
+"""The native kernel, see ``gradwatch.measure.kernel``."""
+
+from torch import Tensor
+
+# The ways to sum that this processor can go, fastest first.
+WAYS: tuple[str, ...]
+
+def look(parameters: list[Tensor | None], state: bytearray) -> tuple[list[Tensor | None], bytes]: ...
+def norms(
+    gradients: list[Tensor | None], places: bytes, out: bytearray
+) -> tuple[float, int, list[int] | None]: ...
+def perhaps_zero(gradients: list[Tensor | None], places: tuple[int, ...]) -> list[int]: ...
+def use(way: str) -> None: ...

@@ -1,0 +1,249 @@
+"""What is measured of one optimizer's gradients at each event, and what is known of them.
+
+Taps note events; the ledger looks at the gradients, asks ``Provenance`` what follows, and measures what that
+names. It interprets nothing itself.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+from torch import Tensor
+
+from gradwatch.blocks import AFTER, BEFORE
+from gradwatch.measure import kernel
+from gradwatch.measure.devices import DeviceNorms, Note
+from gradwatch.measure.parameters import OptimizerParameters
+from gradwatch.measure.pending import PendingStep, SeenClip
+from gradwatch.measure.provenance import Consumed, Provenance
+from gradwatch.measure.sharding.shards import Shards
+
+__all__ = ["Ledger"]
+
+look = kernel.look
+
+
+class Ledger:
+    """The gradients of one optimizer, followed from the pass that writes them to the step that consumes them.
+
+    Args:
+        own: the parameters that the optimizer holds.
+        shards: how they lie on the ranks.
+        earlier: the ledger of the list of parameters before this one.
+
+    Attributes:
+        unusual: something in the newest step should be told of at once: a gradient that is exactly 0, or nearly
+            so, or not there, and was not so before; one that is not finite; or a norm far above those of late.
+    """
+
+    # Times the norm of late from which a step is told of at once.
+    FAR_ABOVE = 10.0
+
+    # Steps alike that are told of at once before they count as usual: a rule may want to see several.
+    ALIKE = 4
+
+    # Where steps differ all the time, as with experts that are drawn, one in so many is told of at once.
+    ONE_IN, AT_ONCE = 4, 16
+
+    def __init__(self, own: OptimizerParameters, shards: Shards, earlier: Ledger | None = None) -> None:
+        columns = len(own)
+        self.own = own
+        self._parameters = own.parameters
+        self._shards = shards
+        self._any_dtensor = any(map(shards.is_dtensor, own.parameters))
+        self._all = np.arange(columns, dtype=np.int64).tobytes()
+        # int64 [2, columns]: identity and version of each gradient at the last look.
+        self._state = bytearray(np.repeat(np.array([[0], [-1]], dtype=np.int64), columns, axis=1).tobytes())
+        # float64 [columns]: the newest norms before clipping.
+        self._before = bytearray(8 * columns)
+        self._devices = DeviceNorms(columns)
+        self._provenance = Provenance.unknown(columns)
+        self.last_pass = np.zeros(columns, dtype=np.int64)
+        self._squares_before = 0.0
+        self._newest: tuple[object, int] = (None, 0)
+        self._alike = 0
+        self._at_once = float(self.AT_ONCE)
+        self._usual_square = math.inf
+        self.unusual = True
+        if earlier is not None:
+            self._take_over(earlier)
+
+    def _take_over(self, earlier: Ledger) -> None:
+        """Go on with what is known of those parameters that were held before."""
+        columns, known = self.own.columns_in(earlier.own)
+        if not len(earlier.own) or not len(columns):
+            return
+        self._provenance = earlier._provenance.with_columns(columns, known)
+        state = np.frombuffer(self._state, dtype=np.int64).reshape(2, -1)
+        before = np.frombuffer(self._before)
+        state[:, known] = np.frombuffer(earlier._state, dtype=np.int64).reshape(2, -1)[:, columns[known]]
+        before[known] = np.frombuffer(earlier._before)[columns[known]]
+        self.last_pass[known] = earlier.last_pass[columns[known]]
+        self._devices.take_over(earlier._devices, columns, known)
+
+    # Events, in the order in which a loop makes them. Each looks at all gradients, whichever it is about, so that
+    # what has changed between two events is known.
+
+    def beginning(self) -> None:
+        """A backward pass is about to begin."""
+        gradients, codes = look(self._parameters, self._state)
+        seen = self._provenance.beginning(codes)
+        self._provenance = seen.state
+        if seen.look_at:
+            zeroed = kernel.zeros(gradients, seen.look_at)
+            if zeroed:
+                self._provenance = self._provenance.zeroed(zeroed).state
+
+    def ended(self, columns: tuple[int, ...], compared: Sequence[int], loss: int, measuring: bool) -> bool:
+        """A pass has ended.
+
+        Args:
+            columns: those that it wrote.
+            compared: columns that have no hook: it wrote those of them that have changed since it began.
+            loss: number of the loss that it was of.
+            measuring: the norms before clipping are wanted.
+
+        Returns:
+            Whether it has written any.
+        """
+        gradients, codes = look(self._parameters, self._state)
+        if compared:
+            columns = (*columns, *(column for column in compared if codes[column] > 1 and column not in columns))
+        if not columns:
+            return False
+        seen = self._provenance.ended(codes, columns, loss, measuring)
+        self._provenance = seen.state
+        if seen.places:
+            self._measure(seen.places, gradients)
+        return True
+
+    def clipping(self, given: tuple[int, ...], due: bool, in_pass: bool) -> None:
+        """A clip call is about to change these columns."""
+        gradients, codes = look(self._parameters, self._state)
+        seen = self._provenance.clipping(codes, given, due, in_pass)
+        self._provenance = seen.state
+        if seen.places:
+            self._measure(seen.places, gradients)
+
+    def gone(self, clips: Sequence[SeenClip]) -> list[SeenClip]:
+        """Those of the calls of which nothing came: what they had clipped was zeroed, and written anew since."""
+        return [clip for clip in clips if clip.columns and all(map(self._is_gone, clip.columns))]
+
+    def _is_gone(self, column: int) -> bool:
+        return self._parameters[column].grad is None or self._provenance.is_begun_anew(column)
+
+    def clipped(self, given: tuple[int, ...]) -> None:
+        """It is done."""
+        _, codes = look(self._parameters, self._state)
+        self._provenance = self._provenance.clipped(codes, given).state
+
+    def unscaled(self, scale: Tensor, due: bool) -> None:
+        """A GradScaler has divided the gradients by this scale."""
+        outdated = self._provenance.outdated if due else ()
+        gradients, codes = look(self._parameters, self._state)
+        if outdated:
+            self._devices.divide(outdated, scale, np.frombuffer(self._before))
+        seen = self._provenance.unscaled(codes, due)
+        self._provenance = seen.state
+        if seen.places:
+            self._measure(seen.places, gradients)
+
+    def consumed(self, number: int, backward_passes: int, clips: Sequence[SeenClip], in_pass: bool) -> PendingStep:
+        """A step consumes the gradients as they are: measure them."""
+        gradients, codes = look(self._parameters, self._state)
+        # What requires no gradient is asked only where something was not written.
+        unwritten = self._provenance.unwritten
+        frozen = tuple(c for c in unwritten if not self._parameters[c].requires_grad) if unwritten else ()
+        seen = self._provenance.consumed(codes, in_pass, frozen)
+        self._provenance = seen.state
+        after = bytearray(len(self._before))
+        squares, faint = self._write(AFTER, self._all, gradients, after)
+        consumed = cast("Consumed", seen.consumed)
+        self._notice(consumed, faint, squares)
+        return PendingStep(
+            self.own.row, number, time.time(), consumed, bytes(self._before), bytes(after), backward_passes, clips
+        )
+
+    def skipped(self, number: int, backward_passes: int, clips: Sequence[SeenClip], due: bool) -> PendingStep:
+        """A step was not taken: what was measured before it."""
+        _, codes = look(self._parameters, self._state)
+        seen = self._provenance.skipped(codes, due)
+        self._provenance = seen.state
+        self.unusual = True
+        before, none = bytes(self._before), bytes(len(self._before))
+        consumed = cast("Consumed", seen.consumed)
+        return PendingStep(
+            self.own.row, number, time.time(), consumed, before, none, backward_passes, clips, skipped=True
+        )
+
+    def left(self, due: bool) -> None:
+        """The step is done and leaves its gradients like this."""
+        _, codes = look(self._parameters, self._state)
+        self._provenance = self._provenance.left(codes, due).state
+
+    def shared(self, backward_pass: int) -> None:
+        """Another optimizer's step has consumed what this pass had written."""
+        self._provenance = self._provenance.shared((self.last_pass == backward_pass).tobytes()).state
+
+    def elsewhere(self, columns: tuple[int, ...]) -> None:
+        """A step of another optimizer has consumed these columns, which it holds too."""
+        self._provenance = self._provenance.elsewhere(columns).state
+
+    def settled(self) -> None:
+        """The newest step is told of, and nothing hangs on the next one: norms like its own are usual."""
+        late = 0.0 if self._usual_square == math.inf else 0.9 * self._usual_square
+        self._usual_square = max(self._squares_before, late)
+
+    # Numbers that torch computes.
+
+    def note(self, number: object) -> float | Note | None:
+        """A number that torch has computed, or where it will be found; None is none."""
+        return None if number is None else self._devices.note(number)
+
+    def take(self, step: PendingStep) -> PendingStep:
+        """The step is complete: what is still on devices goes on its way."""
+        step.norms = self._devices.take()
+        return step
+
+    def send(self) -> None:
+        """Start the copy to the host of all that was taken."""
+        self._devices.send()
+
+    @property
+    def on_devices(self) -> bool:
+        """Whether any norm was ever on a device."""
+        return self._devices.used
+
+    def _measure(self, places: bytes, gradients: list[Tensor | None]) -> None:
+        """Measure these columns before clipping."""
+        self._squares_before, _ = self._write(BEFORE, places, gradients, self._before)
+
+    def _write(
+        self, side: int, places: bytes, gradients: list[Tensor | None], norms: bytearray
+    ) -> tuple[float, int]:
+        """Write the norms of these columns; the sum of the host's squares, and how many are faint."""
+        if self._any_dtensor:
+            # What this rank has of each.
+            gradients = self._shards.parts(self._parameters, gradients)
+        squares, faint, elsewhere = kernel.norms(gradients, places, norms)
+        if elsewhere or self._devices.used:
+            self._devices.write(side, places, elsewhere or (), gradients)
+        return squares, faint
+
+    def _notice(self, consumed: Consumed, faint: int, squares: float) -> None:
+        newest = consumed, faint
+        self._alike = self._alike + 1 if newest == self._newest else 0
+        self._newest = newest
+        odd = self._alike < self.ALIKE and (faint > 0 or not consumed.facts.as_usual)
+        if odd and self._at_once >= 1.0:
+            self._at_once -= 1.0
+        else:
+            odd = False
+            self._at_once = min(self._at_once + 1 / self.ONE_IN, self.AT_ONCE)
+        limit = self.FAR_ABOVE**2 * self._usual_square
+        # Written so that NaN is unusual too.
+        self.unusual = odd or not (squares <= limit and self._squares_before <= limit)

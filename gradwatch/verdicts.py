@@ -1,0 +1,126 @@
+"""What is said of steps: judged, explained, remembered, handed to the sinks and announced."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+from gradwatch.blocks import Block, Steps
+from gradwatch.explaining import Explainer
+from gradwatch.judge.judge import Judge
+from gradwatch.records import Alert, StepRecord
+from gradwatch.sinks.fanout import Fanout
+from gradwatch.sinks.words import in_words
+
+__all__ = ["Verdicts"]
+
+log = logging.getLogger("gradwatch")
+
+
+class Verdicts:
+    """Everything known of the steps reported so far.
+
+    Args:
+        judge: finds what is wrong.
+        explainer: finds out why.
+        fanout: takes steps and alerts to the sinks.
+        announce: each takes one alert, and must not raise.
+        history: steps that are remembered.
+
+    Attributes:
+        alerts: all so far.
+    """
+
+    def __init__(
+        self,
+        judge: Judge,
+        explainer: Explainer,
+        fanout: Fanout,
+        announce: Sequence[Callable[[Alert], object]],
+        history: int,
+    ) -> None:
+        self._judge = judge
+        self._explainer = explainer
+        self._fanout = fanout
+        self._announce = announce
+        # Blocks of which nothing was worked out: they are held for long.
+        self._history: deque[tuple[Block, int]] = deque(maxlen=history)
+        self._newest: dict[str, tuple[Sequence[StepRecord], int]] = {}
+        self.alerts: list[Alert] = []
+        self._unannounced: deque[Alert] = deque()
+        self._announcing = threading.Lock()
+
+    def newest(self, optimizer: str) -> StepRecord | None:
+        """The newest record of an optimizer."""
+        pair = self._newest.get(optimizer)
+        return None if pair is None else pair[0][pair[1]]
+
+    def last(self) -> dict[str, StepRecord]:
+        """The newest record of each optimizer that has stepped."""
+        return {name: block[place] for name, (block, place) in self._newest.copy().items()}
+
+    def history(self) -> list[StepRecord]:
+        """The newest records of all optimizers, oldest first."""
+        # A copy of its kind, since nothing can come between its parts: to make a tuple may collect garbage, run
+        # whatever is done then, and let a training loop add a step.
+        pairs = self._history.copy()
+        blocks = {id(block): block.fresh() for block, _ in pairs}
+        return [blocks[id(block)][place] for block, place in pairs]
+
+    def take(self, steps: Steps) -> None:
+        """Judge the steps of a block and hand them on."""
+        fresh = {id(block): block.fresh() for block in _blocks_of(steps)}
+        self._history.extend((fresh[id(block)], place) for block, place in steps.pairs)
+        self._newest.update(steps.newest())
+        self.tell(steps, self._judged(steps))
+
+    def tell(self, steps: Sequence[StepRecord], alerts: Iterable[Alert]) -> None:
+        """Hand steps and alerts to the sinks, and keep the alerts to be announced."""
+        alerts = list(alerts)
+        self.alerts.extend(alerts)
+        if len(steps) or alerts:
+            self._fanout.put(steps, alerts)
+        self._unannounced.extend(alerts)
+
+    def announce(self) -> None:
+        """Announce what is new: in order, one at a time, and under no lock that a training loop takes.
+
+        A callback may read the watch, wait for a thread that does, or end the tracking.
+        """
+        while self._unannounced and self._announcing.acquire(blocking=False):
+            try:
+                while self._unannounced:
+                    alert = self._unannounced.popleft()
+                    for announce in self._announce:
+                        announce(alert)
+            finally:
+                self._announcing.release()
+
+    def _judged(self, steps: Steps) -> list[Alert]:
+        blocks = _blocks_of(steps)
+        alerts = [alert for block in blocks for alert in self._of_block(block)]
+        if alerts and len(blocks) > 1:
+            # Blocks are of one optimizer each: told in the order in which the steps were taken.
+            order = {(record.optimizer, record.step): place for place, record in enumerate(steps)}
+            alerts.sort(key=lambda alert: order[alert.optimizer, alert.step])
+        return alerts
+
+    def _of_block(self, block: Block) -> list[Alert]:
+        alerts = self._judge.judge_block(block)
+        for step in dict.fromkeys(alert.step for alert in alerts if alert.state == "firing"):
+            place = next(place for place, row in enumerate(block.rows) if row.step == step)
+            alerts += self._explainer.shortcuts(block[place])
+        return alerts
+
+
+def _blocks_of(steps: Steps) -> list[Block]:
+    """Each block once."""
+    return list({id(block): block for block, _ in steps.pairs if isinstance(block, Block)}.values())
+
+
+def logged(alert: Alert) -> None:
+    """Tell the ``gradwatch`` logger."""
+    level = {"critical": logging.ERROR, "warning": logging.WARNING}[alert.severity]
+    log.log(logging.INFO if alert.state == "resolved" else level, "%s", in_words(alert))

@@ -1,0 +1,110 @@
+"""What is said of a block is what is said of its records, one by one: the same alerts, and the same memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from gradwatch.blocks import Block, Facts, StepRow
+from gradwatch.judge.judge import Judge
+from gradwatch.records import StepRecord
+from gradwatch.rules import Finding, Rule, Zero, default_rules
+from tests.blocks import facts_of, judged_alike, layout_of, made_up_blocks
+
+NAN = float("nan")
+
+STEPS = 200
+
+
+# A smaller seed is no simpler run.
+@settings(deadline=None, max_examples=100, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(st.integers(0, 2**32))
+def test_a_block_is_judged_as_its_records_are(seed: int) -> None:
+    told = judged_alike(block for name in ("actor", "critic") for block in made_up_blocks(seed, STEPS, name))
+    severities = Judge(default_rules()).severities
+    assert all(alert.severity in severities[alert.rule] for alert in told)
+
+
+def test_an_old_gradient_after_a_skipped_step_is_held_against_the_step_before_that() -> None:
+    layout = layout_of(("mlp.w",), ("mlp",))
+    usual, stale = Facts.usual(1), facts_of(layout, stale=("mlp.w",), unwritten=("mlp.w",))
+    rows = [StepRow(1, 1.0, usual), StepRow(2, 2.0, usual, skipped=True), StepRow(3, 3.0, stale)]
+    norms = np.array([[3.0], [3.0], [2.0]])
+    (alert,) = judged_alike([Block(layout, rows, norms, np.array([[3.0], [NAN], [2.0]]))])
+    assert (alert.rule, alert.step) == ("stale", 3)
+
+
+def test_every_rule_fires_and_ends_in_such_runs() -> None:
+    told = Counter(
+        (a.rule, a.severity, a.state) for seed in range(40) for a in judged_alike(made_up_blocks(seed, 600))
+    )
+    for rule, severities in Judge(default_rules()).severities.items():
+        for severity in severities:
+            assert told[rule, severity, "firing"] > 0, (rule, severity)
+            assert told[rule, severity, "resolved"] > 0, (rule, severity)
+
+
+class Above:
+    """A rule of a user's: it is asked of each record, and never of a block."""
+
+    id, severity, fires_after, clears_after = "above", "warning", 2, 2
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def look(self, record: StepRecord) -> list[Finding]:
+        self.seen.append(record.step)
+        if record.step == 90:
+            raise ZeroDivisionError
+        return [Finding(None, record.norm_before, 2.0, "too much")] if record.norm_before > 2.0 else []
+
+
+class Late(Zero):
+    """One of ours with another look: what it inherits to look over blocks is not its own."""
+
+    id = "late"
+
+    def look(self, record: StepRecord) -> list[Finding] | None:
+        return super().look(record) if record.step > 50 else None
+
+
+def mixed() -> list[Rule]:
+    return [Above(), *default_rules(), Late()]
+
+
+def test_rules_of_users_among_ours_see_every_record_and_may_fail() -> None:
+    told = [alert for seed in range(8) for alert in judged_alike(made_up_blocks(seed, 150), mixed)]
+    assert {"above", "late"} <= {alert.rule for alert in told}
+    assert not any(alert.rule == "above" and alert.step >= 90 for alert in told)
+    assert not any(alert.rule == "late" and alert.step <= 50 for alert in told)
+
+
+def test_one_that_fails_in_the_midst_of_a_block_loses_nothing_but_itself(caplog: pytest.LogCaptureFixture) -> None:
+    layout, usual = layout_of(("mlp.w",), ("mlp",)), Facts.usual(1)
+    rule = Above()
+    judge = Judge([rule, *default_rules()])
+    rows = [StepRow(step, float(step), usual) for step in range(81, 97)]
+    norms = np.array([[5.0 if step < 86 else 0.0] for step in range(81, 97)])
+    alerts = judge.judge_block(Block(layout, rows, norms, norms))
+    assert rule.seen == list(range(81, 91))
+    told = [(alert.rule, alert.step, alert.state) for alert in alerts]
+    assert told == [("above", 82, "firing"), ("above", 87, "resolved"), ("zero", 88, "firing")]
+    assert "'above'" in caplog.text
+
+
+def test_two_rules_of_one_id_share_their_episodes_as_they_do_one_by_one() -> None:
+    for seed in range(4):
+        judged_alike(made_up_blocks(seed, 100), lambda: [Above(), Zero(), Zero(fires_after=5), Above()])
+
+
+def test_alerts_come_in_the_order_of_steps_and_then_of_rules() -> None:
+    order = {rule.id: place for place, rule in enumerate(default_rules())}
+    for seed in range(10):
+        judge = Judge(default_rules())
+        for block in made_up_blocks(seed, 200):
+            places = [(alert.step, order[alert.rule]) for alert in judge.judge_block(block)]
+            assert places == sorted(places)
