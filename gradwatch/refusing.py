@@ -34,11 +34,6 @@ class Refusing:
         self._on_any_rank = on_any_rank
         self._in_a_row: Counter[str] = Counter()
 
-    @property
-    def terms(self) -> str:
-        """What has to be the same on all ranks."""
-        return f"{self._guard}"
-
     def of(self, tracked: TrackedOptimizer, step: PendingStep) -> GradwatchError | str | None:
         """What becomes of a step: an error to be raised in its place, ``"skip"``, or None where it may go on."""
         if step.norms is not None:

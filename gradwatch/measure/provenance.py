@@ -20,11 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gradwatch.blocks import BoolArray, Facts
+from gradwatch.measure.kernel import ABSENT, CHANGED, NEW, ONCE, SAME
 
 __all__ = ["ABSENT", "CHANGED", "NEW", "ONCE", "SAME", "Consumed", "Provenance", "Seen"]
 
-# The codes of ``kernel.look``: no gradient; the same tensor, unchanged; changed once; changed more often; another.
-ABSENT, SAME, ONCE, CHANGED, NEW = range(5)
 
 Flags = npt.NDArray[np.uint16]
 Codes = npt.NDArray[np.uint8]
@@ -182,7 +181,7 @@ class Provenance:
     @cached_property
     def unwritten(self) -> tuple[int, ...]:
         """The columns that no backward pass has written since the last step that was measured."""
-        return tuple(np.flatnonzero(~_has(self.flags, WRITTEN)).tolist())
+        return tuple(np.flatnonzero(~_has(self.flags, WRITTEN)).tolist())  # numpy: no device is read
 
     @cached_property
     def outdated(self) -> tuple[int, ...]:
