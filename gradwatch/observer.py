@@ -7,7 +7,6 @@ one function.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from threading import get_ident
 from typing import Protocol
 
 from torch import Tensor
@@ -15,7 +14,7 @@ from torch.optim import Optimizer
 
 from gradwatch.blocks import Steps
 from gradwatch.measure.lines import Lines
-from gradwatch.measure.parameters import parameters_of
+from gradwatch.measure.parameters import Given, parameters_of
 from gradwatch.measure.pending import PendingStep, SeenClip
 from gradwatch.measure.queue import StepQueue
 from gradwatch.measure.sharding.meeting import peers_for
@@ -135,16 +134,21 @@ class Observer:
     def _clipping(self, event: ClipEvent) -> None:
         in_pass = current_pass() != NO_PASS
         for follower in self._followers:
-            with follower.tracked.lock:
-                follower.refresh_for(event)
-                follower.tracked.clipping(event.ids, in_pass)
+            tracked = follower.tracked
+            with tracked.lock:
+                given = tracked.own.given(event.ids)
+                if len(given.columns) < len(event.ids):
+                    given = follower.given_perhaps_new(event)
+                if given.columns:
+                    tracked.ledger.clipping(given.columns, tracked.due, in_pass)
 
     def _clipped(self, event: ClipEvent, norm: Tensor | None) -> None:
-        held = any(tracked.own.given(event.ids).columns for tracked in self.tracked.values())
+        several = [(tracked, tracked.own.given(event.ids)) for tracked in self.tracked.values()]
+        held = any([given.columns for _, given in several])
         nothing = not held and all(parameter.grad is None for parameter in event.parameters)
-        for tracked in self.tracked.values():
+        for tracked, given in several:
             with tracked.lock:
-                gone = tracked.clipped(event.function, event.limit, event.norm_type, event.ids, norm, nothing)
+                gone = tracked.clipped(event.function, event.limit, event.norm_type, given, norm, nothing)
             for clip in gone:
                 self._was_misdirected(clip, tracked.name)
 
@@ -248,23 +252,27 @@ class _Follower:
         """Whether some parameters have no hook and are compared instead."""
         return bool(self._hooks.unhooked)
 
-    def refresh_for(self, event: ClipEvent) -> None:
-        """A clip call that was given parameters that are not known may be given new ones."""
-        if len(self.tracked.own.given(event.ids).columns) < len(event.ids):
+    def given_perhaps_new(self, event: ClipEvent) -> Given:
+        """What a clip call is given of its parameters: one that is not known may be new."""
+        if self.tracked.has_changed:
             self._refresh()
+        return self.tracked.own.given(event.ids)
 
     def _refresh(self) -> None:
-        if self.tracked.refresh():
-            self._hooks.watch(self.tracked.own.parameters)
-            self._observer.changed()
+        self.tracked.refresh()
+        self._hooks.watch(self.tracked.own.parameters)
+        self._observer.changed()
 
     def _beginning(self, alone: bool) -> None:
-        with self.tracked.lock:
-            self._refresh()
-            self._hooks.renew()
+        tracked = self.tracked
+        with tracked.lock:
+            if tracked.has_changed:
+                self._refresh()
+            if self._hooks.waiting:
+                self._hooks.renew()
             self._looked = alone or len(self._threads) <= 1
             if self._looked:
-                self.tracked.ledger.beginning()
+                tracked.ledger.beginning()
 
     def _ended(self, columns: tuple[int, ...], one: Pass) -> None:
         wrote = None if self.tracked.alone else one.wrote(self._observer)
@@ -274,20 +282,17 @@ class _Follower:
             self._looked = False
             written = self.tracked.ended(columns, compared, one.number, wrote)
         if written:
-            self._is_at_work()
+            self._threads.add(activity.keep(self))
             if self._step_tap is not None:
                 self._step_tap.stay_last()
-
-    def _is_at_work(self) -> None:
-        activity.keep(self)
-        self._threads.add(get_ident())
 
     def _consume(self) -> object:
         tracked = self.tracked
         self._observer._listener.stepping(tracked.name)
-        self._is_at_work()
+        self._threads.add(activity.keep(self))
         with tracked.lock:
-            self._refresh()
+            if tracked.has_changed:
+                self._refresh()
             step = tracked.consuming(current_pass())
         refused = None if step is None else self._observer._listener.refused(tracked, step)
         if step is None or refused is None:
@@ -302,5 +307,6 @@ class _Follower:
         tracked = self.tracked
         with tracked.lock:
             step = tracked.stepped()
-        self._observer.was_consumed(tracked)
+        if not tracked.alone:
+            self._observer.was_consumed(tracked)
         self._observer.take(tracked, step)

@@ -116,8 +116,11 @@ class _Activity:
     def __init__(self) -> None:
         self._left: dict[int, dict[PassListener, int]] = {}
 
-    def keep(self, listener: PassListener) -> None:
-        self._left.setdefault(get_ident(), {})[listener] = self.PASSES
+    def keep(self, listener: PassListener) -> int:
+        """It was written, or steps, in this thread, whose number is given back."""
+        thread = get_ident()
+        self._left.setdefault(thread, {})[listener] = self.PASSES
+        return thread
 
     def forget(self, listener: PassListener) -> None:
         for thread, left in tuple(self._left.items()):
@@ -222,6 +225,10 @@ class GradientHooks:
         listener: what is called at the end of each pass that wrote one of them.
         accumulator: the tensor through which a parameter gets its gradient, that parameter itself as a rule; None
             where a hook on it would do harm.
+
+    Attributes:
+        waiting: columns that cannot be hooked now: they need no gradient, or have no shape yet.
+        unhooked: columns that are compared instead, before a pass and after it.
     """
 
     MOST = 64
@@ -231,9 +238,7 @@ class GradientHooks:
         self._accumulator = accumulator
         self._handles: dict[int, RemovableHandle] = {}
         self._parameters: list[Tensor] = []
-        # Those that cannot be hooked now: they need no gradient, or have no shape yet.
-        self._waiting: list[int] = []
-        # Those that are compared instead, before a pass and after it.
+        self.waiting: list[int] = []
         self.unhooked: list[int] = []
 
     def watch(self, parameters: Sequence[Tensor]) -> None:
@@ -241,15 +246,14 @@ class GradientHooks:
         self.close()
         self._parameters = list(parameters)
         every = -(-len(self._parameters) // self.MOST)
-        self._waiting = list(range(0, len(self._parameters), max(every, 1)))
-        hooked = set(self._waiting)
+        self.waiting = list(range(0, len(self._parameters), max(every, 1)))
+        hooked = set(self.waiting)
         self.unhooked = [column for column in range(len(self._parameters)) if column not in hooked]
         self.renew()
 
     def renew(self) -> None:
         """Hook what can be hooked by now."""
-        if self._waiting:
-            self._waiting = [column for column in self._waiting if not self._hook(column)]
+        self.waiting = [column for column in self.waiting if not self._hook(column)]
 
     def close(self) -> None:
         """Remove every hook."""
