@@ -37,8 +37,12 @@ class Listener(Protocol):
     def report(self, steps: Steps) -> object:
         """Steps are measured; oldest first."""
 
-    def refused(self, tracked: TrackedOptimizer, step: PendingStep) -> object:
-        """A step is about to be taken: an error to be raised in its place, ``"skip"``, or None to let it be."""
+    @property
+    def refused(self) -> Callable[[TrackedOptimizer, PendingStep], object] | None:
+        """Says of a step that is about to be taken what becomes of it; None where all are let be.
+
+        It gives an error to be raised in the place of the step, ``"skip"``, or None to let it be.
+        """
 
     def stepping(self, optimizer: str) -> object:
         """An optimizer is about to step."""
@@ -69,7 +73,7 @@ class Observer:
         self.shards = Shards([p for optimizer in optimizers.values() for p in parameters_of(optimizer)])
         self._lines = lines
         self._terms = f"{every} {terms}"
-        self._listener = listener
+        self.listener = listener
         alone = len(optimizers) == 1
         self.tracked = {
             name: TrackedOptimizer(name, optimizer, lines, self.shards, every, alone)
@@ -144,7 +148,7 @@ class Observer:
 
     def _clipped(self, event: ClipEvent, norm: Tensor | None) -> None:
         several = [(tracked, tracked.own.given(event.ids)) for tracked in self.tracked.values()]
-        held = any([given.columns for _, given in several])
+        held = any(given.columns for _, given in several)
         nothing = not held and all(parameter.grad is None for parameter in event.parameters)
         for tracked, given in several:
             with tracked.lock:
@@ -171,14 +175,10 @@ class Observer:
         """A GradScaler is done; an optimizer that has not stepped was left out."""
         for tracked in self._of(optimizer):
             if tracked.was_left_out:
-                self._listener.stepping(tracked.name)
+                self.listener.stepping(tracked.name)
                 with tracked.lock:
                     step = tracked.skipped()
-                self.take(tracked, step)
-
-    def take(self, tracked: TrackedOptimizer, step: PendingStep | None) -> None:
-        """A step is done."""
-        self._listener.stepped(tracked.name, step, tracked.ledger.unusual)
+                self.listener.stepped(tracked.name, step, tracked.ledger.unusual)
 
     def was_consumed(self, tracked: TrackedOptimizer) -> None:
         """A step has used what passes wrote for it, and what the same passes wrote for other optimizers."""
@@ -200,9 +200,9 @@ class Observer:
 
     def _send(self) -> None:
         for tracked in self.tracked.values():
-            if tracked.ledger.on_devices:
+            if tracked.ledger.devices.used:
                 with tracked.lock:
-                    tracked.send()
+                    tracked.ledger.devices.send()
 
     def _share_out_what_is_left_out(self) -> None:
         """Each line's parameters that nobody holds, to the optimizers that hold others of it, or to the first."""
@@ -288,13 +288,14 @@ class _Follower:
 
     def _consume(self) -> object:
         tracked = self.tracked
-        self._observer._listener.stepping(tracked.name)
+        self._observer.listener.stepping(tracked.name)
         self._threads.add(activity.keep(self))
         with tracked.lock:
             if tracked.has_changed:
                 self._refresh()
             step = tracked.consuming(current_pass())
-        refused = None if step is None else self._observer._listener.refused(tracked, step)
+        refuse = self._observer.listener.refused
+        refused = None if step is None or refuse is None else refuse(tracked, step)
         if step is None or refused is None:
             return None
         step.skipped = True
@@ -309,4 +310,4 @@ class _Follower:
             step = tracked.stepped()
         if not tracked.alone:
             self._observer.was_consumed(tracked)
-        self._observer.take(tracked, step)
+        self._observer.listener.stepped(tracked.name, step, tracked.ledger.unusual)

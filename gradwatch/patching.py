@@ -35,7 +35,7 @@ def untraced(function: F) -> F:
         return function(*args, **kwargs) if compiler() is None else disabled(*args, **kwargs)
 
     # The compiler neither traces a call of it nor compiles its own frame.
-    return cast("F", skip(called))  # type: ignore[no-untyped-call]
+    return cast("F", skip(called))
 
 
 class Patch(Generic[Listener]):

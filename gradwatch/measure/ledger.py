@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gradwatch.blocks import AFTER, BEFORE
 from gradwatch.measure import kernel
-from gradwatch.measure.devices import DeviceNorms, Note
+from gradwatch.measure.devices import DeviceNorms
 from gradwatch.measure.parameters import OptimizerParameters
 from gradwatch.measure.pending import PendingStep, SeenClip
 from gradwatch.measure.provenance import Consumed, Provenance
@@ -36,6 +36,7 @@ class Ledger:
         earlier: the ledger of the list of parameters before this one.
 
     Attributes:
+        devices: the norms that are not with the host, and other numbers that torch has computed there.
         unusual: something in the newest step should be told of at once: a gradient that is exactly 0, or nearly
             so, or not there, and was not so before; one that is not finite; or a norm far above those of late.
     """
@@ -60,7 +61,7 @@ class Ledger:
         self._state = bytearray(np.repeat(np.array([[0], [-1]], dtype=np.int64), columns, axis=1).tobytes())
         # float64 [columns]: the newest norms before clipping.
         self._before = bytearray(8 * columns)
-        self._devices = DeviceNorms(columns)
+        self.devices = DeviceNorms(columns)
         self._provenance = Provenance.unknown(columns)
         self.last_pass = np.zeros(columns, dtype=np.int64)
         self._squares_before = 0.0
@@ -83,7 +84,7 @@ class Ledger:
         state[:, known] = np.frombuffer(earlier._state, dtype=np.int64).reshape(2, -1)[:, columns[known]]
         before[known] = np.frombuffer(earlier._before)[columns[known]]
         self.last_pass[known] = earlier.last_pass[columns[known]]
-        self._devices.take_over(earlier._devices, columns, known)
+        self.devices.take_over(earlier.devices, columns, known)
 
     # Events, in the order in which a loop makes them. Each looks at all gradients, whichever it is about, so that
     # what has changed between two events is known. What an event led to before is taken from the state itself: a
@@ -151,7 +152,7 @@ class Ledger:
         outdated = self._provenance.outdated if due else ()
         gradients, codes = look(self._parameters, self._state)
         if outdated:
-            self._devices.divide(outdated, scale, np.frombuffer(self._before))
+            self.devices.divide(outdated, scale, np.frombuffer(self._before))
         seen = self._provenance.after("unscaled", codes, due)
         self._provenance = seen.state
         if seen.places:
@@ -206,26 +207,6 @@ class Ledger:
         late = 0.0 if self._usual_square == math.inf else 0.9 * self._usual_square
         self._usual_square = max(self._squares_before, late)
 
-    # Numbers that torch computes.
-
-    def note(self, number: object) -> float | Note | None:
-        """A number that torch has computed, or where it will be found; None is none."""
-        return None if number is None else self._devices.note(number)
-
-    def take(self, step: PendingStep) -> PendingStep:
-        """The step is complete: what is still on devices goes on its way."""
-        step.norms = self._devices.take()
-        return step
-
-    def send(self) -> None:
-        """Start the copy to the host of all that was taken."""
-        self._devices.send()
-
-    @property
-    def on_devices(self) -> bool:
-        """Whether any norm was ever on a device."""
-        return self._devices.used
-
     def _write(
         self, side: int, places: bytes, gradients: list[Tensor | None], norms: bytearray
     ) -> tuple[float, int]:
@@ -234,8 +215,8 @@ class Ledger:
             # What this rank has of each.
             gradients = self._shards.parts(self._parameters, gradients)
         squares, faint, elsewhere = kernel.norms(gradients, places, norms)
-        if elsewhere or self._devices.used:
-            self._devices.write(side, places, elsewhere or (), gradients)
+        if elsewhere or self.devices.used:
+            self.devices.write(side, places, elsewhere or (), gradients)
         return squares, faint
 
     def _notice(self, consumed: Consumed, faint: int, squares: float) -> None:

@@ -112,7 +112,7 @@ class Provenance:
         return self.flags.tobytes() + self.losses.tobytes()
 
     def after(self, *event: Hashable) -> Seen:
-        """What follows from an event: the name of one of the functions below, without its underline, and its arguments."""
+        """What follows from an event: the name of a function below, without its underline, and the arguments."""
         return self.led_to.get(event) or self._remember(event)
 
     @cached_property

@@ -139,10 +139,6 @@ class TrackedOptimizer:
         if columns:
             self.ledger.elsewhere(columns)
 
-    def send(self) -> None:
-        """Start the copy to the host of all that devices have."""
-        self.ledger.send()
-
     def _loss_of(self, wrote: Hashable) -> int:
         """The loss that a pass is of, as passes are known by where they are called and by what they write."""
         if len(self._losses) >= self.MOST_LOSSES:
@@ -162,7 +158,13 @@ class TrackedOptimizer:
         self._backward_passes += 1
 
     def clipped(
-        self, function: str, limit: float, norm_type: float | None, given: Given, norm: Tensor | None, nothing: bool
+        self,
+        function: str,
+        limit: float,
+        norm_type: float | None,
+        given: Given,
+        norm: Tensor | None,
+        nothing: bool,
     ) -> list[SeenClip]:
         """A clip call is done, and returned this norm.
 
@@ -188,7 +190,8 @@ class TrackedOptimizer:
         if given.columns:
             self.ledger.clipped(given.columns)
         if self.due:
-            returned = None if norm is None else self.ledger.note(whole_number(norm))
+            whole = norm if type(norm) is Tensor or norm is None else whole_number(norm)
+            returned = self.ledger.devices.note(whole)
             on_host = returned if isinstance(returned, float) else None
             noted = NotedClip(function, limit, norm_type, on_host, given.places, given.repeated)
             self._clips.append(SeenClip(noted, returned, given.columns, next(_clock)))
@@ -200,7 +203,7 @@ class TrackedOptimizer:
 
     def unscaled(self, scale: Tensor) -> None:
         """A GradScaler has divided its gradients by this scale."""
-        self._loss_scale = self.ledger.note(scale)
+        self._loss_scale = self.ledger.devices.note(scale)
         self.ledger.unscaled(scale, self.due)
 
     def scaler_begins(self) -> None:
@@ -226,7 +229,8 @@ class TrackedOptimizer:
         # still scaled, and both numbers may be on the device.
         scale, found_inf = getattr(self.optimizer, "grad_scale", None), getattr(self.optimizer, "found_inf", None)
         if scale is not None or found_inf is not None:
-            step.still_scaled_by, step.found_inf = self.ledger.note(scale), self.ledger.note(found_inf)
+            note = self.ledger.devices.note
+            step.still_scaled_by, step.found_inf = note(scale), note(found_inf)
         self._step = self._completed(step)
         return step
 
@@ -251,7 +255,9 @@ class TrackedOptimizer:
         step.clipped_instead = self.clipped_instead
         if self.left_out:
             step.left_out = self._left_out_with_gradients() or None
-        return self.ledger.take(step)
+        if self.ledger.devices.used:
+            step.norms = self.ledger.devices.take()
+        return step
 
     def _left_out_with_gradients(self) -> dict[str, tuple[str, ...]]:
         found = {}

@@ -128,19 +128,21 @@ class _Activity:
             if not left:
                 self._left.pop(thread, None)
 
-    def listeners(self, thread: int) -> list[PassListener]:
+    def listeners(self, thread: int, one_more: bool) -> Sequence[PassListener]:
+        """Who hears of what begins in a thread, where it is one more pass: whoever it writes is kept anew."""
         left = self._left.get(thread)
-        return [] if left is None else list(left)
-
-    def count(self, thread: int) -> None:
-        """One more pass: whoever it has written is told to be kept by itself."""
-        left = self._left.get(thread, {})
-        for listener, passes in tuple(left.items()):
-            if passes:
-                left[listener] = passes - 1
-            elif not listener.compares:
-                # One that compares would take the next pass of its own for a part of it, or miss it.
-                left.pop(listener, None)
+        if left is None:
+            return ()
+        listeners = tuple(left)
+        if one_more:
+            for listener in listeners:
+                passes = left.get(listener, 0)
+                if passes:
+                    left[listener] = passes - 1
+                elif not listener.compares:
+                    # One that compares would take the next pass of its own for a part of it, or miss it.
+                    left.pop(listener, None)
+        return listeners
 
 
 activity = _Activity()
@@ -169,19 +171,22 @@ def _install() -> Iterable[Undo]:
 
     def run(outputs: Sequence[object], *args: Any, **kwargs: Any) -> Any:
         thread = get_ident()
-        listeners = activity.listeners(thread)
         accumulates = bool(kwargs.get("accumulate_grad", True))
+        is_pass = accumulates and thread not in _running and _graph_task() == NO_PASS
+        listeners = activity.listeners(thread, is_pass)
         gradients = args[0] if args else kwargs.get("grad_tensors", ())
-        groups = dict.fromkeys([listener.group for listener in listeners])
-        endings = [group.starting_from(outputs, gradients, accumulates) for group in groups]
+        ends: dict[RunListener, Callable[[], None] | None] = {}
+        for listener in listeners:
+            group = listener.group
+            if group not in ends:
+                ends[group] = group.starting_from(outputs, gradients, accumulates)
         try:
-            if thread in _running or _graph_task() != NO_PASS or not accumulates:
-                return original(outputs, *args, **kwargs)
-            return _seen(thread, listeners, original, outputs, args, kwargs)
+            if is_pass:
+                return _seen(thread, listeners, original, outputs, args, kwargs)
+            return original(outputs, *args, **kwargs)
         finally:
-            for end in reversed(endings):
-                if end is not None:
-                    end()
+            for end in filter(None, reversed(ends.values())):
+                end()
 
     yield replace_name(torch.autograd, _ENGINE, run)
 
@@ -195,7 +200,6 @@ def _seen(
     kwargs: dict[str, Any],
 ) -> Any:
     alone = not _running
-    activity.count(thread)
     for listener in listeners:
         listener.beginning(alone)
     one = _here.one = _running[thread] = Pass()

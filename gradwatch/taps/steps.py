@@ -69,7 +69,7 @@ class StepTap:
 
     def stay_last(self) -> None:
         """Run after every pre hook that the user has added meanwhile; not to be called from a pre hook."""
-        if next(reversed(self._hooks), self._pre.id) != self._pre.id and self._last_behind() is not None:
+        if len(self._hooks) > 1 and self._last_behind() is not None:
             self._hooks.move_to_end(self._pre.id)
 
     def close(self) -> None:
@@ -104,10 +104,13 @@ class StepTap:
             self._put_back_unless_made_anew()
         if self._stand_in is not None:
             self._take_back_stand_in()
-        last = None if next(reversed(self._hooks), None) == self._pre.id else self._last_behind()
-        if last is None:
+        last = self._last_behind() if len(self._hooks) > 1 else None
+        if last is not None:
+            self._stand_behind(last)
+        elif kwargs or len(args) > 1:
             return self._begin(args, kwargs)
-        self._stand_behind(last)
+        else:
+            self._consume()
         return None
 
     def _last_behind(self) -> int | None:
@@ -195,7 +198,8 @@ class StepTap:
 def _step_around(frame: FrameType) -> FrameType:
     """The innermost ``step`` on the stack."""
     around: FrameType | None = frame
-    while around is not None and not _is_step(around):
+    # Not compiled as a rule, which is seen without a call.
+    while around is not None and around.f_code is not _WRAPPER and not _is_step(around):
         around = around.f_back
     return frame if around is None else around
 
@@ -219,7 +223,7 @@ def _stack(frame: FrameType | None) -> Iterator[FrameType]:
 def _is_step(frame: FrameType) -> bool:
     """Whether it is torch's wrapper around ``step``, which calls the hooks, compiled or not."""
     code = frame.f_code
-    return code is _WRAPPER or (code.co_name == _WRAPPER.co_name and code.co_filename == _WRAPPER.co_filename)
+    return code.co_name == _WRAPPER.co_name and code.co_filename == _WRAPPER.co_filename
 
 
 def _after_calls(
