@@ -30,6 +30,16 @@ _FAMILIES = [
     "healthy_agents",
     "healthy_parts",
     "healthy_norms",
+    "still_missing",
+    "still_slopes",
+    "still_gates",
+    "still_factors",
+    "still_losses",
+    "still_masks",
+    "still_underflow",
+    "still_nonfinite",
+    "still_odd",
+    "healthy_still",
 ]
 
 for _family in _FAMILIES:

@@ -74,7 +74,11 @@ def judged_fault(fault: Fault) -> Outcome:
         )
         return outcome
     alerts = _alerts(run)
-    outcome.found = [_found(verdict, alerts, run) for verdict in fault.verdicts]
+    outcome.broken += _of_diagnoses(run)
+    outcome.found = [
+        _asked(verdict, run) if verdict.asked else _found(verdict, alerts, run) for verdict in fault.verdicts
+    ]
+    outcome.broken += _untold(alerts, run)
     outcome.alarms = list(_beside(fault, alerts, run))
     return outcome
 
@@ -83,8 +87,12 @@ def judged_healthy(healthy: Healthy) -> Outcome:
     """Carry the loop out bare and tracked, and look at what was said."""
     run, broken = _both(healthy.loop)
     broken += [f"it is not hard to tell: never {name}" for name, so in run.traits.items() if not so]
+    broken += _of_diagnoses(run)
     fired = [alert for alert in _alerts(run) if alert.state == "firing"]
     alarms = [
+        f"a cause of nothing: {_in_short(cause)}" for each in run.diagnosed for cause in each.causes.values()
+    ]
+    alarms += [
         _told(alert) for alert in fired if alert.severity == "critical" or alert.rule not in healthy.warnings
     ]
     return Outcome(healthy.name, alerts=fired, alarms=alarms, broken=broken)
@@ -104,6 +112,23 @@ def _both(loop: object) -> tuple[Run, list[str]]:
     )
 
 
+def _of_diagnoses(run: Run) -> list[str]:
+    """What went wrong inside a diagnosis that the loop has asked for."""
+    wrong = [f"an error in a diagnosis: {error!r}" for each in run.diagnosed for error in each.errors]
+    return wrong + ["a diagnosis that saw no backward pass" for each in run.diagnosed if not each.passes]
+
+
+def _untold(alerts: list[Alert], run: Run) -> Iterator[str]:
+    """Lines of the report that the loop itself sees ill, and of which no alert tells."""
+    assert run.watch is not None
+    lines = {line for record in run.watch.history for line in record.modules}
+    told = {(alert.rule, alert.module) for alert in alerts}
+    for rule, ill in run.ill.items():
+        yield from (
+            f"no {rule} alert on {line}" for line in lines & ill if not told & {(rule, line), (rule, None)}
+        )
+
+
 def _alike_in_blocks(history: list[StepRecord]) -> bool:
     # Optimizers take turns; each for itself, so that there are blocks.
     by_optimizer = sorted(history, key=lambda record: record.optimizer)
@@ -117,6 +142,18 @@ def _alike_in_blocks(history: list[StepRecord]) -> bool:
 def _alerts(run: Run) -> list[Alert]:
     assert run.watch is not None
     return list(run.watch.alerts)
+
+
+def _asked(verdict: Verdict, run: Run) -> Found:
+    """What the first diagnosis that the loop asked for says of the module or parameter."""
+    found = Found(verdict, delay=0)
+    assert verdict.module is not None
+    found.cause = run.diagnosed[0].causes.get(verdict.module)
+    if found.cause is None:
+        found.wrong.append(f"a diagnosis has no cause for {verdict.module}, should be {verdict.cause}")
+    else:
+        found.wrong += _wrong_in(found.cause, verdict, min(run.seen_by(verdict.rule)), run)
+    return found
 
 
 def _found(verdict: Verdict, alerts: list[Alert], run: Run) -> Found:
@@ -146,17 +183,25 @@ def _judge_cause(found: Found, told: list[Alert], run: Run) -> None:
     alert = explained[0]
     found.cause = alert.cause
     assert found.cause is not None
-    if found.cause.kind != verdict.cause:
-        found.wrong.append(f"the cause is {_in_short(found.cause)}, should be {verdict.cause}")
-        return
-    if verdict.where and found.cause.where not in verdict.where:
-        found.wrong.append(f"the cause is at {found.cause.where!r}, should be at {' or '.join(verdict.where)}")
+    found.wrong += _wrong_in(found.cause, verdict, alert.step, run)
     delay = alert.step - min(run.seen_by(verdict.rule))
     if delay > MOST_DELAY + 1:
         found.wrong.append(f"the cause came {delay} steps after the fault was visible")
-    if not found.cause.remedy.strip():
-        found.wrong.append("the cause has no remedy")
-    found.wrong += _contradictions(found.cause, verdict, alert.step, run)
+
+
+def _wrong_in(cause: Cause, verdict: Verdict, step: int, run: Run) -> Iterator[str]:
+    """Kind, place, remedy and evidence of a cause, held against the verdict."""
+    if cause.kind != verdict.cause:
+        yield f"the cause is {_in_short(cause)}, should be {verdict.cause}"
+        return
+    if verdict.where and cause.where not in verdict.where:
+        yield f"the cause is at {cause.where!r}, should be at {' or '.join(verdict.where)}"
+    if not cause.remedy.strip():
+        yield "the cause has no remedy"
+    for word in verdict.remedy:
+        if word.lower() not in cause.remedy.lower():
+            yield f"the remedy does not speak of {word!r}: {cause.remedy}"
+    yield from _contradictions(cause, verdict, step, run)
 
 
 def _contradictions(cause: Cause, verdict: Verdict, step: int, run: Run) -> Iterator[str]:
@@ -166,6 +211,12 @@ def _contradictions(cause: Cause, verdict: Verdict, step: int, run: Run) -> Iter
         true = [numbers[name] for numbers in measured]
         if not isinstance(told, (int, float)) or not any(_agree(told, each) for each in true):
             yield f"the evidence says {name}={told!r}, measured were {true[-3:]}"
+    for name, wanted in verdict.exact.items():
+        if cause.evidence.get(name) != wanted:
+            yield f"the evidence says {name}={cause.evidence.get(name)!r}, should be {wanted!r}"
+    for name, value in cause.evidence.items():
+        if not isinstance(value, (int, float, str)) or (name.startswith("share") and value != value):
+            yield f"the evidence is no plain value: {name}={value!r}"
 
 
 def _agree(one: float, other: float) -> bool:
@@ -181,6 +232,8 @@ def _beside(fault: Fault, alerts: list[Alert], run: Run) -> Iterator[str]:
         visible = min(run.seen_by(alert.rule) or {1: {}})
         if alert.step < visible and alert.rule not in fault.also:
             yield f"before the fault was visible at step {visible}: {_told(alert)}"
+        elif (alert.module or "") in run.ill.get(alert.rule, ()):
+            continue
         elif _about(alert) not in wanted and alert.rule not in fault.also:
             yield _told(alert)
 

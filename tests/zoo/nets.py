@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-__all__ = ["convolutions", "filled", "mlp", "norm", "silent", "trained"]
+__all__ = ["batch", "convolutions", "filled", "mlp", "norm", "silent", "trained"]
 
 
 def mlp(
@@ -16,6 +16,11 @@ def mlp(
 ) -> nn.Sequential:
     """Three layers, the middle one an activation."""
     return nn.Sequential(nn.Linear(inputs, hidden), activation(), nn.Linear(hidden, outputs))
+
+
+def batch(*shape: int) -> Tensor:
+    """Normal numbers."""
+    return torch.randn(*shape)
 
 
 def convolutions(channels: int = 4, outputs: int = 6) -> nn.Sequential:

@@ -36,6 +36,9 @@ class Verdict:
         where: where the cause may be said to be: module paths or operations; empty where that is not what it is about.
         severity: that the alert must have in the end; None for the rule's own.
         evidence: numbers of the cause that must agree with what the loop has measured by itself.
+        exact: what must be in the evidence word by word.
+        remedy: words that must occur in the remedy.
+        asked: the cause is the one that ``watch.diagnose()`` gives of the module or parameter, in place of an alert's.
     """
 
     rule: str
@@ -45,6 +48,9 @@ class Verdict:
     where: tuple[str, ...] = ()
     severity: str | None = None
     evidence: tuple[str, ...] = ()
+    exact: Mapping[str, object] = field(default_factory=dict)
+    remedy: tuple[str, ...] = ()
+    asked: bool = False
 
     @property
     def worst(self) -> str:

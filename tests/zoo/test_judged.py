@@ -23,7 +23,8 @@ def saturated(run: Run) -> None:
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
     with run.track(optimizer, net):
         for _ in run.steps(15):
-            trained(optimizer, lambda: net(torch.randn(4, 6)).square().mean())
+            with run.diagnose():
+                trained(optimizer, lambda: net(torch.randn(4, 6)).square().mean())
             run.fault(silent(net[0]), share_saturated=1.0)
             run.trait("looks ill", silent(net[0]))
             optimizer.step()
@@ -71,6 +72,10 @@ def test_the_right_verdict_is_no_complaint() -> None:
         ({"rule": "vanishing"}, "no vanishing alert"),
         ({"severity": "warning"}, "zero is critical, not warning"),
         ({"cause": "dead-relu"}, "the cause is saturated-tanh"),
+        ({"cause": "dead-relu", "asked": True}, "the cause is saturated-tanh"),
+        ({"module": "2", "asked": True}, "a diagnosis has no cause for 2"),
+        ({"exact": {"operation": "ReluBackward0"}}, "operation='TanhBackward0', should be 'ReluBackward0'"),
+        ({"remedy": ("make", "loss scaler")}, "the remedy does not speak of 'loss scaler'"),
         ({"where": ("2",)}, "the cause is at '1', should be at 2"),
         ({"evidence": ("share_saturated", "units")}, "units"),
     ],
@@ -84,6 +89,14 @@ def _measures_other_units(run: Run) -> None:
     real = run.fault
     run.fault = lambda present, **numbers: real(present, units=-1.0, **numbers)  # type: ignore[method-assign]
     saturated(run)
+
+
+def test_a_line_that_is_ill_and_not_told_of_is() -> None:
+    def also_the_last(run: Run) -> None:
+        run.ill = {"zero": {"0", "2"}}
+        saturated(run)
+
+    assert told(also_the_last) == "no zero alert on 2"
 
 
 def test_an_alert_that_nobody_asked_for_is() -> None:
@@ -100,7 +113,9 @@ def test_a_change_of_the_training_is() -> None:
 
 def test_a_healthy_loop_that_is_ill_or_not_hard_to_tell_is() -> None:
     warned = Healthy("made up", saturated, {"zero": "a critical one is never right"})
-    assert "critical zero" in "\n".join(judged_healthy(warned).complaints)
+    complaints = "\n".join(judged_healthy(warned).complaints)
+    assert "critical zero" in complaints
+    assert "a cause of nothing: saturated-tanh" in complaints
     assert "never looks ill" in "\n".join(judged_healthy(Healthy("made up", fine)).complaints)
 
 
