@@ -12,6 +12,7 @@ from gradwatch.causes import REMEDIES
 from tests.zoo.families import FAULTS, HEALTHY
 from tests.zoo.judged import judged_fault, judged_healthy
 from tests.zoo.nets import mlp, silent, trained
+from tests.zoo.open import OPEN
 from tests.zoo.registry import SEVERITIES, Fault, Healthy, Verdict
 from tests.zoo.run import Run
 
@@ -121,8 +122,11 @@ def test_a_healthy_loop_that_is_ill_or_not_hard_to_tell_is() -> None:
 
 def test_every_rule_and_kind_of_cause_is_planted_twice() -> None:
     """In two loops at least, and there are as many loops as were promised."""
-    rules = Counter(rule for f in FAULTS.values() for rule in {v.rule for v in f.verdicts})
-    kinds = Counter(kind for f in FAULTS.values() for kind in {v.cause for v in f.verdicts if v.cause})
+    known = [fault for name, fault in FAULTS.items() if name not in OPEN]
+    rules = Counter(rule for f in known for rule in {v.rule for v in f.verdicts})
+    kinds = Counter(
+        kind for f in known for kind in {v.cause for v in f.verdicts if v.cause and "|" not in v.cause}
+    )
     assert {rule for rule in SEVERITIES if rules[rule] < 2} == set()
     assert {kind for kind in REMEDIES if kinds[kind] < 2} == set()
     assert set(kinds) <= set(REMEDIES)
