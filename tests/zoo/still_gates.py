@@ -124,7 +124,7 @@ def fused_attention_with_keys_from_zero() -> Loop:
     return Loop(net, lambda: net(x).square().sum().backward(), lambda: not net.key(x).any())
 
 
-@still("unknown", at="query", where="(root)")
+@still("constant", at="query", where="(root)")
 def attention_over_one_token() -> Loop:
     net, x = Attention(1.0), batch(2, 1, 4)
     return Loop(net, lambda: net(x).square().sum().backward(), lambda: x.shape[1] == 1)

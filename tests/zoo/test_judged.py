@@ -13,7 +13,7 @@ from tests.zoo.families import FAULTS, HEALTHY
 from tests.zoo.judged import judged_fault, judged_healthy
 from tests.zoo.nets import mlp, silent, trained
 from tests.zoo.open import OPEN
-from tests.zoo.registry import SEVERITIES, Fault, Healthy, Verdict
+from tests.zoo.registry import ANYWHERE, SEVERITIES, Fault, Healthy, Verdict
 from tests.zoo.run import Run
 
 
@@ -62,8 +62,11 @@ RIGHT = {
 }
 
 
-def test_the_right_verdict_is_no_complaint() -> None:
-    assert told(saturated, Verdict(**RIGHT)) == ""  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    "also", [{}, {"module": ANYWHERE}, {"cause": "dead-relu|saturated-tanh"}, {"recurs": True}]
+)
+def test_the_right_verdict_is_no_complaint(also: dict[str, object]) -> None:
+    assert told(saturated, Verdict(**{**RIGHT, **also})) == ""  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -117,6 +120,7 @@ def test_a_healthy_loop_that_is_ill_or_not_hard_to_tell_is() -> None:
     complaints = "\n".join(judged_healthy(warned).complaints)
     assert "critical zero" in complaints
     assert "a cause of nothing: saturated-tanh" in complaints
+    assert "the fault is there all the same" in complaints
     assert "never looks ill" in "\n".join(judged_healthy(Healthy("made up", fine)).complaints)
 
 
@@ -130,5 +134,5 @@ def test_every_rule_and_kind_of_cause_is_planted_twice() -> None:
     assert {rule for rule in SEVERITIES if rules[rule] < 2} == set()
     assert {kind for kind in REMEDIES if kinds[kind] < 2} == set()
     assert set(kinds) <= set(REMEDIES)
-    assert len(FAULTS) >= 60
-    assert len(HEALTHY) >= 25
+    assert len(FAULTS) >= 360
+    assert len(HEALTHY) >= 130
