@@ -76,8 +76,9 @@ class StepTap:
         """Remove both hooks; in the middle of a step they fall silent, and go when the next one begins."""
         self._take_back_stand_in()
         self._put_back_unless_made_anew()
-        self._outer = None
-        if _is_stepping(self._optimizer):
+        outer, self._outer = self._outer, None
+        if _is_stepping(self._optimizer) or _is_running(outer):
+            self._consuming = self._stepped = _silent
             self._hooks[self._pre.id] = self._leave
             self._post_hooks[self._post.id] = _silent
         else:
@@ -205,13 +206,29 @@ def _step_around(frame: FrameType) -> FrameType:
 
 
 def _is_stepping(optimizer: Optimizer) -> bool:
-    """Whether a step of this optimizer is on the stack of any thread: torch iterates over its hooks then."""
-    steps = (f for frame in sys._current_frames().values() for f in _stack(frame) if _is_step(f))
+    """Whether this thread is in a step of the optimizer: torch iterates over its hooks then."""
+    steps = (frame for frame in _stack(sys._getframe(1)) if _is_step(frame))
     return any(step.f_locals.get("self", optimizer) is optimizer for step in steps)
 
 
+def _is_running(step: FrameType | None) -> bool:
+    """Whether a step that has begun, perhaps in another thread, has not ended.
+
+    The stack of a thread that runs meanwhile cannot be walked: its frames may be gone before they are looked at,
+    and the process with them. A frame that is held tells by itself; of one that has ended in an exception
+    nothing is lost but the local variables of torch's wrapper.
+    """
+    if step is None:
+        return False
+    try:
+        step.clear()
+    except RuntimeError:
+        return True
+    return False
+
+
 def _silent(*_: object) -> None:
-    """In the place of a hook that cannot be removed yet."""
+    """In the place of what was called, until the hooks can be removed."""
 
 
 def _stack(frame: FrameType | None) -> Iterator[FrameType]:
