@@ -436,7 +436,7 @@ class Steps(Sequence[StepRecord]):
     Nobody who is handed them can change them for another.
 
     Args:
-        pairs: for each step the block that holds it, or any other sequence of records, and its place there.
+        pairs: for each step the block that holds it, or another sequence of records alike, and its place there.
     """
 
     def __init__(self, pairs: Iterable[tuple[Sequence[StepRecord], int]]) -> None:
@@ -445,8 +445,10 @@ class Steps(Sequence[StepRecord]):
 
     @classmethod
     def of(cls, records: Sequence[StepRecord]) -> Steps:
-        """The same steps; a sequence that is no ``Steps`` yet must not be changed any more."""
-        return records if isinstance(records, Steps) else cls((records, place) for place in range(len(records)))
+        """The same steps; of records made by hand, which need not be alike, each is a sequence of its own."""
+        if isinstance(records, Block):
+            return cls((records, place) for place in range(len(records)))
+        return records if isinstance(records, Steps) else cls(((record,), 0) for record in records)
 
     @classmethod
     def joined(cls, several: Iterable[Steps]) -> Steps:
