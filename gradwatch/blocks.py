@@ -21,6 +21,7 @@ from gradwatch.records import ClipCall, NormTable, StepRecord, clip_ratio
 __all__ = [
     "AFTER",
     "BEFORE",
+    "Alike",
     "Block",
     "BoolArray",
     "Columns",
@@ -31,6 +32,7 @@ __all__ = [
     "NotedClip",
     "StepRow",
     "Steps",
+    "optimizer_of",
 ]
 
 FloatArray = npt.NDArray[np.float64]
@@ -269,6 +271,11 @@ class Block(Sequence[StepRecord]):
         """The tightest finite limit of clipping by norm, if any; and whether it was in force."""
         return [self._clipping(index, row.clips) for index, row in enumerate(self.rows)]
 
+    @cached_property
+    def clip_ratios(self) -> list[float]:
+        """The norm after clipping over the norm before, see ``clip_ratio``."""
+        return list(map(clip_ratio, *self._wholes))
+
     def parameters(self, index: int) -> NormTable:
         """The norms of the parameters in one step, by name."""
         return self._tables[-1].at(index)
@@ -337,7 +344,7 @@ class Block(Sequence[StepRecord]):
             time=row.time,
             norm_before=before,
             norm_after=after,
-            clip_ratio=clip_ratio(before, after),
+            clip_ratio=self.clip_ratios[index],
             max_norm=max_norm,
             clipped=clipped,
             clips=clips,
@@ -430,6 +437,20 @@ class _Tables:
         return NormTable(self._places, self._before[one], self._after[one])
 
 
+class Alike(NamedTuple):
+    """Steps that one sequence holds, a block or some records alike.
+
+    Attributes:
+        records: the sequence.
+        places: where in it each step is.
+        at: where each is among the steps of all sequences.
+    """
+
+    records: Sequence[StepRecord]
+    places: list[int]
+    at: list[int]
+
+
 class Steps(Sequence[StepRecord]):
     """Steps of several blocks in the order of time; a record is made when it is first read, and once.
 
@@ -478,12 +499,25 @@ class Steps(Sequence[StepRecord]):
     def __iter__(self) -> Iterator[StepRecord]:
         return map(self.__getitem__, range(len(self.pairs)))
 
+    @cached_property
+    def alike(self) -> Sequence[Alike]:
+        """The same steps by the sequence that holds them; no record of a block is made."""
+        found: dict[int, Alike] = {}
+        for at, (records, place) in enumerate(self.pairs):
+            known = found.get(id(records))
+            if known is None:
+                known = found[id(records)] = Alike(records, [], [])
+            known.places.append(place)
+            known.at.append(at)
+        return tuple(found.values())
+
     def newest(self) -> dict[str, tuple[Sequence[StepRecord], int]]:
         """The last pair of each optimizer, by its name; no record of a block is made."""
-        return {_optimizer(*pair): pair for pair in self.pairs}
+        return {optimizer_of(*pair): pair for pair in self.pairs}
 
 
-def _optimizer(block: Sequence[StepRecord], place: int) -> str:
+def optimizer_of(block: Sequence[StepRecord], place: int) -> str:
+    """The optimizer of a step, by the sequence that holds it."""
     return block.layout.optimizer if isinstance(block, Block) else block[place].optimizer
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
+from gradwatch.blocks import Steps
 from gradwatch.errors import SinkError
 from gradwatch.records import Alert, Health, RunInfo, StepRecord
 from gradwatch.sinks.encoding import line
@@ -64,9 +65,10 @@ class Jsonl:
 
 
 def _lines(records: Sequence[StepRecord], alerts: Sequence[Alert]) -> Iterator[str]:
-    for record, due in in_order(records, alerts):
-        if record is not None:
-            yield line("step", record)
+    steps = Steps.of(records)
+    for step, due in in_order(steps, alerts):
+        if step is not None:
+            yield line("step", step[0][step[1]])
         for alert in due:
             yield line("alert", alert)
 

@@ -1,0 +1,60 @@
+"""The numbers that are drawn against the steps, as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+
+from gradwatch.blocks import AFTER, BEFORE, Alike, Block, FloatArray
+from gradwatch.records import StepRecord
+
+__all__ = ["Curves", "both_sides", "curves"]
+
+
+class Curves(NamedTuple):
+    """Some steps of one optimizer.
+
+    Attributes:
+        optimizer: its name.
+        modules: the lines of the report.
+        steps: of the optimizer.
+        times: Unix time of each in seconds.
+        norms: the norm before clipping, after, and their ratio; then before and after of one module after the
+            other, ``[steps, 3 + 2 * modules]``.
+    """
+
+    optimizer: str
+    modules: tuple[str, ...]
+    steps: Sequence[int]
+    times: Sequence[float]
+    norms: FloatArray
+
+
+def curves(alike: Alike) -> Curves:
+    """What is drawn of steps that one sequence holds; no record of a block is made."""
+    records, places, _ = alike
+    if not isinstance(records, Block):
+        return _of_records([records[place] for place in places])
+    rows = [records.rows[place] for place in places]
+    whole = np.column_stack((records.norms(BEFORE), records.norms(AFTER), records.clip_ratios))
+    norms = np.hstack((whole, both_sides(records.line_norms)))[places]
+    layout = records.layout
+    return Curves(layout.optimizer, layout.lines.names, [r.step for r in rows], [r.time for r in rows], norms)
+
+
+def both_sides(norms: Callable[[int], FloatArray]) -> FloatArray:
+    """The norms before and after clipping of one group after the other, ``[steps, 2 * groups]``."""
+    before, after = norms(BEFORE), norms(AFTER)
+    return np.stack((before, after), axis=2).reshape(len(before), -1)
+
+
+def _of_records(records: Sequence[StepRecord]) -> Curves:
+    norms = [
+        (r.norm_before, r.norm_after, r.clip_ratio, *chain.from_iterable(r.modules.values())) for r in records
+    ]
+    first = records[0]
+    steps, times = [r.step for r in records], [r.time for r in records]
+    return Curves(first.optimizer, tuple(first.modules), steps, times, np.array(norms, dtype=np.float64))
