@@ -54,7 +54,7 @@ def masked(added: Words) -> Words:
 
 
 def weights(length: int) -> Words:
-    """What each bit of a message of so many bytes adds, the lowest bit of the first byte first, ``[8 * length]``."""
+    """What each bit of a message of so many bytes adds, the lowest of the first byte first, ``[8 * length]``."""
     # Bits are numbered from the end; lengths differ a little, and share what was worked out for the longest.
     return _weights(length.bit_length())[-8 * length :]
 

@@ -87,7 +87,7 @@ class Fanout:
             self._queue.put((Steps.of(records), alerts))
 
     def flush(self) -> None:
-        """Wait until all that was put before is written; a sink that asks for it waits for itself, and does not."""
+        """Wait until all that was put before is written; a sink that asks for it would wait for itself."""
         if self._runs_here() and threading.current_thread() is not self._thread:
             done = threading.Event()
             self._queue.put(done)
