@@ -24,6 +24,10 @@ class Curves(NamedTuple):
         times: Unix time of each in seconds.
         norms: the norm before clipping, after, and their ratio; then before and after of one module after the
             other, ``[steps, 3 + 2 * modules]``.
+        limits: the tightest limit of clipping in each, None where there was none.
+        clipped: whether it was in force.
+        skipped: whether the optimizer did not apply the step.
+        nonfinite: whether a gradient held NaN or Inf.
     """
 
     optimizer: str
@@ -31,6 +35,10 @@ class Curves(NamedTuple):
     steps: Sequence[int]
     times: Sequence[float]
     norms: FloatArray
+    limits: Sequence[float | None]
+    clipped: Sequence[bool]
+    skipped: Sequence[bool]
+    nonfinite: Sequence[bool]
 
 
 def curves(alike: Alike) -> Curves:
@@ -41,8 +49,18 @@ def curves(alike: Alike) -> Curves:
     rows = [records.rows[place] for place in places]
     whole = np.column_stack((records.norms(BEFORE), records.norms(AFTER), records.clip_ratios))
     norms = np.hstack((whole, both_sides(records.line_norms)))[places]
-    layout = records.layout
-    return Curves(layout.optimizer, layout.lines.names, [r.step for r in rows], [r.time for r in rows], norms)
+    clipping = [records.clipping[place] for place in places]
+    return Curves(
+        optimizer=records.layout.optimizer,
+        modules=records.layout.lines.names,
+        steps=[row.step for row in rows],
+        times=[row.time for row in rows],
+        norms=norms,
+        limits=[limit for limit, _ in clipping],
+        clipped=[clipped for _, clipped in clipping],
+        skipped=[row.skipped for row in rows],
+        nonfinite=records.nonfinite[places].tolist(),
+    )
 
 
 def both_sides(norms: Callable[[int], FloatArray]) -> FloatArray:
@@ -55,6 +73,14 @@ def _of_records(records: Sequence[StepRecord]) -> Curves:
     norms = [
         (r.norm_before, r.norm_after, r.clip_ratio, *chain.from_iterable(r.modules.values())) for r in records
     ]
-    first = records[0]
-    steps, times = [r.step for r in records], [r.time for r in records]
-    return Curves(first.optimizer, tuple(first.modules), steps, times, np.array(norms, dtype=np.float64))
+    return Curves(
+        optimizer=records[0].optimizer,
+        modules=tuple(records[0].modules),
+        steps=[r.step for r in records],
+        times=[r.time for r in records],
+        norms=np.array(norms, dtype=np.float64),
+        limits=[r.max_norm for r in records],
+        clipped=[r.clipped for r in records],
+        skipped=[r.skipped for r in records],
+        nonfinite=[bool(r.nonfinite) for r in records],
+    )
