@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ import numpy as np
 from gradwatch.blocks import AFTER, BEFORE, Alike, Block, FloatArray
 from gradwatch.records import StepRecord
 
-__all__ = ["Curves", "both_sides", "curves"]
+__all__ = ["Curves", "curves"]
 
 
 class Curves(NamedTuple):
@@ -48,7 +48,8 @@ def curves(alike: Alike) -> Curves:
         return _of_records([records[place] for place in places])
     rows = [records.rows[place] for place in places]
     whole = np.column_stack((records.norms(BEFORE), records.norms(AFTER), records.clip_ratios))
-    norms = np.hstack((whole, both_sides(records.line_norms)))[places]
+    modules = np.stack((records.line_norms(BEFORE), records.line_norms(AFTER)), axis=2)
+    norms = np.hstack((whole, modules.reshape(len(records), -1)))[places]
     clipping = [records.clipping[place] for place in places]
     return Curves(
         optimizer=records.layout.optimizer,
@@ -61,12 +62,6 @@ def curves(alike: Alike) -> Curves:
         skipped=[row.skipped for row in rows],
         nonfinite=records.nonfinite[places].tolist(),
     )
-
-
-def both_sides(norms: Callable[[int], FloatArray]) -> FloatArray:
-    """The norms before and after clipping of one group after the other, ``[steps, 2 * groups]``."""
-    before, after = norms(BEFORE), norms(AFTER)
-    return np.stack((before, after), axis=2).reshape(len(before), -1)
 
 
 def _of_records(records: Sequence[StepRecord]) -> Curves:

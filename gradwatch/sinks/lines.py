@@ -13,7 +13,6 @@ import numpy as np
 
 from gradwatch.blocks import AFTER, BEFORE, Block, Columns, FloatArray, NotedClip
 from gradwatch.records import GroupNorms, StepRecord
-from gradwatch.sinks.curves import both_sides
 from gradwatch.sinks.encoding import BLANK, encoded, line
 
 __all__ = ["BlockLines"]
@@ -112,10 +111,14 @@ class _Numbers:
     def __init__(self, block: Block) -> None:
         self._block = block
         self._words: dict[int, list[str]] = {}
-        # One column after the other.
-        tables = np.hstack((both_sides(block.line_norms), both_sides(block.parameter_norms))).T
-        words = _in_words(tables.ravel())
-        self._tables = [words[place : place + len(block)] for place in range(0, len(words), len(block))]
+        before, after = [np.hstack((block.line_norms(s), block.parameter_norms(s))).T for s in (BEFORE, AFTER)]
+        first = _in_words(before.ravel())
+        # Where nothing was clipped both sides are the same, and words take longer than all the rest.
+        second = first if before.tobytes() == after.tobytes() else _in_words(after.ravel())
+        size = len(block)
+        places = range(0, len(first), size)
+        self._tables = [words[place : place + size] for place in places for words in (first, second)]
+        self._wholes = self._norms(BEFORE), self._norms(AFTER), _in_words(np.array(block.clip_ratios))
 
     def of(self, indices: Sequence[int]) -> Iterator[Iterable[str]]:
         """Those of some steps with one form: one field after the other, and in each one step after the other."""
@@ -123,19 +126,15 @@ class _Numbers:
         rows = [block.rows[index] for index in indices]
         yield [repr(row.step) for row in rows]
         yield [repr(row.time) for row in rows]
-        for words in (self._norms(BEFORE), self._norms(AFTER), _in_words(np.array(block.clip_ratios))):
-            yield [words[index] for index in indices]
+        yield from (_picked(words, indices) for words in self._wholes)
         yield from _where_given([block.clipping[index][0] for index in indices])
         for clips in zip(*[row.clips for row in rows], strict=True):
             yield [encoded(clip.limit) for clip in clips]
             yield from _where_given([clip.norm_returned for clip in clips])
             if len(clips[0].columns):
                 for side in (BEFORE, AFTER):
-                    yield [
-                        self._norms(side, clip.columns)[index] for clip, index in zip(clips, indices, strict=True)
-                    ]
-        for words in self._tables:
-            yield [words[index] for index in indices]
+                    yield [self._norms(side, clip.columns)[i] for clip, i in zip(clips, indices, strict=True)]
+        yield from (_picked(words, indices) for words in self._tables)
         yield from _where_given([row.loss_scale for row in rows])
 
     def _norms(self, side: int, columns: Columns | None = None) -> Sequence[str]:
@@ -146,6 +145,10 @@ class _Numbers:
         if known is None:
             known = self._words[id(norms)] = _in_words(norms)
         return known
+
+
+def _picked(words: Sequence[str], indices: Sequence[int]) -> Sequence[str]:
+    return words if len(indices) == len(words) else [words[index] for index in indices]
 
 
 def _where_given(numbers: Sequence[float | None]) -> Iterator[Iterable[str]]:
