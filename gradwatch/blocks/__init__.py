@@ -8,12 +8,13 @@ from gradwatch.blocks.arrays import AFTER, BEFORE, BoolArray, Columns, FloatArra
 from gradwatch.blocks.block import Block
 from gradwatch.blocks.layout import Groups, Layout
 from gradwatch.blocks.rows import BY_VALUE, Facts, NotedClip, StepRow
-from gradwatch.blocks.steps import Steps
+from gradwatch.blocks.steps import Alike, Steps, optimizer_of
 
 __all__ = [
     "AFTER",
     "BEFORE",
     "BY_VALUE",
+    "Alike",
     "Block",
     "BoolArray",
     "Columns",
@@ -24,4 +25,5 @@ __all__ = [
     "NotedClip",
     "StepRow",
     "Steps",
+    "optimizer_of",
 ]

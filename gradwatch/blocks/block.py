@@ -103,6 +103,11 @@ class Block(Sequence[StepRecord]):
         """The tightest finite limit of clipping by norm, if any; and whether it was in force."""
         return [self._clipping(index, row.clips) for index, row in enumerate(self.rows)]
 
+    @cached_property
+    def clip_ratios(self) -> list[float]:
+        """The norm after clipping over the norm before, see ``clip_ratio``."""
+        return list(map(clip_ratio, *self._wholes))
+
     def parameters(self, index: int) -> NormTable:
         """The norms of the parameters in one step, by name."""
         return self._tables[-1].at(index)
@@ -171,7 +176,7 @@ class Block(Sequence[StepRecord]):
             time=row.time,
             norm_before=before,
             norm_after=after,
-            clip_ratio=clip_ratio(before, after),
+            clip_ratio=self.clip_ratios[index],
             max_norm=max_norm,
             clipped=clipped,
             clips=clips,

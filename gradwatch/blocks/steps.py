@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import overload
+from functools import cached_property
+from typing import NamedTuple, overload
 
 from gradwatch.blocks.block import Block
 from gradwatch.records import StepRecord
 
-__all__ = ["Steps"]
+__all__ = ["Alike", "Steps", "optimizer_of"]
+
+
+class Alike(NamedTuple):
+    """Steps that one sequence holds, a block or some records alike.
+
+    Attributes:
+        records: the sequence.
+        places: where in it each step is.
+        at: where each is among the steps of all sequences.
+    """
+
+    records: Sequence[StepRecord]
+    places: list[int]
+    at: list[int]
 
 
 class Steps(Sequence[StepRecord]):
@@ -17,7 +32,7 @@ class Steps(Sequence[StepRecord]):
     Nobody who is handed them can change them for another.
 
     Args:
-        pairs: for each step the block that holds it, or any other sequence of records, and its place there.
+        pairs: for each step the block that holds it, or another sequence of records alike, and its place there.
     """
 
     def __init__(self, pairs: Iterable[tuple[Sequence[StepRecord], int]]) -> None:
@@ -26,8 +41,10 @@ class Steps(Sequence[StepRecord]):
 
     @classmethod
     def of(cls, records: Sequence[StepRecord]) -> Steps:
-        """The same steps; a sequence that is no ``Steps`` yet must not be changed any more."""
-        return records if isinstance(records, Steps) else cls((records, place) for place in range(len(records)))
+        """The same steps; of records made by hand, which need not be alike, each is a sequence of its own."""
+        if isinstance(records, Block):
+            return cls((records, place) for place in range(len(records)))
+        return records if isinstance(records, Steps) else cls(((record,), 0) for record in records)
 
     @classmethod
     def joined(cls, several: Iterable[Steps]) -> Steps:
@@ -57,10 +74,23 @@ class Steps(Sequence[StepRecord]):
     def __iter__(self) -> Iterator[StepRecord]:
         return map(self.__getitem__, range(len(self.pairs)))
 
+    @cached_property
+    def alike(self) -> Sequence[Alike]:
+        """The same steps by the sequence that holds them; no record of a block is made."""
+        found: dict[int, Alike] = {}
+        for at, (records, place) in enumerate(self.pairs):
+            known = found.get(id(records))
+            if known is None:
+                known = found[id(records)] = Alike(records, [], [])
+            known.places.append(place)
+            known.at.append(at)
+        return tuple(found.values())
+
     def newest(self) -> dict[str, tuple[Sequence[StepRecord], int]]:
         """The last pair of each optimizer, by its name; no record of a block is made."""
-        return {_optimizer(*pair): pair for pair in self.pairs}
+        return {optimizer_of(*pair): pair for pair in self.pairs}
 
 
-def _optimizer(block: Sequence[StepRecord], place: int) -> str:
+def optimizer_of(block: Sequence[StepRecord], place: int) -> str:
+    """The optimizer of a step, by the sequence that holds it."""
     return block.layout.optimizer if isinstance(block, Block) else block[place].optimizer
