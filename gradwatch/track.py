@@ -276,11 +276,12 @@ class Watch:
         if step is not None:
             urgent = unusual or self.refused is not None or self._judge.in_suspense or self._explainer.is_looking
             self._reporting.take(step, urgent)
-        if self._judge.is_quiet:
-            self._explainer.all_is_well()
+        if not self._judge.asks_why:
+            self._explainer.nothing_is_asked()
         else:
             self._reporting.if_free(lambda: self._verdicts.tell([], self._explainer.stepped(optimizer)))
-        self._verdicts.announce()
+        if self._verdicts.unannounced:
+            self._verdicts.announce()
 
     def _catch_up(self) -> None:
         self._reporting.catch_up()
