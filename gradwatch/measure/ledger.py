@@ -14,7 +14,7 @@ from typing import cast
 import numpy as np
 from torch import Tensor
 
-from gradwatch.blocks import AFTER, BEFORE
+from gradwatch.blocks import AFTER, BEFORE, Columns
 from gradwatch.measure import kernel
 from gradwatch.measure.devices import DeviceNorms, Note
 from gradwatch.measure.parameters import OptimizerParameters
@@ -203,6 +203,10 @@ class Ledger:
     def note(self, number: object) -> float | Note | None:
         """A number that torch has computed, or where it will be found; None is none."""
         return None if number is None else self._devices.note(number)
+
+    def gathered(self, side: int, columns: Columns) -> Tensor | None:
+        """The newest norms of some columns on the device that has all of them; None where no one device has."""
+        return self._devices.gathered(side, columns)
 
     def take(self, step: PendingStep) -> PendingStep:
         """The step is complete: what is still on devices goes on its way."""
