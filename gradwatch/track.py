@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal
 
@@ -64,7 +65,8 @@ def track(
         on_alert: called in the training thread with each alert.
         guard: what becomes of a step that would consume NaN or Inf. ``"raise"`` stops it with a
             ``NonFiniteGradientError`` before it is applied, ``"skip"`` leaves it out: parameters and optimizer
-            state stay as they are. A guard waits for the device once a step.
+            state stay as they are. A guard waits for the device once a step, unless it is to skip steps of a
+            fused optimizer of torch's, whose device decides by itself.
         history: records kept in ``watch.history``.
         depth: levels of modules that the report opens: of a lone module 1 gives its children, of several modules
             1 gives these and 2 their children; what has no children left stays as it is. None: several are not
@@ -116,8 +118,14 @@ class Watch:
         self._verdicts = Verdicts(judge, self._explainer, self._fanout, announce, history)
         self._guard = guard
         on_any_rank = self._reporting.on_any_rank
-        # What becomes of a step that is about to be taken.
-        self.refused = None if guard is None else Refusing(guard, judge.critical_above, on_any_rank).of
+        # Says of a step that is about to be taken what becomes of it.
+        self.refused = None
+        self._refusing = None
+        if guard is not None:
+            self._refusing = refusing = Refusing(guard, judge.critical_above, on_any_rank)
+            self.refused = refusing.of
+            for tracked in observer.tracked.values():
+                tracked.deciding = partial(refusing.measured, tracked)
         self._run = run
         self._state = "new"
         self._changing = threading.Lock()
@@ -273,8 +281,10 @@ class Watch:
 
     def stepped(self, optimizer: str, step: PendingStep | None, unusual: bool) -> None:
         """It has; what fires without a cause is looked into."""
+        if self._refusing is not None:
+            self._refusing.done(optimizer)
         if step is not None:
-            urgent = unusual or self.refused is not None or self._judge.in_suspense or self._explainer.is_looking
+            urgent = unusual or self._refusing is not None or self._judge.in_suspense or self._explainer.is_looking
             self._reporting.take(step, urgent)
         if not self._judge.asks_why:
             self._explainer.nothing_is_asked()
@@ -314,6 +324,8 @@ class Watch:
             # What a look has patched lies on top of the observer's own patches.
             self._explainer.close()
             self._observer.stop(normally)
+            if self._refusing is not None:
+                self._refusing.close()
         finally:  # also after an interrupt: sinks have still to write what is there
             self._reporting.hand_on()
             self._fanout.close()

@@ -64,6 +64,11 @@ class Block(Sequence[StepRecord]):
     def __iter__(self) -> Iterator[StepRecord]:
         return (self._record(index) for index in range(len(self)))
 
+    @cached_property
+    def complete(self) -> bool:
+        """Whether every gradient is there in each step, before and after."""
+        return all(row.facts.complete for row in self.rows)
+
     def norms(self, side: int) -> FloatArray:
         """The global norm on one side, ``[steps]``; NaN where there was no gradient at all."""
         return self._sides[side].whole
@@ -159,7 +164,7 @@ class Block(Sequence[StepRecord]):
 
     def _present(self, side: int) -> BoolArray | None:
         """Which gradients were there, ``[steps, columns]``; None where all of them were."""
-        if all(row.facts.complete for row in self.rows):
+        if self.complete:
             return None
         flags = [row.facts.had_before if side == BEFORE else row.facts.has_after for row in self.rows]
         return np.array(flags, dtype=bool).reshape(len(self.rows), len(self.layout.names))

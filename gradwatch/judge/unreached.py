@@ -42,11 +42,15 @@ class Unreached:
 
     Args:
         after: steps running without a gradient before one is told of.
+
+    Attributes:
+        looks: whether any has ever been missing, so that each step counts.
     """
 
     def __init__(self, after: int) -> None:
         self._after = after
-        self._presences: Presences | None = None
+        self.looks = False
+        self._presences = Presences()
         # What is missing is a function of these two, which many steps share.
         self._last: tuple[Layout, Facts, _Missing] | None = None
 
@@ -78,23 +82,21 @@ class Unreached:
             yield Finding(owner, 0.0, 0.0, message, "warning", at_once=True)
 
     def _taken(self, names: Sequence[str], missing: _Missing) -> bool:
-        if self._presences is None:
-            if not missing.names:
-                return False
-            self._presences = Presences()
+        self.looks = self.looks or bool(missing.names)
+        if not self.looks:
+            return False
         self._presences.take(names, missing.names)
         return any(self._is_silent_for_too_long(name) for name in missing.beside)
 
     def _is_silent_for_too_long(self, name: str) -> bool:
-        presences = self._presences
-        return presences is not None and presences.silence(name) >= presences.patience(name, self._after)
+        return self._presences.silence(name) >= self._presences.patience(name, self._after)
 
     def state_dict(self) -> list[list[Any]] | None:
         """What is remembered, as plain values."""
-        return None if self._presences is None else self._presences.state_dict()
+        return self._presences.state_dict() if self.looks else None
 
     def load_state_dict(self, state: list[list[Any]] | None) -> None:
         """Go on from what ``state_dict`` gave."""
         if state is not None:
-            self._presences = Presences()
+            self.looks = True
             self._presences.load_state_dict(state)

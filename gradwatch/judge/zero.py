@@ -129,7 +129,8 @@ class Zero:
             memory = self._memory_of(block.layout.optimizer)
             silent = () if quiet else tuple(modules[place] for place in np.flatnonzero(flags[index]).tolist())
             ill = self._taken(memory, modules, silent, norm)
-            unreached = memory.unreached.take_in(block, index)
+            looks = memory.unreached.looks or not block.complete
+            unreached = looks and memory.unreached.take_in(block, index)
             if ill or unreached or row.left_out or memory.left_out:
                 record = block[index]
                 findings = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from types import FrameType
 
 import numpy as np
@@ -49,6 +49,7 @@ class TrackedOptimizer:
         left_out: by module, the parameters of it that no optimizer of the tracker holds.
         clipped_instead: the optimizer whose gradients a clip call was given for its last step, by mistake.
         passes: numbers of the passes that have written what its parameters hold now.
+        deciding: called with each step once it is measured: a fused optimizer's ``found_inf`` may be set there.
     """
 
     # Losses that write to several optimizers, by where they are called; a loop with ever new ones must not grow.
@@ -65,6 +66,7 @@ class TrackedOptimizer:
         self.left_out: Mapping[str, list[tuple[str, Tensor]]] = {}
         self.clipped_instead: str | None = None
         self.passes: dict[int, None] = {}
+        self.deciding: Callable[[PendingStep], object] | None = None
         self._lines = lines
         self._shards = shards
         self._every = every
@@ -227,10 +229,15 @@ class TrackedOptimizer:
         step = self.ledger.consumed(self.steps + 1, self._backward_passes, self._clips, backward_pass != NO_PASS)
         # A fused optimizer unscales inside its step and decides there whether to update: its gradients are
         # still scaled, and both numbers may be on the device.
-        scale, found_inf = getattr(self.optimizer, "grad_scale", None), getattr(self.optimizer, "found_inf", None)
-        if scale is not None or found_inf is not None:
-            note = self.ledger.devices.note
-            step.still_scaled_by, step.found_inf = note(scale), note(found_inf)
+        note = self.ledger.devices.note
+        scale = getattr(self.optimizer, "grad_scale", None)
+        if scale is not None:
+            step.still_scaled_by = note(scale)
+        if self.deciding is not None:
+            self.deciding(step)
+        found_inf = getattr(self.optimizer, "found_inf", None)
+        if found_inf is not None:
+            step.found_inf = note(found_inf)
         self._step = self._completed(step)
         return step
 
