@@ -80,13 +80,13 @@ def attention_on_graphs(run: Run) -> None:
 
 def factorised(run: Run) -> None:
     """Ratings of users and items by two tables and Adagrad: most rows are not touched by a batch."""
-    model = nn.ModuleDict({"users": nn.Embedding(300, 8), "items": nn.Embedding(200, 8)})
+    model = nn.ModuleDict({"of_users": nn.Embedding(300, 8), "of_items": nn.Embedding(200, 8)})
     taste, trait = torch.randn(300, 4), torch.randn(200, 4)
 
     def loss() -> Tensor:
         user, item = torch.randint(300, (128,)), torch.randint(200, (128,))
         rating = (taste[user] * trait[item]).sum(1) / 2
-        return functional.mse_loss((model["users"](user) * model["items"](item)).sum(1), rating)
+        return functional.mse_loss((model["of_users"](user) * model["of_items"](item)).sum(1), rating)
 
     for table in model.values():
         nn.init.normal_(table.weight, std=0.3)  # type: ignore[arg-type]
