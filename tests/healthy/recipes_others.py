@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from stable_baselines3 import DQN
@@ -152,18 +151,18 @@ def meta(run: Run) -> None:
     fitted(run, model, loss, torch.optim.Adam(model.parameters(), 1e-3), limit=10.0)
 
 
-def dqn(run: Run, **settings: Any) -> None:
+def dqn(run: Run) -> None:
     """Stable-Baselines3's DQN on CartPole, unmodified."""
     agent = DQN(
         "MlpPolicy",
         "CartPole-v1",
-        learning_rate=settings.get("rate", 2.3e-3),
+        learning_rate=5e-4,
         batch_size=64,
         learning_starts=500,
         gamma=0.99,
-        target_update_interval=10,
-        train_freq=4,
-        gradient_steps=4,
+        target_update_interval=200,
+        train_freq=1,
+        gradient_steps=1,
         exploration_fraction=0.3,
         exploration_final_eps=0.04,
         policy_kwargs={"net_arch": [64, 64]},
