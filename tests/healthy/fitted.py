@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ def fitted(
     schedule: LRScheduler | None = None,
     limit: float | None = None,
     after: Callable[[], object] = lambda: None,
+    reached: Sequence[float] = (),
 ) -> None:
     """``zero_grad``, ``backward``, a clip where there is a limit, ``step``, and the schedule; as often as the run asks.
 
@@ -34,6 +35,7 @@ def fitted(
         schedule: of its rate.
         limit: of the norm.
         after: called after each step, for averages and targets.
+        reached: what the loss itself notes down, where that tells more of learning than its value.
     """
     with run.track(optimizer, model):
         for _ in range(run.steps):
@@ -46,7 +48,7 @@ def fitted(
             if schedule is not None:
                 schedule.step()
             after()
-            run.reached.append(value.item())
+            run.reached.append(reached[-1] if reached else value.item())
 
 
 def warmed(optimizer: torch.optim.Optimizer, warm_up: int, then: Callable[[int], float]) -> LambdaLR:

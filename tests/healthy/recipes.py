@@ -43,7 +43,7 @@ RECIPES = [
     Workload("vae", 800, generative.vae, "loss"),
     Workload("vq", 800, generative.vq, "loss"),
     Workload("gan", 2000, generative.adversarial, "loss"),
-    Workload("gan-hinge", 2000, partial(generative.adversarial, kind="hinge"), "loss"),
+    Workload("gan-hinge", 2000, partial(generative.adversarial, kind="hinge", rates=(2e-4, 1e-3)), "loss"),
     Workload("gan-wasserstein", 2400, partial(generative.adversarial, kind="wasserstein", critics=3), "loss"),
     Workload("gcn", 600, others.convolution_on_graph, "loss"),
     Workload("gat", 800, others.attention_on_graphs, "loss"),
@@ -53,5 +53,5 @@ RECIPES = [
     Workload("maml", 500, others.meta, "loss"),
     Workload("dqn", 6000, others.dqn, "return"),
     Workload("ppo-fast", 2560, partial(ppo, learning_rate=1e-3, n_steps=512), "return"),
-    Workload("sac-slow", 3000, partial(sac, rate=3e-4), "return"),
+    Workload("sac-slow", 6000, partial(sac, rate=5e-4), "return"),
 ]

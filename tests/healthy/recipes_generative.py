@@ -145,25 +145,25 @@ def vae(run: Run, *, warm_up: int = 200, beta: float = 1.0) -> None:
 
 def vq(run: Run) -> None:
     """Straight through the nearest code, with the loss of the codebook and the commitment."""
-    images = gratings(1024)[0]
+    images = functional.avg_pool2d(gratings(1024)[0], 5, 1, 2)
     images = images / images.std()
-    encoder = nn.Sequential(nn.Conv2d(3, 16, 4, 4), nn.ReLU(), nn.Conv2d(16, 8, 1))
-    codes, decoder = (
-        nn.Embedding(32, 8),
-        nn.Sequential(nn.Conv2d(8, 16, 1), nn.ReLU(), nn.ConvTranspose2d(16, 3, 4, 4)),
-    )
-    nn.init.uniform_(codes.weight, -1 / 32, 1 / 32)
+    encoder = nn.Sequential(nn.Conv2d(3, 32, 4, 4), nn.ReLU(), nn.Conv2d(32, 4, 1))
+    codes = nn.Embedding(64, 4)
+    decoder = nn.Sequential(nn.Conv2d(4, 32, 1), nn.ReLU(), nn.ConvTranspose2d(32, 3, 4, 4))
+    reached: list[float] = []
     model = nn.ModuleDict({"encoder": encoder, "codes": codes, "decoder": decoder})
 
     def loss() -> Tensor:
         x = images[torch.randint(1024, (16,))]
         z = encoder(x).permute(0, 2, 3, 1)
-        code = codes(torch.cdist(z.detach().reshape(-1, 8), codes.weight.detach()).argmin(1)).view_as(z)
+        code = codes(torch.cdist(z.detach().reshape(-1, 4), codes.weight.detach()).argmin(1)).view_as(z)
         given = (z + (code - z).detach()).permute(0, 3, 1, 2)
         committed = functional.mse_loss(code, z.detach()) + 0.25 * functional.mse_loss(z, code.detach())
-        return functional.mse_loss(decoder(given), x) + committed
+        reconstruction = functional.mse_loss(decoder(given), x)
+        reached.append(reconstruction.item())
+        return reconstruction + committed
 
-    fitted(run, model, loss, torch.optim.Adam(model.parameters(), 2e-3))
+    fitted(run, model, loss, torch.optim.Adam(model.parameters(), 2e-3), reached=reached)
 
 
 Losses = tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor], Tensor]]
@@ -181,7 +181,9 @@ LOSSES: dict[str, Losses] = {
 }
 
 
-def adversarial(run: Run, *, kind: str = "saturating", critics: int = 1) -> None:
+def adversarial(
+    run: Run, *, kind: str = "saturating", critics: int = 1, rates: tuple[float, float] = (5e-4, 5e-4)
+) -> None:
     """Points of a spiral: the loss of Goodfellow et al., hinges under a spectral norm, or Wasserstein with a penalty."""
     generator, critic = (
         mlp(4, 64, 64, 2),
@@ -191,8 +193,8 @@ def adversarial(run: Run, *, kind: str = "saturating", critics: int = 1) -> None
         critic = nn.Sequential(*(spectral_norm(p) if isinstance(p, nn.Linear) else p for p in critic))
     betas = (0.0, 0.9) if kind == "wasserstein" else (0.5, 0.999)
     optimizers = {
-        "g": torch.optim.Adam(generator.parameters(), 5e-4, betas=betas),
-        "d": torch.optim.Adam(critic.parameters(), 5e-4, betas=betas),
+        "g": torch.optim.Adam(generator.parameters(), rates[0], betas=betas),
+        "d": torch.optim.Adam(critic.parameters(), rates[1], betas=betas),
     }
     of_critic, of_generator = LOSSES[kind]
     with run.track(optimizers, {"generator": generator, "critic": critic}):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from stable_baselines3 import DQN
@@ -80,13 +79,13 @@ def attention_on_graphs(run: Run) -> None:
 
 def factorised(run: Run) -> None:
     """Ratings of users and items by two tables and Adagrad: most rows are not touched by a batch."""
-    model = nn.ModuleDict({"users": nn.Embedding(300, 8), "items": nn.Embedding(200, 8)})
+    model = nn.ModuleDict({"of_users": nn.Embedding(300, 8), "of_items": nn.Embedding(200, 8)})
     taste, trait = torch.randn(300, 4), torch.randn(200, 4)
 
     def loss() -> Tensor:
         user, item = torch.randint(300, (128,)), torch.randint(200, (128,))
         rating = (taste[user] * trait[item]).sum(1) / 2
-        return functional.mse_loss((model["users"](user) * model["items"](item)).sum(1), rating)
+        return functional.mse_loss((model["of_users"](user) * model["of_items"](item)).sum(1), rating)
 
     for table in model.values():
         nn.init.normal_(table.weight, std=0.3)  # type: ignore[arg-type]
@@ -152,18 +151,18 @@ def meta(run: Run) -> None:
     fitted(run, model, loss, torch.optim.Adam(model.parameters(), 1e-3), limit=10.0)
 
 
-def dqn(run: Run, **settings: Any) -> None:
+def dqn(run: Run) -> None:
     """Stable-Baselines3's DQN on CartPole, unmodified."""
     agent = DQN(
         "MlpPolicy",
         "CartPole-v1",
-        learning_rate=settings.get("rate", 2.3e-3),
+        learning_rate=5e-4,
         batch_size=64,
         learning_starts=500,
         gamma=0.99,
-        target_update_interval=10,
-        train_freq=4,
-        gradient_steps=4,
+        target_update_interval=200,
+        train_freq=1,
+        gradient_steps=1,
         exploration_fraction=0.3,
         exploration_final_eps=0.04,
         policy_kwargs={"net_arch": [64, 64]},

@@ -88,7 +88,11 @@ class T5(nn.Module):
     def __init__(self, width: int = 32) -> None:
         super().__init__()
         self.words, self.places = nn.Embedding(WORDS + 1, width), nn.Parameter(0.1 * torch.randn(9, width))
-        self.body = nn.Transformer(width, 4, 1, 1, 2 * width, 0.0, batch_first=True, norm_first=True)
+        layer = nn.TransformerEncoderLayer(width, 4, 2 * width, 0.0, batch_first=True, norm_first=True)
+        encoder = nn.TransformerEncoder(layer, 1, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.body = nn.Transformer(
+            width, 4, 1, 1, 2 * width, 0.0, custom_encoder=encoder, batch_first=True, norm_first=True
+        )
         self.head = nn.Linear(width, WORDS, bias=False)
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
