@@ -21,7 +21,6 @@ from gradwatch.diagnose.dispatch import module_calls
 from gradwatch.diagnose.forward import Calls
 from tests.saved import saved
 
-
 X = torch.linspace(-1, 1, 12).reshape(3, 4)
 
 
