@@ -119,7 +119,7 @@ class Judge:
                 "key": [*key, module],
                 "ill": e.ill,
                 "well": e.well,
-                "alert": None if e.alert is None else asdict(e.alert),
+                "alert": None if e.alert is None else _saved(e.alert),
                 "explained": e.explained,
             }
             for key, module, e in self._all()
@@ -287,6 +287,11 @@ def _explained(episode: _Episode, cause: Cause, step: int) -> Alert | None:
 def _adds_to(known: Cause, found: Cause) -> bool:
     """Whether a cause confirms the one that is known, and by more: numbers of a later step are no news."""
     return found.kind == known.kind and not found.evidence.keys() <= known.evidence.keys()
+
+
+def _saved(alert: Alert) -> dict[str, Any]:
+    """What makes it the same alert again; when it was told and in which words is another's business."""
+    return {name: value for name, value in asdict(alert).items() if name not in ("time", "words")}
 
 
 def _alert_of(saved: Mapping[str, Any] | None) -> Alert | None:
