@@ -110,17 +110,16 @@ class Alert:
         return f"{head}: {' '.join(self._said(incident))}"
 
     def _said(self, incident: Incident | None) -> Iterator[str]:
-        root = None if incident is None or incident.alerts[0].key == self.key else incident.root
-        known = self.cause is not None and self.cause.title
         # What an explanation is of, its alert has said.
         if self.state == "firing" or self.cause is None:
             yield f"{self.message}."
-        if root is not None and known == root.title:
-            yield f"Cause: {root.title}, as before."
-            return
+        others = [] if incident is None else [alert for alert in incident.alerts if alert.key != self.key]
         if self.cause is not None:
-            yield f"Cause: {self.cause}. {self.cause.remedy}"
-        if root is not None:
+            title = self.cause.title
+            known = any(alert.cause is not None and alert.cause.title == title for alert in others)
+            yield f"Cause: {title}, as before." if known else f"Cause: {self.cause}. {self.cause.remedy}"
+        root = incident.root if incident is not None and incident.alerts[0].key != self.key else None
+        if root is not None and (self.cause is None or self.cause.title != root.title):
             yield f"It follows from {root.title}."
 
     @property

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gradwatch.alerts import Alert, Cause, Incident
 
@@ -66,16 +66,18 @@ class Incidents:
     _recent: list[_Episode] = field(default_factory=list)
     _past: list[Incident] = field(default_factory=list)
 
-    def take(self, alert: Alert) -> Incident:
-        """One more event; the incident that it belongs to by now."""
+    def take(self, alert: Alert) -> Alert:
+        """One more event, given back in the words that it has as a part of its incident."""
         episode = next((one for one in reversed(self._recent) if one.is_open and one.fired.key == alert.key), None)
         if episode is None or alert.state == "firing":
             episode = _Episode([])
             self._recent.append(episode)
         episode.events.append(alert)
-        incident = self._told(_joined_with(episode, self._recent))
+        if not alert.words:
+            line = alert.line(self._told(_joined_with(episode, self._recent)))
+            alert = episode.events[-1] = replace(alert, words=line)
         self._let_go()
-        return incident
+        return alert
 
     def all(self) -> list[Incident]:
         """All so far, the newest last."""
@@ -121,12 +123,13 @@ def _groups(episodes: Iterable[_Episode]) -> list[list[_Episode]]:
 
 
 def _joined_with(episode: _Episode, others: Iterable[_Episode]) -> list[_Episode]:
-    """An episode and all that belong to it, directly or by way of others."""
+    """An episode and all that belong to it, directly or by way of others, in the order in which they began."""
+    others = list(others)
     found, waiting = [episode], [other for other in others if other is not episode]
     for one in found:
         found += [other for other in waiting if _of_one_root(one, other)]
         waiting = [other for other in waiting if not any(other is known for known in found)]
-    return found
+    return [one for one in others if any(one is known for known in found)]
 
 
 def _of_one_root(one: _Episode, other: _Episode) -> bool:

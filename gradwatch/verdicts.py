@@ -113,7 +113,7 @@ class Verdicts:
         alert = replace(alert, time=self._time_of(alert, steps))
         if alert.state == "firing":
             self._began[alert.key] = alert.time
-        return replace(alert, words=alert.line(self.incidents.take(alert)))
+        return self.incidents.take(alert)
 
     def _time_of(self, alert: Alert, steps: Sequence[StepRecord]) -> float:
         newest = self.newest(alert.optimizer)

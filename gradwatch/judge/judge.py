@@ -317,5 +317,4 @@ def _alert(rule: Rule, when: _When, finding: Finding) -> Alert:
 
 
 def _over(alert: Alert, when: _When, how: str) -> Alert:
-    message = f"{how} (it was: {alert.message})"
-    return replace(alert, state="resolved", step=when.step, value=math.nan, message=message)
+    return replace(alert, state="resolved", step=when.step, value=math.nan, message=how)

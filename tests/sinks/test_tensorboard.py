@@ -62,7 +62,9 @@ def test_the_text_tab_shows_the_words_that_every_sink_has(tmp_path, state):
 
     names = "actor_mlp, __init__, _a, b_, *c*, `d`, \\e, [f](g), <h>, [0].weight, -7.5e+12 < 1e-7"
     said = alert(
-        state, message=f"odd names: {names}", cause=Cause("unknown", "__x__", {"odd": f"names: {names}"}, "Look *there*.")
+        state,
+        message=f"odd names: {names}",
+        cause=Cause("unknown", "__x__", {"odd": f"names: {names}"}, "Look *there*."),
     )
     write(tmp_path, ([record(1)], [said]))
     (event,) = read(tmp_path).Tensors("alerts/actor")
