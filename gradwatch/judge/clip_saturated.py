@@ -127,9 +127,9 @@ class ClipSaturated:
 
     def _finding(self, record: StepRecord, ratios: _Ratios) -> Finding:
         ordered = ratios.ordered
-        middle = ordered[(len(ordered) - 1) // 2]
+        count, in_force, middle = len(ordered), bisect_left(ordered, math.inf), ordered[(len(ordered) - 1) // 2]
         message = (
-            f"clipping left {middle:.2g} of the norm in the median of the last {len(ordered)} steps: the limit alone "
-            "sets the size of each update, and hides what the norm does"
+            f"clipping was in force in {in_force} of the last {count} steps and left next to nothing of the norm: "
+            "the limit alone sets the size of each update, and hides what the norm does"
         )
         return Finding(None, middle, self._ratio, message, cause=shortcut(record))
