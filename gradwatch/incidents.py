@@ -57,12 +57,18 @@ class Incidents:
 
     Args:
         began: Unix time in seconds at which the run began.
+        most: incidents of long ago that are kept; None for all of them.
+
+    Attributes:
+        forgotten: the number of those that are not kept.
     """
 
     # Ended episodes that a later alert may still turn out to belong to.
     REMEMBERED = 32
 
     began: float = math.nan
+    most: int | None = None
+    forgotten: int = 0
     _recent: list[_Episode] = field(default_factory=list)
     _past: list[Incident] = field(default_factory=list)
 
@@ -94,6 +100,9 @@ class Incidents:
             if sum(map(len, over)) <= self.REMEMBERED:
                 break
             self._past.append(self._told(group))
+            if self.most is not None and len(self._past) > self.most:
+                del self._past[0]
+                self.forgotten += 1
             self._recent = [episode for episode in self._recent if episode not in group]
             over = over[1:]
 

@@ -214,7 +214,10 @@ class Watch:
 
     @property
     def incidents(self) -> list[Incident]:
-        """The alerts so far, those with one root together and told as one story; the newest incident last."""
+        """The alerts so far, those with one root together and told as one story; the newest incident last.
+
+        All are kept, as all alerts are.
+        """
         self._catch_up()
         return self._verdicts.incidents.all()
 

@@ -92,6 +92,7 @@ def test_two_causes_are_two_incidents_also_in_one_step(second: Cause) -> None:
         alert(step=1, rule="stale"),
         alert(step=1, rule="nonfinite", module=None),
         norm("growth", 1, cause=Cause("shortcut", "mlp", {"silent": "cnn"}, "Cut it.")),
+        alert(rule="stale", module="cnn", cause=Cause("shortcut", "mlp", {"silent": "cnn"}, "Cut it.")),
     ],
 )
 def test_what_merely_comes_at_the_same_time_stays_apart(other: Alert) -> None:
@@ -154,6 +155,21 @@ def test_incidents_of_long_ago_are_kept_as_they_were_told() -> None:
     for each in several:
         incidents.take(each)
     assert len(incidents._recent) <= Incidents.REMEMBERED + 1
+
+
+def test_a_path_around_a_module_follows_from_its_silence_and_from_nothing_else_of_it() -> None:
+    assert len(made_of(alert(rule="stale"), norm(cause=WAY))) == 2
+    assert len(made_of(alert(rule="vanishing"), norm(cause=WAY))) == 1
+
+
+def test_who_keeps_few_counts_the_others() -> None:
+    incidents = Incidents(most=5)
+    for i in range(100):
+        incidents.take(alert("firing", 2 * i, rule="stale"))
+        incidents.take(alert("resolved", 2 * i + 1, rule="stale"))
+    assert len(incidents.all()) == Incidents.REMEMBERED + 5
+    assert len(incidents.all()) + incidents.forgotten == 100
+    assert incidents.all()[-1].since == 198
 
 
 def test_an_end_that_nobody_saw_the_beginning_of_is_told() -> None:

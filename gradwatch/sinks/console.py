@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gradwatch.blocks import Steps
 from gradwatch.incidents import Incidents
-from gradwatch.records import Alert, Health, Incident, RunInfo, StepRecord
+from gradwatch.records import Alert, Health, RunInfo, StepRecord
 from gradwatch.sinks.table import number, render, style_of
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Console:
     def __init__(self) -> None:
         # Where the newest record of each optimizer is: few of them are ever shown, and only those are made.
         self._newest: dict[str, tuple[Sequence[StepRecord], int]] = {}
-        self._incidents = Incidents()
+        self._incidents = Incidents(most=self.STORIES)
         self._fired = 0
         self._console: RichConsole | None = None
         self._live: Live | None = None
@@ -46,7 +46,7 @@ class Console:
         """Begin to show."""
         from rich import get_console
 
-        self._newest, self._incidents, self._fired = {}, Incidents(run.time), 0
+        self._newest, self._incidents, self._fired = {}, Incidents(run.time, self.STORIES), 0
         self._console = get_console()
         self._live = _started_live(self._console)
         self._shown_at = time.monotonic()
@@ -87,8 +87,9 @@ class Console:
         """The last that is on the screen: whoever reads nothing else knows what happened, why, and what to do."""
         incidents = self._incidents.all()
         shown = incidents[-self.STORIES :]
-        self._print(_summary(self._fired, incidents))
-        if len(shown) < len(incidents):
+        number = len(incidents) + self._incidents.forgotten
+        self._print(_summary(self._fired, number, len(self._incidents.active())))
+        if len(shown) < number:
             self._print(f"The last {len(shown)}:")
         for incident in shown:
             self._print(str(incident), style_of(incident))
@@ -122,11 +123,10 @@ def _status_line(record: StepRecord) -> str:
     )
 
 
-def _summary(fired: int, incidents: Sequence[Incident]) -> str:
+def _summary(fired: int, incidents: int, lasting: int) -> str:
     if not fired:
         return "gradwatch: no alert fired."
-    lasting = sum(incident.over is None for incident in incidents)
-    told = f"{_counted(fired, 'alert')} fired, in {_counted(len(incidents), 'incident')}"
+    told = f"{_counted(fired, 'alert')} fired, in {_counted(incidents, 'incident')}"
     return f"gradwatch: {told}, {lasting} not over at the end."
 
 

@@ -194,10 +194,11 @@ def test_made_into_another_program_as_without_a_look(way: Any, net: Any) -> None
         pytest.skip("torch scripts no hook that is not annotated")
     bare = prepared(way, net())
     model = net()
-    with Diagnosis(model):
+    with Diagnosis(model) as look:
         model(X).sum().backward()
         looked_at = prepared(way, model)
     assert looked_at == bare
+    assert look.errors == []
     assert "gradwatch" not in looked_at[0]
 
 
