@@ -37,7 +37,7 @@ class Refusing:
     def of(self, tracked: TrackedOptimizer, step: PendingStep) -> GradwatchError | str | None:
         """What becomes of a step: an error to be raised in its place, ``"skip"``, or None where it may go on."""
         if step.norms is not None:
-            tracked.send()
+            tracked.ledger.devices.send()
             step.wait()
         block = block_of([step.landed()])
         action, error = self._judged(tracked, block)

@@ -59,10 +59,10 @@ class Reporting:
     def take(self, step: PendingStep, urgent: bool) -> None:
         """Take in the newest step, and report the block where it ends; waits for nothing."""
         queue = self._queue
-        if not len(queue):
+        waiting = queue.put(step)
+        if waiting == 1:
             self._since = step.time
-        queue.put(step)
-        full = len(queue) % self.BLOCK == 0
+        full = waiting % self.BLOCK == 0
         if full:
             # The oldest may wait for a ring that its device, seldom used, fills far more slowly than others do.
             self._send()

@@ -28,7 +28,6 @@ from gradwatch.judge.rule import Rule
 from gradwatch.measure import kernel
 from gradwatch.measure.lines import Lines
 from gradwatch.measure.pending import PendingStep
-from gradwatch.measure.tracked import TrackedOptimizer
 from gradwatch.observer import Observer
 from gradwatch.records import Alert, Health, Incident, RunInfo, Sink, StepRecord
 from gradwatch.refusing import Refusing
@@ -117,7 +116,8 @@ class Watch:
         self._verdicts = Verdicts(judge, self._explainer, self._fanout, announce, history)
         self._guard = guard
         on_any_rank = self._reporting.on_any_rank
-        self._refusing = None if guard is None else Refusing(guard, judge.critical_above, on_any_rank)
+        # What becomes of a step that is about to be taken.
+        self.refused = None if guard is None else Refusing(guard, judge.critical_above, on_any_rank).of
         self._run = run
         self._state = "new"
         self._changing = threading.Lock()
@@ -276,10 +276,6 @@ class Watch:
             for tracked in self._observer.tracked.values():
                 tracked.ledger.settled()
 
-    def refused(self, tracked: TrackedOptimizer, step: PendingStep) -> object:
-        """What becomes of a step that is about to be taken."""
-        return None if self._refusing is None else self._refusing.of(tracked, step)
-
     def stepping(self, optimizer: str) -> None:
         """An optimizer is about to step: what a look has found is told."""
         look = self._explainer.stepping(optimizer)
@@ -289,7 +285,7 @@ class Watch:
     def stepped(self, optimizer: str, step: PendingStep | None, unusual: bool) -> None:
         """It has; what fires without a cause is looked into."""
         if step is not None:
-            urgent = unusual or self._refusing is not None or self._judge.in_suspense or self._explainer.is_looking
+            urgent = unusual or self.refused is not None or self._judge.in_suspense or self._explainer.is_looking
             self._reporting.take(step, urgent)
         if self._judge.is_quiet:
             self._explainer.all_is_well()

@@ -53,15 +53,13 @@ class Queue:
         self.steps: deque[Step] = deque()
         self.there = 10**6
 
-    def __len__(self) -> int:
-        return len(self.steps)
-
     @property
     def has_arrived(self) -> bool:
         return bool(self.steps) and self.steps[0].number <= self.there
 
-    def put(self, step: Step) -> None:
+    def put(self, step: Step) -> int:
         self.steps.append(step)
+        return len(self.steps)
 
     def arrived(self) -> Iterator[LandedStep]:
         while self.has_arrived:

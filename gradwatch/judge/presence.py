@@ -97,7 +97,7 @@ class Presences:
 
     def take(self, names: Sequence[str | None], silent: Collection[str | None]) -> None:
         """Of the modules of these names, those have no gradient in this step."""
-        if names != self._names:
+        if names is not self._names and names != self._names:
             self._rename(names)
         if silent or self._silent:
             went, came = self._falling_silent(silent), self._coming_up(silent)

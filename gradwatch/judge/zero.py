@@ -15,6 +15,7 @@ from gradwatch.judge.at_hand import owned, silence
 from gradwatch.judge.naming import Naming
 from gradwatch.judge.presence import Presences
 from gradwatch.judge.rule import Finding
+from gradwatch.judge.unreached import Unreached
 from gradwatch.judge.wording import listed
 from gradwatch.records import Cause, GroupNorms, Severity, StepRecord
 
@@ -37,15 +38,17 @@ class _Memory:
         naming: under which names silent modules are told of.
         told: what was found out of those that bear a name together, and which these were.
         left_out: steps running in which a module had parameters that no optimizer holds.
+        unreached: the parameters that have no gradient inside modules that learn.
     """
 
-    def __init__(self, clears_after: int) -> None:
+    def __init__(self, clears_after: int, unreached_after: int) -> None:
         self.presences = Presences()
         self.level = self.highest = -math.inf
         self.known: dict[str | None, _Known] = {}
         self.naming = Naming(clears_after)
         self.told: dict[str | None, tuple[list[str | None], _Known]] = {}
         self.left_out: dict[str, int] = {}
+        self.unreached = Unreached(unreached_after)
 
     def follow(self, norm: float) -> None:
         if 0.0 < norm < math.inf:
@@ -75,13 +78,13 @@ class Zero:
     random, a silence must be longer than chance explains. It is a warning rather than critical where it may be
     meant: the module is frozen; for up to ``unreached_after`` steps, no backward has reached it, or other modules
     pause as well, as where layers are dropped at random; or the norm of the whole optimizer has faded to 0, as it
-    does when a loss is satisfied.
+    does when a loss is satisfied. Parameters that have none inside a module that learns are a warning as well.
 
     Args:
         fires_after: steps running before the alert.
         clears_after: steps running with a gradient before the episode is over.
         unreached_after: steps running after which a module is critical that no backward reaches, or that others
-            pause beside.
+            pause beside; and after which a parameter inside a module that learns is told of.
         faded: share of the highest norm below which the whole counts as faded.
     """
 
@@ -109,7 +112,11 @@ class Zero:
         memory = self._memory_of(record.optimizer)
         modules, silent = _sorted_out(record)
         ill = self._taken(memory, modules, silent, record.norm_before)
-        return [*self._of_silent(record, memory, modules, silent, ill), *self._of_left_out(record, memory)]
+        return [
+            *memory.unreached.look(record),
+            *self._of_silent(record, memory, modules, silent, ill),
+            *self._of_left_out(record, memory),
+        ]
 
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding]]:
         """Go on to the first step with a module that is silent for too long."""
@@ -122,9 +129,11 @@ class Zero:
             memory = self._memory_of(block.layout.optimizer)
             silent = () if quiet else tuple(modules[place] for place in np.flatnonzero(flags[index]).tolist())
             ill = self._taken(memory, modules, silent, norm)
-            if ill or row.left_out or memory.left_out:
+            unreached = memory.unreached.take_in(block, index)
+            if ill or unreached or row.left_out or memory.left_out:
                 record = block[index]
                 findings = [
+                    *memory.unreached.findings(record),
                     *self._of_silent(record, memory, modules, silent, ill),
                     *self._of_left_out(record, memory),
                 ]
@@ -135,7 +144,7 @@ class Zero:
     def _memory_of(self, optimizer: str) -> _Memory:
         memory = self._memories.get(optimizer)
         if memory is None:
-            memory = self._memories[optimizer] = _Memory(self.clears_after)
+            memory = self._memories[optimizer] = _Memory(self.clears_after, self._unreached_after)
         return memory
 
     def _taken(
@@ -207,6 +216,7 @@ class Zero:
             name: {
                 "presences": memory.presences.state_dict(),
                 "names": memory.naming.state_dict(),
+                "unreached": memory.unreached.state_dict(),
                 "level": None if memory.level == -math.inf else [memory.level, memory.highest],
             }
             for name, memory in self._memories.items()
@@ -215,9 +225,10 @@ class Zero:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave."""
         for name, saved in state.items():
-            memory = self._memories[name] = _Memory(self.clears_after)
+            memory = self._memories[name] = _Memory(self.clears_after, self._unreached_after)
             memory.presences.load_state_dict(saved["presences"])
             memory.naming.load_state_dict(saved["names"])
+            memory.unreached.load_state_dict(saved["unreached"])
             if saved["level"] is not None:
                 memory.level, memory.highest = saved["level"]
 

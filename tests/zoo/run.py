@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 import gradwatch
+from gradwatch.diagnose import Diagnosis
 from tests.loops.frozen import Frozen, frozen
 from tests.machine import one_thread
 from tests.saved import saved
@@ -32,7 +33,8 @@ class Run:
         seen: rule -> step -> numbers that the loop measured there, for the steps in which it saw its fault; under
             the rule None what holds for all rules that it does not name.
         traits: what makes a healthy loop hard to tell, and whether it has been so.
-        diagnosed: what ``watch.diagnose()`` found, where the loop used it.
+        diagnosed: what each ``watch.diagnose()`` of the loop found.
+        ill: rule -> paths of all modules that the loop itself sees ill, of which alerts are right.
         saved: what the modules were saved as at the end of each iteration, where that is asked for.
     """
 
@@ -41,7 +43,8 @@ class Run:
         self.step = 0
         self.seen: dict[str | None, dict[int, dict[str, float]]] = {}
         self.traits: dict[str, bool] = {}
-        self.diagnosed: Any = None
+        self.diagnosed: list[Diagnosis] = []
+        self.ill: dict[str, set[str]] = {}
         self.kept: dict[str, Any] = {}
         self.saved: list[dict[str, bytes | str]] = []
         self._tracked = tracked
@@ -97,10 +100,13 @@ class Run:
 
     def diagnose(self) -> AbstractContextManager[object]:
         """``watch.diagnose()`` in the tracked run."""
-        if self.watch is None:
-            return nullcontext()
-        self.diagnosed = self.watch.diagnose()
-        return self.diagnosed  # type: ignore[no-any-return]
+        return nullcontext() if self.watch is None else self._diagnosed(self.watch)
+
+    @contextmanager
+    def _diagnosed(self, watch: gradwatch.Watch) -> Iterator[None]:
+        with watch.diagnose() as diagnosis:
+            yield
+        self.diagnosed.append(diagnosis)
 
     def keep(self, **things: Any) -> None:
         """More of what training leaves behind, that must be the same with and without tracking."""
