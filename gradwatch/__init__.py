@@ -3,7 +3,7 @@
 from gradwatch import errors, rules, sinks
 from gradwatch.guarding import Guard
 from gradwatch.measure.norms import global_norm
-from gradwatch.records import Alert, Cause, ClipCall, GroupNorms, StepRecord
+from gradwatch.records import Alert, Cause, ClipCall, GroupNorms, Incident, StepRecord
 from gradwatch.rules import Rule, default_rules
 from gradwatch.track import Watch, track
 from gradwatch.version import __version__
@@ -14,6 +14,7 @@ __all__ = [
     "ClipCall",
     "GroupNorms",
     "Guard",
+    "Incident",
     "Rule",
     "StepRecord",
     "Watch",

@@ -10,7 +10,9 @@ import math
 from array import array
 from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
+
+from gradwatch.alerts import Alert, Cause, Incident, Severity, State
 
 __all__ = [
     "Alert",
@@ -18,6 +20,7 @@ __all__ = [
     "ClipCall",
     "GroupNorms",
     "Health",
+    "Incident",
     "NormTable",
     "RunInfo",
     "Severity",
@@ -27,9 +30,6 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
-
-Severity = Literal["warning", "critical"]
-State = Literal["firing", "explained", "resolved"]
 
 
 class GroupNorms(NamedTuple):
@@ -195,52 +195,6 @@ class StepRecord:
     missed_by_clip: tuple[str, ...] = ()
     clipped_between: tuple[str, ...] = ()
     clipped_instead: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """Why a verdict came about.
-
-    Attributes:
-        kind: one of the cause kinds of the documentation, such as ``"saturated-tanh"``.
-        where: module path or operation.
-        evidence: the numbers that prove it, by name.
-        remedy: one sentence: what to do.
-    """
-
-    kind: str
-    where: str
-    evidence: Mapping[str, float | int | str]
-    remedy: str
-
-
-@dataclass(frozen=True, slots=True)
-class Alert:
-    """An event in the life of one episode: it fires once, may be explained, and is resolved once.
-
-    Attributes:
-        rule: id of the rule, such as ``"zero"``.
-        severity: ``"warning"`` or ``"critical"``.
-        state: ``"firing"``, ``"explained"`` or ``"resolved"``.
-        optimizer: name of the optimizer.
-        module: name of the module, None where the verdict is on the optimizer as a whole.
-        step: step of the optimizer.
-        value: the number that was judged; NaN where the verdict is on no number.
-        threshold: what it was held against, in the same unit.
-        message: the verdict in words.
-        cause: why, where it is known.
-    """
-
-    rule: str
-    severity: Severity
-    state: State
-    optimizer: str
-    module: str | None
-    step: int
-    value: float
-    threshold: float
-    message: str
-    cause: Cause | None = None
 
 
 @dataclass(frozen=True, slots=True)

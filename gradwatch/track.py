@@ -30,7 +30,7 @@ from gradwatch.measure import kernel
 from gradwatch.measure.lines import Lines
 from gradwatch.measure.pending import PendingStep
 from gradwatch.observer import Observer
-from gradwatch.records import Alert, Health, RunInfo, Sink, StepRecord
+from gradwatch.records import Alert, Health, Incident, RunInfo, Sink, StepRecord
 from gradwatch.refusing import Refusing
 from gradwatch.rules import default_rules
 from gradwatch.sinks.fanout import Fanout
@@ -144,7 +144,9 @@ class Watch:
                     f"This tracker is {self._state} already and can be begun once: call gradwatch.track again."
                 )
             self._reminder.take_back()
-            self._fanout.open(self._run_info(), self.health)
+            info = self._run_info()
+            self._verdicts.incidents.began = info.time
+            self._fanout.open(info, self.health)
             self._state = "entered"
         atexit.register(self.close)
         try:
@@ -216,7 +218,16 @@ class Watch:
     def active(self) -> list[Alert]:
         """The alerts that fire now."""
         self._catch_up()
-        return self._judge.active
+        return self._verdicts.active
+
+    @property
+    def incidents(self) -> list[Incident]:
+        """The alerts so far, those with one root together and told as one story; the newest incident last.
+
+        All are kept, as all alerts are.
+        """
+        self._catch_up()
+        return self._verdicts.incidents.all()
 
     @contextmanager
     def diagnose(self) -> Iterator[Diagnosis]:

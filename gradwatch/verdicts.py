@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from gradwatch.blocks import Block, Steps
 from gradwatch.explaining import Explainer
+from gradwatch.incidents import Incidents
 from gradwatch.judge.judge import Judge
 from gradwatch.records import Alert, StepRecord
 from gradwatch.sinks.fanout import Fanout
-from gradwatch.sinks.words import in_words
 
 __all__ = ["Verdicts"]
 
@@ -30,8 +32,9 @@ class Verdicts:
         history: steps that are remembered.
 
     Attributes:
-        alerts: all so far.
+        alerts: all so far, as they were told.
         unannounced: those of them that are still to be announced.
+        incidents: what they belong to.
     """
 
     def __init__(
@@ -51,6 +54,8 @@ class Verdicts:
         self._newest: dict[str, tuple[Sequence[StepRecord], int]] = {}
         self.alerts: list[Alert] = []
         self.unannounced: deque[Alert] = deque()
+        self.incidents = Incidents()
+        self._began: dict[tuple[str, str, str | None], float] = {}
         self._announcing = threading.Lock()
 
     def newest(self, optimizer: str) -> StepRecord | None:
@@ -79,7 +84,7 @@ class Verdicts:
 
     def tell(self, steps: Sequence[StepRecord], alerts: Iterable[Alert]) -> None:
         """Hand steps and alerts to the sinks, and keep the alerts to be announced."""
-        alerts = list(alerts)
+        alerts = [self._in_its_incident(alert, steps) for alert in alerts]
         self.alerts.extend(alerts)
         if len(steps) or alerts:
             self._fanout.put(steps, alerts)
@@ -98,6 +103,25 @@ class Verdicts:
                         announce(alert)
             finally:
                 self._announcing.release()
+
+    @property
+    def active(self) -> list[Alert]:
+        """The alerts that fire now, with what is known of them by now."""
+        return [replace(alert, time=self._began.get(alert.key, math.nan)) for alert in self._judge.active]
+
+    def _in_its_incident(self, alert: Alert, steps: Sequence[StepRecord]) -> Alert:
+        """The alert with its time, and the words that it is told in everywhere."""
+        alert = replace(alert, time=self._time_of(alert, steps))
+        if alert.state == "firing":
+            self._began[alert.key] = alert.time
+        return self.incidents.take(alert)
+
+    def _time_of(self, alert: Alert, steps: Sequence[StepRecord]) -> float:
+        newest = self.newest(alert.optimizer)
+        if newest is not None and newest.step == alert.step:
+            return newest.time
+        own = (record for record in steps if (record.optimizer, record.step) == (alert.optimizer, alert.step))
+        return next((record.time for record in own), math.nan)
 
     def _judged(self, steps: Steps) -> list[Alert]:
         blocks = _blocks_of(steps)
@@ -124,4 +148,4 @@ def _blocks_of(steps: Steps) -> list[Block]:
 def logged(alert: Alert) -> None:
     """Tell the ``gradwatch`` logger."""
     level = {"critical": logging.ERROR, "warning": logging.WARNING}[alert.severity]
-    log.log(logging.INFO if alert.state == "resolved" else level, "%s", in_words(alert))
+    log.log(logging.INFO if alert.state == "resolved" else level, "%s", alert)

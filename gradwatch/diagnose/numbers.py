@@ -119,7 +119,7 @@ def _entries(something: object) -> Iterable[object]:
         return something
     if isinstance(something, Mapping):
         return something.values()
-    return [getattr(something, name, None) for name in getattr(something, "__dataclass_fields__", ())]
+    return [getattr(something, name, None) for name in getattr(type(something), "__dataclass_fields__", ())]
 
 
 def _reducible(values: Tensor) -> Tensor:

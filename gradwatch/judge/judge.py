@@ -116,7 +116,7 @@ class Judge:
                 "key": [*key, module],
                 "ill": e.ill,
                 "well": e.well,
-                "alert": None if e.alert is None else asdict(e.alert),
+                "alert": None if e.alert is None else _saved(e.alert),
                 "explained": e.explained,
             }
             for key, module, e in self._all()
@@ -297,6 +297,11 @@ def _adds_to(known: Cause, found: Cause) -> bool:
     return found.kind == known.kind and not found.evidence.keys() <= known.evidence.keys()
 
 
+def _saved(alert: Alert) -> dict[str, Any]:
+    """What makes it the same alert again; when it was told and in which words is another's business."""
+    return {name: value for name, value in asdict(alert).items() if name not in ("time", "words")}
+
+
 def _alert_of(saved: Mapping[str, Any] | None) -> Alert | None:
     if saved is None:
         return None
@@ -320,5 +325,4 @@ def _alert(rule: Rule, when: _When, finding: Finding) -> Alert:
 
 
 def _over(alert: Alert, when: _When, how: str) -> Alert:
-    message = f"{how} (it was: {alert.message})"
-    return replace(alert, state="resolved", step=when.step, value=math.nan, message=message)
+    return replace(alert, state="resolved", step=when.step, value=math.nan, message=how)

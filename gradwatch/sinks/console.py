@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from gradwatch.blocks import Steps
+from gradwatch.incidents import Incidents
 from gradwatch.records import Alert, Health, RunInfo, StepRecord
 from gradwatch.sinks.table import number, render, style_of
-from gradwatch.sinks.words import in_words
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -21,9 +21,9 @@ __all__ = ["Console"]
 class Console:
     """Shows a row for each optimizer and module: norm before, norm after, ratio, limit; beneath it what fires.
 
-    Each alert is also printed as a line when it comes, so that it can be scrolled back to. It all goes through
-    rich's own console: a progress bar of rich and the table share the screen. Where the output is no terminal,
-    there are the alerts, a status line every ten seconds and a summary at the end.
+    Each alert is also printed as a line when it comes, so that it can be scrolled back to, and at the end each
+    incident as a story. It all goes through rich's own console: a progress bar of rich and the table share the
+    screen. Where the output is no terminal, there are the alerts, a status line every ten seconds and the end.
     """
 
     # Told to the tracker: the alerts need not be logged as well.
@@ -31,11 +31,12 @@ class Console:
 
     REFRESH_SECONDS = 0.25
     STATUS_SECONDS = 10.0
+    STORIES = 5
 
     def __init__(self) -> None:
         # Where the newest record of each optimizer is: few of them are ever shown, and only those are made.
         self._newest: dict[str, tuple[Sequence[StepRecord], int]] = {}
-        self._active: dict[tuple[str, str, str | None], Alert] = {}
+        self._incidents = Incidents(most=self.STORIES)
         self._fired = 0
         self._console: RichConsole | None = None
         self._live: Live | None = None
@@ -45,7 +46,7 @@ class Console:
         """Begin to show."""
         from rich import get_console
 
-        self._newest, self._active, self._fired = {}, {}, 0
+        self._newest, self._incidents, self._fired = {}, Incidents(run.time, self.STORIES), 0
         self._console = get_console()
         self._live = _started_live(self._console)
         self._shown_at = time.monotonic()
@@ -54,8 +55,9 @@ class Console:
         """Say each alert at once, and show the newest norms where the last showing is long enough ago."""
         self._newest.update(Steps.of(records).newest())
         for alert in alerts:
-            self._take(alert)
-            self._print(in_words(alert), style_of(alert))
+            self._incidents.take(alert)
+            self._fired += alert.state == "firing"
+            self._print(str(alert), style_of(alert))
         period = self.STATUS_SECONDS if self._live is None else self.REFRESH_SECONDS
         if time.monotonic() - self._shown_at >= period:
             self._show()
@@ -66,29 +68,31 @@ class Console:
             return
         try:
             self._show()
-            self._print(_summary(self._fired, len(self._active)))
+            self._tell_the_stories()
         finally:
             live, self._live, self._console = self._live, None, None
             if live is not None:
                 live.stop()
 
-    def _take(self, alert: Alert) -> None:
-        key = (alert.optimizer, alert.rule, alert.module)
-        if alert.state == "resolved":
-            self._active.pop(key, None)
-        elif alert.state == "firing" or key in self._active:
-            # What is explained takes the place of what fired: it says the same, and why.
-            self._active[key] = alert
-        self._fired += alert.state == "firing"
-
     def _show(self) -> None:
         self._shown_at = time.monotonic()
         records = [held[place] for held, place in self._newest.values()]
         if self._live is not None:
-            self._live.update(render(records, list(self._active.values())), refresh=True)
+            self._live.update(render(records, self._incidents.active()), refresh=True)
         else:
             for record in records:
                 self._print(_status_line(record))
+
+    def _tell_the_stories(self) -> None:
+        """The last that is on the screen: whoever reads nothing else knows what happened, why, and what to do."""
+        incidents = self._incidents.all()
+        shown = incidents[-self.STORIES :]
+        number = len(incidents) + self._incidents.forgotten
+        self._print(_summary(self._fired, number, len(self._incidents.active())))
+        if len(shown) < number:
+            self._print(f"The last {len(shown)}:")
+        for incident in shown:
+            self._print(str(incident), style_of(incident))
 
     def _print(self, line: str, style: str | None = None) -> None:
         if self._console is not None:
@@ -119,7 +123,12 @@ def _status_line(record: StepRecord) -> str:
     )
 
 
-def _summary(fired: int, active: int) -> str:
+def _summary(fired: int, incidents: int, lasting: int) -> str:
     if not fired:
         return "gradwatch: no alert fired."
-    return f"gradwatch: {fired} alert{'s' if fired > 1 else ''} fired, {active} not resolved at the end."
+    told = f"{_counted(fired, 'alert')} fired, in {_counted(incidents, 'incident')}"
+    return f"gradwatch: {told}, {lasting} not over at the end."
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -13,8 +13,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from gradwatch.records import Alert, GroupNorms, StepRecord, clip_ratio
-from gradwatch.sinks.words import in_words
+from gradwatch.records import Alert, GroupNorms, Incident, StepRecord, clip_ratio
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -26,8 +25,10 @@ __all__ = ["number", "render", "style_of"]
 _STYLES = {"critical": "bold red", "warning": "yellow"}
 
 
-def render(records: Iterable[StepRecord], alerts: Sequence[Alert] = (), alerts_shown: int = 5) -> RenderableType:
-    """A row for each optimizer and for each of its modules; beneath it the alerts, the newest last.
+def render(
+    records: Iterable[StepRecord], alerts: Sequence[Alert | Incident] = (), alerts_shown: int = 5
+) -> RenderableType:
+    """A row for each optimizer and for each of its modules; beneath it the alerts or incidents, the newest last.
 
     Args:
         records: the newest record of each optimizer.
@@ -39,11 +40,13 @@ def render(records: Iterable[StepRecord], alerts: Sequence[Alert] = (), alerts_s
     return Group(_grid(records), *_lines(alerts, alerts_shown))
 
 
-def style_of(alert: Alert) -> str:
-    """The rich style of an alert's words."""
-    if alert.state == "firing":
-        return _STYLES[alert.severity]
-    return "green" if alert.state == "resolved" else "cyan"
+def style_of(told: Alert | Incident) -> str:
+    """The rich style of the words of an alert or an incident."""
+    if isinstance(told, Incident):
+        return _STYLES[told.severity] if told.over is None else "green"
+    if told.state == "firing":
+        return _STYLES[told.severity]
+    return "green" if told.state == "resolved" else "cyan"
 
 
 def number(value: float) -> str:
@@ -96,7 +99,7 @@ def _module_note(record: StepRecord, name: str, norms: GroupNorms) -> tuple[str,
     return ("ZERO", "bold red") if norms.norm_after == 0.0 else ("", "")
 
 
-def _lines(alerts: Sequence[Alert], most: int) -> Iterator[RenderableType]:
+def _lines(alerts: Sequence[Alert | Incident], most: int) -> Iterator[RenderableType]:
     from rich.text import Text
 
     if not alerts:
@@ -105,4 +108,4 @@ def _lines(alerts: Sequence[Alert], most: int) -> Iterator[RenderableType]:
     if len(shown) < len(alerts):
         yield Text(f"and {len(alerts) - len(shown)} older")
     for alert in shown:
-        yield Text(in_words(alert), style=style_of(alert))
+        yield Text(str(alert), style=style_of(alert))

@@ -49,9 +49,11 @@ def row(text, name):
 def test_plain_lines_where_there_is_no_terminal(screen):
     text = shown(screen(False), [record(4, 5.0, 1.0)], [alert()])
     assert text == (
-        "! CRITICAL zero at actor/mlp, step 1: the gradient of mlp is exactly 0.\n"
+        "! CRITICAL zero at mlp, step 1 of actor: the gradient of mlp is exactly 0.\n"
         "actor step 4: norm 5 before, 1 after clipping (mlp 1)\n"
-        "gradwatch: 1 alert fired, 1 not resolved at the end.\n"
+        "gradwatch: 1 alert fired, in 1 incident, 1 not over at the end.\n"
+        "CRITICAL since step 1 of actor: zero at mlp\n"
+        "  zero at mlp, step 1 of actor: the gradient of mlp is exactly 0.\n"
     )
 
 
@@ -116,10 +118,10 @@ def test_what_fires_stays_beneath_the_table_and_what_is_over_leaves(screen):
     sink.write(
         [record(2)], [alert("explained", step=2, cause=cause), alert("resolved", 2, rule="explosion", module=None)]
     )
-    (firing,) = sink._active.values()
-    assert (firing.rule, firing.state, firing.cause) == ("zero", "explained", cause)
-    sink.write([], [alert("resolved", 3), alert("explained", 4, cause=cause)])
-    assert not sink._active
+    (lasting,) = sink._incidents.active()
+    assert (lasting.title, lasting.root, {a.rule for a in lasting.alerts}) == ("frozen at mlp", cause, {"zero"})
+    sink.write([], [alert("resolved", 3)])
+    assert not sink._incidents.active()
     sink.close()
 
 
@@ -142,12 +144,12 @@ def test_a_skipped_step_is_not_said_to_be_a_fault_of_the_modules_that_were_finit
 
 def test_names_are_no_markup():
     text = drawn([record(optimizer="a[b]", modules={"x[red]y": GroupNorms(1.0, 1.0)})], [alert(module="[/]")])
-    for name in ("a[b]", "x[red]y", "actor/[/]"):
+    for name in ("a[b]", "x[red]y", "zero at [/]"):
         assert name in text
 
 
 def test_names_are_no_markup_in_plain_lines_either(screen):
-    assert "actor/[red]x, step 1" in shown(screen(False), [], [alert(module="[red]x")])
+    assert "zero at [red]x, step 1" in shown(screen(False), [], [alert(module="[red]x")])
 
 
 def test_it_gives_the_terminal_back(screen):
@@ -157,9 +159,35 @@ def test_it_gives_the_terminal_back(screen):
     assert sys.stdout is before
 
 
+def test_the_last_screen_tells_each_incident_and_what_to_do(screen):
+    cause = Cause("saturated-tanh", "mlp", {"share": 1.0}, "Make it smaller.")
+    other = Cause("shortcut", "cnn", {"silent": "mlp"}, "Cut the path.")
+    fired = [
+        alert(step=2),
+        alert("explained", 3, cause=cause),
+        alert(step=9, rule="growth", module=None, cause=other),
+    ]
+    text = shown(screen(False), [record(9)], fired)
+    assert text[text.index("gradwatch: ") :] == (
+        "gradwatch: 2 alerts fired, in 1 incident, 1 not over at the end.\n"
+        "CRITICAL since step 2 of actor: saturated-tanh at mlp\n"
+        "  zero at mlp, step 2 of actor: the gradient of mlp is exactly 0. Cause: saturated-tanh at mlp (share 1).\n"
+        "  growth, step 9 of actor: the gradient of mlp is exactly 0. Cause: shortcut at cnn (silent mlp).\n"
+        "  To do: Make it smaller.\n"
+        "  Then: Cut the path.\n"
+    )
+
+
+def test_of_many_incidents_the_newest_are_told_at_the_end_and_the_others_counted(screen):
+    several = [alert(state, step, rule="stale") for step in range(1, 9) for state in ("firing", "resolved")]
+    text = shown(screen(False), [record(9)], several)
+    assert "gradwatch: 8 alerts fired, in 8 incidents, 0 not over at the end.\nThe last 5:\n" in text
+    assert [n for n in range(1, 9) if f"CRITICAL since step {n} of" in text] == [4, 5, 6, 7, 8]
+
+
 def test_of_many_alerts_the_newest_are_shown_and_the_others_counted():
     text = drawn([record()], [alert(step=step) for step in range(1, 9)])
-    assert [step for step in range(1, 9) if f"step {step}:" in text] == [4, 5, 6, 7, 8]
+    assert [step for step in range(1, 9) if f"step {step} of" in text] == [4, 5, 6, 7, 8]
     assert "and 3 older" in text
 
 

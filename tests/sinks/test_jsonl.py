@@ -195,7 +195,7 @@ def step_of(line):
 
 
 def alert_of(line):
-    fields = numbers(line, "value", "threshold")
+    fields = numbers(line, "value", "threshold", "time")
     if fields["cause"] is not None:
         evidence = {name: number(value) for name, value in fields["cause"]["evidence"].items()}
         fields["cause"] = Cause(**{**fields["cause"], "evidence": evidence})

@@ -52,7 +52,7 @@ def test_alerts_count_from_the_step_at_which_they_fire(tmp_path):
     events = read(tmp_path)
     assert [s.value for s in events.Scalars("alerts/actor_critical")] == [0.0, 1.0, 1.0, 0.0]
     texts = [event.tensor_proto.string_val[0].decode() for event in events.Tensors("alerts/actor")]
-    assert "CRITICAL zero at actor/mlp" in texts[0]
+    assert "CRITICAL zero at mlp, step 2 of actor" in texts[0]
 
 
 @pytest.mark.filterwarnings("ignore:html5lib's sanitizer is deprecated:DeprecationWarning")
@@ -61,7 +61,11 @@ def test_the_text_tab_shows_the_words_that_every_sink_has(tmp_path, state):
     from tensorboard.plugin_util import markdown_to_safe_html
 
     names = "actor_mlp, __init__, _a, b_, *c*, `d`, \\e, [f](g), <h>, [0].weight, -7.5e+12 < 1e-7"
-    said = alert(state, message=f"odd names: {names}", cause=Cause("unknown", "__x__", {}, "Look *there*."))
+    said = alert(
+        state,
+        message=f"odd names: {names}",
+        cause=Cause("unknown", "__x__", {"odd": f"names: {names}"}, "Look *there*."),
+    )
     write(tmp_path, ([record(1)], [said]))
     (event,) = read(tmp_path).Tensors("alerts/actor")
     text = event.tensor_proto.string_val[0].decode()

@@ -13,11 +13,13 @@ import numpy as np
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 import gradwatch
 from gradwatch.diagnose import Diagnosis
 from tests.loops.frozen import Frozen, frozen
 from tests.machine import one_thread
+from tests.saved import saved
 
 __all__ = ["Run", "carried_out"]
 
@@ -33,9 +35,10 @@ class Run:
         traits: what makes a healthy loop hard to tell, and whether it has been so.
         diagnosed: what each ``watch.diagnose()`` of the loop found.
         ill: rule -> paths of all modules that the loop itself sees ill, of which alerts are right.
+        saved: what the modules were saved as at the end of each iteration, where that is asked for.
     """
 
-    def __init__(self, tracked: bool) -> None:
+    def __init__(self, tracked: bool, saving: bool = False) -> None:
         self.watch: gradwatch.Watch | None = None
         self.step = 0
         self.seen: dict[str | None, dict[int, dict[str, float]]] = {}
@@ -43,7 +46,9 @@ class Run:
         self.diagnosed: list[Diagnosis] = []
         self.ill: dict[str, set[str]] = {}
         self.kept: dict[str, Any] = {}
+        self.saved: list[dict[str, bytes | str]] = []
         self._tracked = tracked
+        self._saving = saving
 
     def track(
         self,
@@ -61,7 +66,14 @@ class Run:
     def steps(self, count: int) -> Iterator[int]:
         """Numbers the iterations from 1."""
         for self.step in range(1, count + 1):
-            yield self.step
+            with self._look() if self._saving else nullcontext():
+                yield self.step
+                if self._saving:
+                    self.saved.append(saved(self.kept))
+
+    def _look(self) -> AbstractContextManager[object]:
+        """In every second iteration, and in the others where gradwatch looks by itself."""
+        return self.watch.diagnose() if self.watch is not None and self.step % 2 else nullcontext()
 
     def fault(
         self, present: bool, /, *, rule: str | None = None, step: int | None = None, **numbers: float
@@ -101,12 +113,20 @@ class Run:
         self.kept |= things
 
 
-def carried_out(loop: Callable[[Run], None], tracked: bool) -> tuple[Run, Frozen]:
-    """The loop with everything seeded, and all that it left behind."""
+def carried_out(loop: Callable[[Run], None], tracked: bool, saving: bool = False) -> tuple[Run, Frozen]:
+    """The loop with everything seeded, and all that it left behind.
+
+    Args:
+        loop: trains.
+        tracked: by gradwatch.
+        saving: the modules are saved in every iteration, and in every second one causes are looked for.
+    """
     torch.manual_seed(3)
     np.random.seed(3)
     random.seed(3)
-    run = Run(tracked)
+    # A module is saved with the numbers of its hooks, which torch counts through.
+    RemovableHandle.next_id = 0
+    run = Run(tracked, saving)
     with one_thread(), _quiet():
         loop(run)
     return run, frozen(**run.kept)

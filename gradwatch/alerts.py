@@ -1,0 +1,207 @@
+"""What is said about steps: alerts, their causes, and the incidents that they are part of, each with its words.
+
+A person is told what is wrong in one sentence, with two numbers of the evidence at most; all of it is in the
+fields, and so in every file. Steps are counted by the optimizer that is named with them, time from where the run
+began.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Alert", "Cause", "Incident", "Severity", "State"]
+
+Severity = Literal["warning", "critical"]
+State = Literal["firing", "explained", "resolved"]
+
+_MARKS = {"firing": "!", "explained": "?", "resolved": "+"}
+
+# So many numbers can be taken in while reading a sentence.
+_MOST_NUMBERS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why a verdict came about.
+
+    Attributes:
+        kind: one of the cause kinds of the documentation, such as ``"saturated-tanh"``.
+        where: module path or operation.
+        evidence: the numbers that prove it, by name.
+        remedy: one sentence: what to do.
+    """
+
+    kind: str
+    where: str
+    evidence: Mapping[str, float | int | str]
+    remedy: str
+
+    @property
+    def title(self) -> str:
+        """What and where, such as ``"saturated-tanh at actor_mlp"``."""
+        return f"{self.kind} at {self.where}"
+
+    def __str__(self) -> str:
+        """The title with its reason, its words and its first numbers."""
+        reason = self.evidence.get("reason")
+        proof = ", ".join(self._proof())
+        return self.title + (f" ({proof})" if proof else "") + (f": {reason}" if reason else "")
+
+    def _proof(self) -> Iterator[str]:
+        numbers = 0
+        for name, value in self.evidence.items():
+            is_word = isinstance(value, str)
+            numbers += not is_word
+            if name != "reason" and (is_word or numbers <= _MOST_NUMBERS):
+                yield f"{name.replace('_', ' ')} {_short(value)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """An event in the life of one episode: it fires once, may be explained, and is resolved once.
+
+    Attributes:
+        rule: id of the rule, such as ``"zero"``.
+        severity: ``"warning"`` or ``"critical"``.
+        state: ``"firing"``, ``"explained"`` or ``"resolved"``.
+        optimizer: name of the optimizer.
+        module: name of the module, None where the verdict is on the optimizer as a whole.
+        step: step of the optimizer.
+        value: the number that was judged; NaN where the verdict is on no number.
+        threshold: what it was held against, in the same unit.
+        message: the verdict in words.
+        cause: why, where it is known.
+        time: Unix time of the step in seconds; NaN where it is not known.
+        words: the line that a person is told, which also says what it follows from; see ``str``.
+    """
+
+    rule: str
+    severity: Severity
+    state: State
+    optimizer: str
+    module: str | None
+    step: int
+    value: float
+    threshold: float
+    message: str
+    cause: Cause | None = None
+    time: float = math.nan
+    words: str = ""
+
+    @property
+    def title(self) -> str:
+        """What is ill and where, such as ``"zero at actor_mlp"``."""
+        return self.rule if self.module is None else f"{self.rule} at {self.module}"
+
+    def __str__(self) -> str:
+        """The line that a person is told, the same on every screen and in every file."""
+        return self.words or self.line()
+
+    def line(self, incident: Incident | None = None) -> str:
+        """The line, where the alert belongs to an incident as a part of that."""
+        level = f"{self.severity.upper()} " if self.state == "firing" else ""
+        began = math.nan if incident is None else incident.began
+        head = f"{_MARKS[self.state]} {level}{self.title}, {_when(self, began)}"
+        if self.state == "resolved":
+            return f"{head}: {self.message}."
+        return f"{head}: {' '.join(self._said(incident))}"
+
+    def _said(self, incident: Incident | None) -> Iterator[str]:
+        # What an explanation is of, its alert has said.
+        if self.state == "firing" or self.cause is None:
+            yield f"{self.message}."
+        others = [] if incident is None else [alert for alert in incident.alerts if alert.key != self.key]
+        if self.cause is not None:
+            title = self.cause.title
+            known = any(alert.cause is not None and alert.cause.title == title for alert in others)
+            yield f"Cause: {title}, as before." if known else f"Cause: {self.cause}. {self.cause.remedy}"
+        root = incident.root if incident is not None and incident.alerts[0].key != self.key else None
+        if root is not None and (self.cause is None or self.cause.title != root.title):
+            yield f"It follows from {root.title}."
+
+    @property
+    def key(self) -> tuple[str, str, str | None]:
+        """What no two alerts that fire at a time have in common: rule, optimizer and module."""
+        return self.rule, self.optimizer, self.module
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """Alerts that have one root, told as one story.
+
+    Attributes:
+        title: the root's cause and place; as long as no cause is known, what fires and where.
+        alerts: all events, those of the root first, each episode's in their order.
+        root: the cause that all of it comes from; None where it is not known.
+        since: step of the root's optimizer at which it began.
+        over: step of the last optimizer that was ill at which nothing of it fires any more; None while some does.
+        began: Unix time in seconds at which the run began.
+    """
+
+    title: str
+    alerts: tuple[Alert, ...]
+    root: Cause | None
+    since: int
+    over: int | None
+    began: float = math.nan
+
+    @property
+    def severity(self) -> Severity:
+        """The worst of its alerts."""
+        return "critical" if any(alert.severity == "critical" for alert in self.alerts) else "warning"
+
+    def __str__(self) -> str:
+        """The story: what it is, then what happened, root first, a sentence each, then what to do."""
+        first = self.alerts[0]
+        over = "" if self.over is None else f", over at step {self.over} of {self.alerts[-1].optimizer}"
+        head = f"{self.severity.upper()} since {_when(first, self.began)}{over}: {self.title}"
+        return "\n".join([head, *(f"  {line}" for line in (*self._events(), *self._remedies()))])
+
+    def _events(self) -> Iterator[str]:
+        """A line for what each rule said; of modules that are ill for one reason the first, and how many more."""
+        fired, causes = self._fired(), self._causes()
+        told: dict[tuple[str, str, str], list[Alert]] = {}
+        for key, alert in fired.items():
+            why = causes[key].title if key in causes else f"{alert.step}"
+            told.setdefault((alert.rule, alert.optimizer, why), []).append(alert)
+        said = ""
+        for first, *others in told.values():
+            cause = causes.get(first.key)
+            title = first.title + (f" and {len(others)} more" if others else "")
+            why = "" if cause is None or cause.title == said else f" Cause: {cause}."
+            said = said if cause is None else cause.title
+            yield f"{title}, {_when(first, self.began)}: {first.message}.{why}"
+
+    def _fired(self) -> dict[tuple[str, str, str | None], Alert]:
+        """Of each episode how it began; one that became worse is told as it began."""
+        fired: dict[tuple[str, str, str | None], Alert] = {}
+        for alert in self.alerts:
+            fired.setdefault(alert.key, alert)
+        return fired
+
+    def _causes(self) -> dict[tuple[str, str, str | None], Cause]:
+        return {alert.key: alert.cause for alert in self.alerts if alert.cause is not None}
+
+    def _remedies(self) -> Iterator[str]:
+        remedies = dict.fromkeys(cause.remedy for cause in self._causes().values() if cause.remedy)
+        yield from (f"{'Then' if place else 'To do'}: {remedy}" for place, remedy in enumerate(remedies))
+
+
+def _when(alert: Alert, began: float) -> str:
+    after = alert.time - began
+    return f"step {alert.step} of {alert.optimizer}" + (f" ({_lasting(after)})" if after >= 0.0 else "")
+
+
+def _lasting(seconds: float) -> str:
+    """A time in the two units that matter."""
+    minutes, hours = seconds / 60, seconds / 3600
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{int(minutes)} min {seconds % 60:.0f} s" if hours < 1 else f"{int(hours)} h {minutes % 60:.0f} min"
+
+
+def _short(value: float | int | str) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
