@@ -69,7 +69,7 @@ def attention_on_graphs(run: Run) -> None:
         linked = torch.rand(32, 10, 10) < 0.1 + 0.4 * torch.rand(32, 1, 1)
         linked = linked | linked.mT | torch.eye(10, dtype=torch.bool)
         degree = linked.sum(2, keepdim=True) / 10
-        x = enter(torch.cat([degree, torch.ones_like(degree)], 2))
+        x = enter(torch.cat([degree, torch.randn_like(degree)], 2))
         for layer in layers:
             x = x + layer(x, linked)
         return functional.smooth_l1_loss(head(x.amax(1))[:, 0], degree.amax((1, 2)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -125,7 +126,7 @@ def _untold(alerts: list[Alert], run: Run) -> Iterator[str]:
     """Lines of the report that the loop itself sees ill, and of which no alert tells."""
     assert run.watch is not None
     lines = {line for record in run.watch.history for line in record.modules}
-    told = {(alert.rule, alert.module) for alert in alerts}
+    told = {(alert.rule, None if _of_many(alert) else alert.module) for alert in alerts}
     for rule, ill in run.ill.items():
         yield from (
             f"no {rule} alert on {line}" for line in lines & ill if not told & {(rule, line), (rule, None)}
@@ -244,7 +245,15 @@ def _matches(verdict: Verdict, alert: Alert) -> bool:
     """Whether the alert is the one that is asked for; a verdict of a diagnosis asks for none."""
     if verdict.asked or (alert.rule, alert.optimizer) != (verdict.rule, verdict.optimizer):
         return False
-    return verdict.module in (alert.module, ANYWHERE)
+    return verdict.module in (alert.module, ANYWHERE) or (verdict.module is not None and _of_many(alert))
+
+
+def _of_many(alert: Alert) -> bool:
+    """Whether it tells of more modules than the one that it is named after: many that are ill for one reason."""
+    return (
+        alert.module is not None
+        and re.search(rf"{re.escape(alert.module)} and \d+ more", alert.message) is not None
+    )
 
 
 def _name(optimizer: str, module: str | None) -> str:
