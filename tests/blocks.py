@@ -206,7 +206,7 @@ class _Life:
         self._calm -= 1
         if self._calm > 0 or rng.random() < 0.7:
             return
-        lasts = rng.choice((1, 2, 3, 4, 5, 6, 12, 40))
+        lasts = rng.choice((1, 2, 3, 4, 5, 6, 12, 40, 120))
         what = rng.choice(("ill", "ill", "missing", "mark", "clip", "clip", "skip", "grow", "calm", "calm"))
         if what == "ill":
             self._ills |= dict.fromkeys(self._part(), (rng.choice(list(STRUCK.values())), lasts))

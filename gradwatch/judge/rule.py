@@ -10,6 +10,7 @@ from gradwatch.blocks import Block
 from gradwatch.records import Cause, Severity, StepRecord
 
 __all__ = [
+    "Ending",
     "Finding",
     "Remembering",
     "Rule",
@@ -84,6 +85,14 @@ class Screening(Rule, Protocol):
         Returns:
             The index of that step, and what ``look`` finds there; ``len(block)`` and nothing where there is none.
         """
+
+
+@runtime_checkable
+class Ending(Protocol):
+    """A rule whose episodes may end without anything being well again."""
+
+    def ended(self, optimizer: str) -> str:
+        """How it is now, in the words of the alert that is over; empty where all is well again."""
 
 
 @runtime_checkable
