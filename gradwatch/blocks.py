@@ -40,7 +40,7 @@ Columns = npt.NDArray[np.intp]
 # The two sides of clipping, as indices.
 BEFORE, AFTER = 0, 1
 
-BY_VALUE = "clip_grad_value_"
+BY_VALUE, BY_GIVEN_NORM = "clip_grad_value_", "clip_grads_with_norm_"
 
 # What Facts says of a gradient beyond its being there.
 _MARKS = ("unwritten", "stale", "leaked", "missed_by_clip", "clipped_between", "frozen")
@@ -160,9 +160,10 @@ class Facts:
 
 
 class NotedClip(NamedTuple):
-    """A clipping call: what it was asked for, the norm that it computed, and the columns that it was given.
+    """A clipping call: what it was asked for, the norm that it went by, and the columns that it was given.
 
-    ``columns`` is one and the same array for calls that are given the same parameters.
+    ``norm_returned`` is the norm that it computed, or, of a call that computes none, that it was given. ``columns``
+    is one and the same array for calls that are given the same parameters.
     """
 
     function: str
@@ -385,15 +386,17 @@ class Block(Sequence[StepRecord]):
 
     def _clip_call(self, clip: NotedClip, index: int) -> ClipCall:
         before, after, rounding = self._scope(clip.columns)
+        norms = (None, clip.norm_returned) if clip.function == BY_GIVEN_NORM else (clip.norm_returned, None)
         return ClipCall(
             clip.function,
             clip.limit,
             clip.norm_type,
-            clip.norm_returned,
+            norms[0],
             before[index],
             after[index],
             tuple(self.layout.names[place] for place in clip.repeated) if clip.repeated else (),
             rounding,
+            norms[1],
         )
 
     def _scope(self, columns: Columns) -> _Scope:

@@ -119,6 +119,7 @@ class ClipCall:
         scope_after: exact L2 norm of the same gradients when the optimizer consumed them.
         repeated: parameters that it was given more than once: torch counts and scales each as often.
         rounding: machine epsilon of the coarsest type among them, such as 0.0078 for bfloat16.
+        norm_given: the total norm that a call was given which computes none itself.
     """
 
     function: str
@@ -129,6 +130,7 @@ class ClipCall:
     scope_after: float | None = None
     repeated: tuple[str, ...] = ()
     rounding: float = 0.0
+    norm_given: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,7 @@ def _row(layout: Layout, record: StepRecord) -> StepRow:
             call.function,
             call.limit,
             call.norm_type,
-            call.norm_returned,
+            call.norm_returned if call.norm_given is None else call.norm_given,
             _scope(layout, record, call.scope_before),
             tuple(layout.places[name] for name in call.repeated if name in layout.places),
         )

@@ -22,7 +22,7 @@ class Explosion:
 
     The baseline is the median of the optimizer's norms so far; it takes no value in while the rule fires, so
     that an explosion does not become the new normal. Where norms vary widely by themselves, five standard
-    deviations of their logarithm, estimated from the MAD, must be exceeded too. The level must also be reached by a
+    deviations of their logarithm, estimated from the MAD, must be exceeded too. The level must be reached by a
     jump: a norm that has climbed to it step by step, as when training leaves a plateau, is found only at
     ``sudden_factor`` times the baseline. The rule ``growth`` is about climbing.
 
@@ -145,8 +145,8 @@ class Explosion:
         usual = baseline.median()
         steps = "step" if first == 1 else f"{first} steps"
         message = (
-            f"norm before clipping {norm:.3g}, {norm / usual:.3g} times the {usual:.3g} of the first {steps}: it has "
-            f"jumped at step {first + 1} and not come back"
+            f"norm before clipping {norm:.3g}, {norm / usual:.3g} times the {usual:.3g} of the first {steps}: it "
+            f"has jumped at step {first + 1} and not come back"
         )
         return Finding(None, norm, self._factor * usual, message, at_once=True)
 

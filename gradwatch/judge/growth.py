@@ -190,8 +190,8 @@ class Growth:
 
     def _finding(self, record: StepRecord, growth: _Growth) -> Finding:
         message = (
-            f"the norm before clipping grows without pause: it doubles every {growth.doubling:.3g} steps, and went "
-            f"from about {growth.begin:.3g} to {growth.end:.3g} in the last {growth.steps}"
+            f"the norm before clipping grows without pause: it doubles every {growth.doubling:.3g} steps, and "
+            f"went from about {growth.begin:.3g} to {growth.end:.3g} in the last {growth.steps}"
         )
         return Finding(None, growth.doubling, growth.steps / _BLOCKS, message, cause=shortcut(record))
 

@@ -24,17 +24,17 @@ class _Name:
         self.well = well
 
     def is_torn_without(self, module: str | None) -> bool:
-        """Whether it is no longer right where this module is well: one that stands for others needs itself only."""
+        """Whether it is wrong where this module is well: one that stands for others needs itself only."""
         return not self.more or module is None or self.path is None or _is_within(module, self.path)
 
 
 class Naming:
-    """Tells modules that are ill for one reason as one: at the highest module that is ill as a whole, or as the first.
+    """Tells modules that are ill for one reason as one: at the highest that is ill as a whole, or as the first.
 
     A name, once given, stays for as long as what bears it is ill: where all of ``h`` falls ill after ``h.3`` did,
     ``h.3`` goes on under its own name, and ``h`` is told only if something in it bears no name yet. Where a part
-    of what is told as ``h`` has been well for ``clears_after`` steps, what is still ill is named anew. More than three
-    modules that fall ill at once are named after the first, for as long as that is ill.
+    of what is told as ``h`` has been well for ``clears_after`` steps, what is still ill is named anew. More than
+    three modules that fall ill at once are named after the first, for as long as that is ill.
 
     Args:
         clears_after: steps running without a finding before a name is given up.

@@ -1,7 +1,7 @@
 """How large a module's gradient is, from what it was down to nothing: one scale for ``vanishing`` and ``zero``.
 
-A gradient that underflows is exactly 0 in one step and 1e-28 in the next. Neither is a sign of life: what has begun
-to be next to nothing goes on as one streak until it is large again.
+A gradient that underflows is exactly 0 in one step and 1e-28 in the next. Neither is a sign of life: what has
+begun to be next to nothing goes on as one streak until it is large again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def faint(norms: FloatArray, wholes: FloatArray, limit: float = LIMIT, share: fl
 
 
 class Streaks:
-    """For how many steps running each module has been next to nothing, exactly 0 included; it begins with a faint one.
+    """For how many steps running each module has been next to nothing: exactly 0 too, but for the first.
 
     Args:
         modules: how many there are.

@@ -111,7 +111,7 @@ class Vanishing:
         self._memories: dict[str, _Memory] = {}
 
     def look(self, record: StepRecord) -> list[Finding] | None:
-        """One finding for each module whose gradient has vanished; where all of it has, the record tells nothing."""
+        """One finding for each module whose gradient has vanished; where the whole has, nothing is told."""
         whole = record.norm_after
         if record.skipped or not self._limit <= whole < math.inf:
             return None
@@ -150,7 +150,7 @@ class Vanishing:
         return len(block), ()
 
     def state_dict(self) -> dict[str, Any]:
-        """The logarithm of the usual share of each module, and the names and streaks of those that have vanished."""
+        """The logarithm of the usual share of each module, names and streaks of those that have vanished."""
         return {
             optimizer: {
                 "usual": memory.known(),

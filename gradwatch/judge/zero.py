@@ -5,19 +5,19 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from gradwatch.blocks import AFTER, BEFORE, Block, BoolArray
 from gradwatch.causes import cause
-from gradwatch.judge.at_hand import owned, silence
 from gradwatch.judge.naming import Naming
 from gradwatch.judge.presence import Presences
 from gradwatch.judge.rule import Finding
 from gradwatch.judge.scale import LIMIT, faint
+from gradwatch.judge.silent import Known, look_into, norms_of, words_of
 from gradwatch.judge.wording import listed
-from gradwatch.records import Cause, GroupNorms, Severity, StepRecord
+from gradwatch.records import Severity, StepRecord
 
 __all__ = ["Zero"]
 
@@ -47,9 +47,9 @@ class _Memory:
         self.level = self.highest = -math.inf
         self.zeros: dict[str | None, int] = {}
         self.dead: dict[str | None, None] = {}
-        self.known: dict[str | None, _Known] = {}
+        self.known: dict[str | None, Known] = {}
         self.naming = Naming(clears_after)
-        self.told: dict[str | None, tuple[list[str | None], _Known]] = {}
+        self.told: dict[str | None, tuple[list[str | None], Known]] = {}
         self.left_out: dict[str, int] = {}
 
     def follow(self, norm: float) -> None:
@@ -61,26 +61,14 @@ class _Memory:
             self.highest = max(self.highest, self.level)
 
 
-class _Known(NamedTuple):
-    """Why a module is silent, as far as its record shows, whether a backward reached it, and how it is silent."""
-
-    cause: Cause | None
-    unreached: bool
-    how: str
-
-    def reason(self, doubt: str | None) -> tuple[object, ...]:
-        """The same for modules that are silent for one reason."""
-        return self.how, self.unreached, self.cause and self.cause.kind, doubt
-
-
 class Zero:
     """A module's gradient is exactly 0, or it has none at all: its parameters do not learn.
 
     Without modules the rule looks at the optimizer as a whole. Where modules are trained in turn or drawn at
     random, a silence must be longer than chance explains. It is a warning rather than critical where it may be
-    meant: the module is frozen, and others are not; for up to ``unreached_after`` steps, no backward has reached it,
-    or other modules pause as well, as where layers are dropped at random; or the norm of the whole optimizer has
-    faded to 0, as it does when a loss is satisfied.
+    meant: the module is frozen, and others are not; for up to ``unreached_after`` steps, no backward has reached
+    it, or other modules pause as well, as where layers are dropped at random; or the norm of the whole optimizer
+    has faded to 0, as it does when a loss is satisfied.
 
     What is next to nothing is no sign of life. An episode of what was alive before ends when it is alive in
     ``clears_after`` steps running, and teaches nothing of how long its silences usually are.
@@ -199,7 +187,7 @@ class Zero:
         zeros = set(silent)
         looked_at = [m for m, beyond in ill.items() if self._is_due(memory, m, beyond, m in zeros)]
         for module in looked_at:
-            memory.known[module] = _look_into(record, module, [module])
+            memory.known[module] = look_into(record, module, [module])
         doubts = {module: self._doubt(record, memory, module, faded) for module in ill}
         reasons = {module: memory.known[module].reason(doubt) for module, doubt in doubts.items()}
         for path, those in memory.naming.take(reasons, modules, tuple(record.modules)).items():
@@ -207,7 +195,7 @@ class Zero:
             # What is told as one may come to differ in time: the gravest counts.
             doubt = None if any(doubts[module] is None for module in those) else doubts[those[0]]
             what = None if path is None else memory.naming.words(path)
-            message = _words(record, what, _norms_of(record, those), known, doubt)
+            message = words_of(record, what, norms_of(record, those), known, doubt)
             memory.dead |= dict.fromkeys(those if self._is_death(memory, those) else ())
             severity: Severity = "critical" if doubt is None else "warning"
             yield Finding(path, 0.0, 0.0, message, severity, known.cause, at_once=True)
@@ -310,49 +298,20 @@ def _named(modules: _Modules, flags: BoolArray) -> _Modules:
     return tuple(modules[place] for place in np.flatnonzero(flags).tolist())
 
 
-def _norms_of(record: StepRecord, modules: Sequence[str | None]) -> GroupNorms:
-    """Of all of them together; NaN where they are missing."""
-    table = record.owners or record.modules
-    if not table:
-        return GroupNorms(record.norm_before, record.norm_after)
-    sides = zip(*(table[module] for module in modules if module is not None), strict=True)
-    return GroupNorms(*map(_together, sides))
-
-
-def _together(norms: Sequence[float]) -> float:
-    there = [norm for norm in norms if not math.isnan(norm)]
-    return math.hypot(*there) if there else math.nan
-
-
-def _look_into(record: StepRecord, path: str | None, modules: Sequence[str | None]) -> _Known:
-    names, norms = owned(record, modules), _norms_of(record, modules)
-    if norms.norm_after > 0.0:
-        # Next to nothing in this step, and exactly 0 in others.
-        return _Known(None, False, "zero")
-    found = silence(record, record.optimizer if path is None else path, names, norms)
-    return _Known(found, found is None and _unreached(record, names, norms), _how(norms))
-
-
 def _known_of(
     record: StepRecord,
     memory: _Memory,
     path: str | None,
     modules: list[str | None],
     looked_at: Sequence[str | None],
-) -> _Known:
+) -> Known:
     """What is known of the modules that are told of together, looked into as often as one of them is."""
     if modules == [path]:
         return memory.known[path]
     before = memory.told.get(path)
     if before is None or before[0] != modules or not set(modules).isdisjoint(looked_at):
-        before = memory.told[path] = modules, _look_into(record, path, modules)
+        before = memory.told[path] = modules, look_into(record, path, modules)
     return before[1]
-
-
-def _how(norms: GroupNorms) -> str:
-    if norms.norm_before > 0.0:
-        return "erased"
-    return "missing" if math.isnan(norms.norm_after) else "zero"
 
 
 def _common_path(names: Sequence[str]) -> str:
@@ -360,39 +319,3 @@ def _common_path(names: Sequence[str]) -> str:
     paths = [name.split(".")[:-1] for name in names]
     alike = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
     return ".".join(parts[0] for parts in alike)
-
-
-def _unreached(record: StepRecord, names: Collection[str], norms: GroupNorms) -> bool:
-    """No backward has written any of its gradients, though one ran."""
-    if record.backward_passes == 0 or norms.norm_before > 0.0:
-        return False
-    if math.isnan(norms.norm_after):
-        return True
-    return bool(names) and set(names) <= set(record.unwritten)
-
-
-def _words(record: StepRecord, module: str | None, norms: GroupNorms, known: _Known, doubt: str | None) -> str:
-    what = "the optimizer's gradient" if module is None else f"the gradient of {module}"
-    if norms.norm_after > 0.0:
-        return f"{what} is next to nothing, {norms.norm_after:.3g}, and exactly 0 in other steps"
-    if norms.norm_before > 0.0:
-        left = "missing" if math.isnan(norms.norm_after) else "exactly 0"
-        return f"{what} was {norms.norm_before:.3g} after backward and {left} at the step: it was erased between"
-    if math.isnan(norms.norm_after):
-        is_so = f"{what} is missing: .grad is None for each of its parameters"
-    else:
-        is_so = f"{what} is exactly 0"
-    if known.cause is not None and known.cause.kind == "frozen":
-        so_what = "the optimizer holds it for nothing" if doubt else "nor does any other: this optimizer learns nothing"
-        return f"{is_so}, since none of its parameters requires one: {so_what}"
-    if record.backward_passes == 0:
-        return f"{is_so}: no backward pass has written it since the step before, so nothing is learned there"
-    if known.unreached:
-        return f"{is_so}: the loss does not reach it, so nothing is learned there"
-    if doubt == "paused":
-        return f"{is_so}, so nothing is learned there now; other modules pause as well, so it may be meant to"
-    if doubt == "faded":
-        return (
-            f"{is_so}, as is that of all the optimizer holds: the norm has faded to 0, and nothing is learned now"
-        )
-    return f"{is_so}, so nothing is learned there"

@@ -46,22 +46,23 @@ class ClipListener(Protocol):
         """The call is about to change the gradients."""
 
     def clipped(self, event: ClipEvent, norm_returned: Tensor | None) -> None:
-        """The call is done, and this is the norm that it returned."""
+        """The call is done, and this is the norm that it returned, or that it was given."""
 
 
 class _Signature(NamedTuple):
-    """Where a function takes its limit and the p of its norm, by position and by name."""
+    """Where a function takes its limit, the p of its norm and the norm itself, by position and by name."""
 
     public_name: str
     limit: tuple[int, str]
     norm_type: tuple[int, str] | None = None
+    total: tuple[int, str] | None = None
 
 
 # By the name under which the module holds the wrapper.
 _FUNCTIONS = {
     "clip_grad_norm_": _Signature("clip_grad_norm_", (1, "max_norm"), (2, "norm_type")),
     "clip_grad_value_": _Signature("clip_grad_value_", (1, "clip_value")),
-    "_clip_grads_with_norm_": _Signature("clip_grads_with_norm_", (1, "max_norm")),
+    "_clip_grads_with_norm_": _Signature("clip_grads_with_norm_", (1, "max_norm"), total=(2, "total_norm")),
 }
 
 # By module, where it is loaded, and class: a method that clips the gradients of all parameters of its module.
@@ -149,8 +150,10 @@ def _shim(original: Callable[..., Any], signature: _Signature) -> Callable[..., 
             returned = original(*args, **kwargs)
         finally:
             _inside.discard(thread)
+        # One that computes no norm is given one.
+        norm = _argument(args, kwargs, signature.total, None) if signature.total else returned
         for listener in listeners:
-            listener.clipped(event, returned if isinstance(returned, Tensor) else None)
+            listener.clipped(event, norm if isinstance(norm, Tensor) else None)
         return returned
 
     return untraced(seen)
