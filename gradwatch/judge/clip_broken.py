@@ -91,8 +91,9 @@ class ClipBroken:
             return False
         if clip.norm_type is None or not len(clip.columns):
             # A norm that it did not compute itself was given to it.
-            given = returned is not None and len(clip.columns)
-            return not given or is_close(returned, block.scope_norms(BEFORE, clip.columns).item(index))
+            if returned is None or not len(clip.columns):
+                return True
+            return is_close(returned, block.scope_norms(BEFORE, clip.columns).item(index))
         if clip.norm_type == 2 and returned is not None:
             before = block.scope_norms(BEFORE, clip.columns).item(index)
             if not returned * TORCH_ERROR >= before or (scale is not None and is_close(returned, before * scale)):

@@ -123,7 +123,8 @@ class Explosion:
         usual = baseline.median()
         # Reached step by step, it is so only from here on.
         jump = min(self._factor * baseline.held_lately(self._warm_up), self._sudden_factor * usual)
-        return max(self._factor * usual, usual * baseline.spread() ** self._SIGMAS, jump)
+        wide: float = usual * baseline.spread() ** self._SIGMAS
+        return max(self._factor * usual, wide, jump)
 
     def _finding(self, norm: float, baseline: Baseline) -> Finding:
         usual, before = baseline.median(), baseline.height()

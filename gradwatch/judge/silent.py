@@ -99,7 +99,7 @@ def _so_what(record: StepRecord, known: Known, doubt: str | None) -> str:
     return _BY_DOUBT.get(doubt, ", so nothing is learned there")
 
 
-_BY_DOUBT = {
+_BY_DOUBT: dict[str | None, str] = {
     "paused": ", so nothing is learned there now; other modules pause as well, so it may be meant to",
     "faded": ", as is that of all the optimizer holds: the norm has faded to 0, and nothing is learned now",
 }

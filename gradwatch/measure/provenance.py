@@ -289,25 +289,29 @@ def _ended(
     seen, written = _codes(codes), _mask(columns, len(flags))
     # A pass that adds to what was there raises the version by one; one that starts anew gives another version.
     added = written & _has(flags, FOLLOWED) & (seen == ONCE)
+    # A hook has clipped these within this very pass, and nothing has come on top: as if it had clipped behind it.
+    clipped_inside = _has(flags, IN_PASS) & _has(flags, OUTDATED) & (seen == SAME)
     # The same loss once more is an accumulation over another optimizer's steps.
     others = _has(flags, SHARED) & (losses != loss)
     leaked = added & (_has(flags, LEAKED | USED) | others)
     between = added & _has(flags, CLIPPED_BETWEEN | CLIPPED_PART)
-    missed, elsewhere = _has(flags, CLIPPED), _has(flags, ELSEWHERE)
+    missed, elsewhere = _has(flags, CLIPPED) & ~clipped_inside, _has(flags, ELSEWHERE)
     _clear(flags, UNTOUCHED, seen != SAME)
     _clear(flags, FOLLOWED, (seen != SAME) & ~written)
-    _clear(flags, USED | SHARED | ELSEWHERE | CLIPPED_PART | LEAKED | CLIPPED_BETWEEN, written)
+    _clear(flags, USED | SHARED | ELSEWHERE | LEAKED | CLIPPED_BETWEEN, written)
+    _clear(flags, CLIPPED_PART, written & ~clipped_inside)
     _set(flags, FOLLOWED | WRITTEN | EVER_WRITTEN, written)
     _set(flags, LEAKED, leaked)
     _set(flags, CLIPPED_BETWEEN, between)
     _set(flags, MISSED, written & missed)
-    _set(flags, BEGUN_ANEW, written & ~added & ~elsewhere)
+    _set(flags, BEGUN_ANEW, written & ~added & ~elsewhere & ~clipped_inside)
     places = b""
     if measuring:
         # What an earlier pass wrote may have been averaged or zeroed since; what was clipped since stays as it was
         # measured, unless it is gone.
         earlier = _has(flags, MEASURED) & (~_has(flags, OUTDATED) | (seen == ABSENT))
-        places = _measuring(flags, seen, written | earlier)
+        places = _measuring(flags, seen, (written & ~clipped_inside) | earlier)
+    flags &= np.uint16(~IN_PASS & 0xFFFF)
     return flags, np.where(written, loss, losses), places
 
 
