@@ -162,8 +162,8 @@ class Facts:
 class NotedClip(NamedTuple):
     """A clipping call: what it was asked for, the norm that it went by, and the columns that it was given.
 
-    ``norm_returned`` is the norm that it computed, or, of a call that computes none, that it was given. ``columns``
-    is one and the same array for calls that are given the same parameters.
+    ``norm_returned`` is the norm that it computed, or, of a call that computes none, that it was given.
+    ``columns`` is one and the same array for calls that are given the same parameters.
     """
 
     function: str
@@ -186,6 +186,7 @@ class StepRow(NamedTuple):
     loss_scale: float | None = None
     left_out: Mapping[str, tuple[str, ...]] | None = None
     clipped_instead: str | None = None
+    lost_passes: int = 0
 
 
 class Block(Sequence[StepRecord]):
@@ -351,6 +352,7 @@ class Block(Sequence[StepRecord]):
             nonfinite=layout.named(self._bad[index]) if self._any_bad[index] else (),
             left_out=row.left_out or {},
             clipped_instead=row.clipped_instead,
+            lost_passes=row.lost_passes,
             **({} if row.facts.as_usual else self._what_is_odd(row.facts, index)),
         )
 

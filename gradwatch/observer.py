@@ -263,8 +263,8 @@ class _Follower:
             self._refresh()
             self._hooks.renew()
             self._looked = alone or len(self._threads) <= 1
-            if self._looked:
-                self.tracked.ledger.beginning()
+            if self._looked and self.tracked.ledger.beginning():
+                self.tracked.erased()
 
     def _ended(self, columns: tuple[int, ...], one: Pass) -> None:
         wrote = None if self.tracked.alone else one.wrote(self._observer)

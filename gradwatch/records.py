@@ -168,6 +168,9 @@ class StepRecord:
         clipped_between: parameters whose gradient was clipped and then added to by another backward pass.
         clipped_instead: the optimizer whose gradients were clipped between the backward pass and the step before,
             which was not clipped itself, and that no step has consumed.
+        lost_passes: of the backward passes, those whose gradients were erased before the step used any; 0 where
+            the weights moved in between, or where they come from other lines of the program than the one that is
+            left.
     """
 
     optimizer: str
@@ -197,6 +200,7 @@ class StepRecord:
     missed_by_clip: tuple[str, ...] = ()
     clipped_between: tuple[str, ...] = ()
     clipped_instead: str | None = None
+    lost_passes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

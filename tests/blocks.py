@@ -111,6 +111,7 @@ def _row(layout: Layout, record: StepRecord) -> StepRow:
         record.loss_scale,
         record.left_out,
         record.clipped_instead,
+        record.lost_passes,
     )
     return StepRow(record.step, record.time, facts, *other)
 
@@ -253,6 +254,7 @@ class _Life:
             1024.0 if self._clip == "scaled" else rng.choice((None, 1024.0)) if skipped else None,
             {"mlp": ("mlp.extra",)} if rng.random() < 0.02 or step % 97 < 5 else None,
             "critic" if step % 89 < 4 else None,
+            (3 if step % 83 < 6 else 1) if step % 83 < 8 and left == before.tolist() else 0,
         )
         self._age()
         return row, before, after

@@ -88,8 +88,12 @@ class Ledger:
     # Events, in the order in which a loop makes them. Each looks at all gradients, whichever it is about, so that
     # what has changed between two events is known.
 
-    def beginning(self) -> None:
-        """A backward pass is about to begin."""
+    def beginning(self) -> bool:
+        """A backward pass is about to begin.
+
+        Returns:
+            Whether all that earlier passes wrote, and no step has used, is erased.
+        """
         gradients, codes = look(self._parameters, self._state)
         seen = self._provenance.beginning(codes)
         self._provenance = seen.state
@@ -97,6 +101,9 @@ class Ledger:
             zeroed = kernel.zeros(gradients, seen.look_at)
             if zeroed:
                 self._provenance = self._provenance.zeroed(zeroed).state
+        if seen.erased is None:
+            return False
+        return not seen.erased or len(kernel.zeros(gradients, seen.erased)) == len(seen.erased)
 
     def ended(self, columns: tuple[int, ...], compared: Sequence[int], loss: int, measuring: bool) -> bool:
         """A pass has ended.

@@ -69,12 +69,15 @@ class Seen(NamedTuple):
         places: the columns to measure before clipping now, int64, as ``kernel.norms`` takes them; b"" for none.
         look_at: columns whose values alone can tell whether they were zeroed.
         consumed: where the event is a step.
+        erased: where all that was written and not used yet is perhaps erased, the columns whose values tell; None
+            where some of it is as it was.
     """
 
     state: Provenance
     places: bytes = b""
     look_at: tuple[int, ...] = ()
     consumed: Consumed | None = None
+    erased: tuple[int, ...] | None = None
 
 
 class Provenance:
@@ -275,7 +278,15 @@ def _beginning(flags: Flags, losses: Numbers, codes: bytes) -> _Known:
     _changed_by_the_loop(flags, seen)
     # torch does not count what ``.data.zero_()`` does: of what a step has used, values alone can tell.
     as_used = _has(flags, FOLLOWED) & _has(flags, USED | SHARED)
-    return flags, losses, b"", tuple(np.flatnonzero(as_used).tolist())
+    return flags, losses, b"", tuple(np.flatnonzero(as_used).tolist()), None, _perhaps_erased(flags, seen)
+
+
+def _perhaps_erased(flags: Flags, seen: Codes) -> tuple[int, ...] | None:
+    """Of what passes wrote and no step has used, the columns that are not as they were; None unless all are."""
+    unused = _has(flags, EVER_WRITTEN) & ~_has(flags, USED | SHARED | ELSEWHERE)
+    if not unused.any() or (unused & (seen == SAME)).any():
+        return None
+    return tuple(np.flatnonzero(unused & (seen != ABSENT)).tolist())
 
 
 def _zeroed(flags: Flags, losses: Numbers, columns: tuple[int, ...]) -> _Known:
