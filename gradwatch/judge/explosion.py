@@ -161,11 +161,8 @@ class _Run:
 
 
 def _before_the_jump(norms: Sequence[float], factor: float, back: float) -> int | None:
-    """How many norms came before all others jumped, and stayed there; None where none did.
-
-    A later jump than in the first half need not be looked for: the median of all is still that from before it.
-    """
-    for first in range(1, len(norms) // 2):
+    """How many norms came before all others jumped, three at least, and stayed there; None where none did."""
+    for first in range(1, len(norms) - 2):
         before, after = max(norms[:first]), norms[first:]
         if min(after) > back * before and median_low(after) > factor * before:
             return first
