@@ -290,7 +290,7 @@ def _ended(
 def _how_it_ended(rule: Rule, optimizer: str) -> str:
     """What is so now; a rule that sees a change and not a state says it itself."""
     how: str = rule.ended(optimizer) if isinstance(rule, Ending) else ""
-    return how or f"the last {rule.clears_after} were healthy"
+    return how or f"the last {rule.clears_after} did not show it"
 
 
 def _explained(episode: _Episode, cause: Cause, step: int) -> Alert | None:

@@ -205,7 +205,7 @@ def test_what_only_has_stopped_growing_is_not_called_healthy() -> None:
     assert "healthy" not in over.message
     assert "no longer grows, and stays at 3.28e+04, where it was 1." in over.message
     _, over = told(Growth(), norms(lambda step: 2 ** (step / 4) if step <= 60 else 1.0, 300))
-    assert "the last 50 were healthy" in over.message
+    assert "the last 50 did not show it" in over.message
 
 
 # One scale, from what it was down to nothing
