@@ -74,8 +74,8 @@ class Explainer:
         parameters = {n: p for name in optimizers for n, p in self._parameters(name).items()}
         return Diagnosis(self._lines.modules, parameters, self._lines.lines)
 
-    def all_is_well(self) -> None:
-        """A step is done and nothing fires: what led to it is of no more interest."""
+    def nothing_is_asked(self) -> None:
+        """A step is done and nothing fires that has no cause: what led to it is of no more interest."""
         self._lookout.forget()
         if self._suspected or self._looks:
             self._suspected.clear()

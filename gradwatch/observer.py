@@ -7,7 +7,6 @@ one function.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from threading import get_ident
 from typing import Protocol
 
 from torch import Tensor
@@ -15,7 +14,7 @@ from torch.optim import Optimizer
 
 from gradwatch.blocks import Steps
 from gradwatch.measure.lines import Lines
-from gradwatch.measure.parameters import parameters_of
+from gradwatch.measure.parameters import Given, parameters_of
 from gradwatch.measure.pending import PendingStep, SeenClip
 from gradwatch.measure.queue import StepQueue
 from gradwatch.measure.sharding.meeting import peers_for
@@ -38,8 +37,12 @@ class Listener(Protocol):
     def report(self, steps: Steps) -> object:
         """Steps are measured; oldest first."""
 
-    def refused(self, tracked: TrackedOptimizer, step: PendingStep) -> object:
-        """A step is about to be taken: an error to be raised in its place, ``"skip"``, or None to let it be."""
+    @property
+    def refused(self) -> Callable[[TrackedOptimizer, PendingStep], object] | None:
+        """Says of a step that is about to be taken what becomes of it; None where all are let be.
+
+        It gives an error to be raised in the place of the step, ``"skip"``, or None to let it be.
+        """
 
     def stepping(self, optimizer: str) -> object:
         """An optimizer is about to step."""
@@ -70,7 +73,7 @@ class Observer:
         self.shards = Shards([p for optimizer in optimizers.values() for p in parameters_of(optimizer)])
         self._lines = lines
         self._terms = f"{every} {terms}"
-        self._listener = listener
+        self.listener = listener
         alone = len(optimizers) == 1
         self.tracked = {
             name: TrackedOptimizer(name, optimizer, lines, self.shards, every, alone)
@@ -135,16 +138,21 @@ class Observer:
     def _clipping(self, event: ClipEvent) -> None:
         in_pass = current_pass() != NO_PASS
         for follower in self._followers:
-            with follower.tracked.lock:
-                follower.refresh_for(event)
-                follower.tracked.clipping(event.ids, in_pass)
+            tracked = follower.tracked
+            with tracked.lock:
+                given = tracked.own.given(event.ids)
+                if len(given.columns) < len(event.ids):
+                    given = follower.given_perhaps_new(event)
+                if given.columns:
+                    tracked.ledger.clipping(given.columns, tracked.due, in_pass)
 
     def _clipped(self, event: ClipEvent, norm: Tensor | None) -> None:
-        held = any(tracked.own.given(event.ids).columns for tracked in self.tracked.values())
+        several = [(tracked, tracked.own.given(event.ids)) for tracked in self.tracked.values()]
+        held = any(given.columns for _, given in several)
         nothing = not held and all(parameter.grad is None for parameter in event.parameters)
-        for tracked in self.tracked.values():
+        for tracked, given in several:
             with tracked.lock:
-                gone = tracked.clipped(event.function, event.limit, event.norm_type, event.ids, norm, nothing)
+                gone = tracked.clipped(event.function, event.limit, event.norm_type, given, norm, nothing)
             for clip in gone:
                 self._was_misdirected(clip, tracked.name)
 
@@ -167,14 +175,10 @@ class Observer:
         """A GradScaler is done; an optimizer that has not stepped was left out."""
         for tracked in self._of(optimizer):
             if tracked.was_left_out:
-                self._listener.stepping(tracked.name)
+                self.listener.stepping(tracked.name)
                 with tracked.lock:
                     step = tracked.skipped()
-                self.take(tracked, step)
-
-    def take(self, tracked: TrackedOptimizer, step: PendingStep | None) -> None:
-        """A step is done."""
-        self._listener.stepped(tracked.name, step, tracked.ledger.unusual)
+                self.listener.stepped(tracked.name, step, tracked.ledger.unusual)
 
     def was_consumed(self, tracked: TrackedOptimizer) -> None:
         """A step has used what passes wrote for it, and what the same passes wrote for other optimizers."""
@@ -196,9 +200,9 @@ class Observer:
 
     def _send(self) -> None:
         for tracked in self.tracked.values():
-            if tracked.ledger.on_devices:
+            if tracked.ledger.devices.used:
                 with tracked.lock:
-                    tracked.send()
+                    tracked.ledger.devices.send()
 
     def _share_out_what_is_left_out(self) -> None:
         """Each line's parameters that nobody holds, to the optimizers that hold others of it, or to the first."""
@@ -248,23 +252,27 @@ class _Follower:
         """Whether some parameters have no hook and are compared instead."""
         return bool(self._hooks.unhooked)
 
-    def refresh_for(self, event: ClipEvent) -> None:
-        """A clip call that was given parameters that are not known may be given new ones."""
-        if len(self.tracked.own.given(event.ids).columns) < len(event.ids):
+    def given_perhaps_new(self, event: ClipEvent) -> Given:
+        """What a clip call is given of its parameters: one that is not known may be new."""
+        if self.tracked.has_changed:
             self._refresh()
+        return self.tracked.own.given(event.ids)
 
     def _refresh(self) -> None:
-        if self.tracked.refresh():
-            self._hooks.watch(self.tracked.own.parameters)
-            self._observer.changed()
+        self.tracked.refresh()
+        self._hooks.watch(self.tracked.own.parameters)
+        self._observer.changed()
 
     def _beginning(self, alone: bool) -> None:
-        with self.tracked.lock:
-            self._refresh()
-            self._hooks.renew()
+        tracked = self.tracked
+        with tracked.lock:
+            if tracked.has_changed:
+                self._refresh()
+            if self._hooks.waiting:
+                self._hooks.renew()
             self._looked = alone or len(self._threads) <= 1
-            if self._looked and self.tracked.ledger.beginning():
-                self.tracked.erased()
+            if self._looked and tracked.ledger.beginning():
+                tracked.erased()
 
     def _ended(self, columns: tuple[int, ...], one: Pass) -> None:
         wrote = None if self.tracked.alone else one.wrote(self._observer)
@@ -274,22 +282,20 @@ class _Follower:
             self._looked = False
             written = self.tracked.ended(columns, compared, one.number, wrote)
         if written:
-            self._is_at_work()
+            self._threads.add(activity.keep(self))
             if self._step_tap is not None:
                 self._step_tap.stay_last()
 
-    def _is_at_work(self) -> None:
-        activity.keep(self)
-        self._threads.add(get_ident())
-
     def _consume(self) -> object:
         tracked = self.tracked
-        self._observer._listener.stepping(tracked.name)
-        self._is_at_work()
+        self._observer.listener.stepping(tracked.name)
+        self._threads.add(activity.keep(self))
         with tracked.lock:
-            self._refresh()
+            if tracked.has_changed:
+                self._refresh()
             step = tracked.consuming(current_pass())
-        refused = None if step is None else self._observer._listener.refused(tracked, step)
+        refuse = self._observer.listener.refused
+        refused = None if step is None or refuse is None else refuse(tracked, step)
         if step is None or refused is None:
             return None
         step.skipped = True
@@ -302,5 +308,6 @@ class _Follower:
         tracked = self.tracked
         with tracked.lock:
             step = tracked.stepped()
-        self._observer.was_consumed(tracked)
-        self._observer.take(tracked, step)
+        if not tracked.alone:
+            self._observer.was_consumed(tracked)
+        self._observer.listener.stepped(tracked.name, step, tracked.ledger.unusual)

@@ -12,6 +12,7 @@ from types import CellType
 from typing import Any, Generic, TypeVar, cast
 
 import torch
+from torch._dynamo.decorators import skip
 
 __all__ = ["Patch", "Undo", "replace_in_cell", "replace_name", "untraced"]
 
@@ -21,8 +22,20 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def untraced(function: F) -> F:
-    """The function as ``torch.compile`` leaves it alone: a compiled step or clip call leaves its graph for it."""
-    return cast("F", torch.compiler.disable(function))  # type: ignore[no-untyped-call]
+    """The function as ``torch.compile`` leaves it alone: a compiled step or clip call leaves its graph for it.
+
+    What ``torch.compiler.disable`` makes of a function does so too, and costs five Python calls every time it is
+    called, compiled or not. Here that is paid only where the compiler is at work in this thread.
+    """
+    disabled = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
+    # None where no compiler looks at the frames of this thread.
+    compiler = torch._C._dynamo.eval_frame.get_eval_frame_callback
+
+    def called(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs) if compiler() is None else disabled(*args, **kwargs)
+
+    # The compiler neither traces a call of it nor compiles its own frame.
+    return cast("F", skip(called))
 
 
 class Patch(Generic[Listener]):

@@ -1,4 +1,8 @@
-"""Steps that would do harm, stopped or left out before they are applied: what ``track(guard=...)`` asks for."""
+"""Steps that would do harm, stopped or left out before they are applied: what ``track(guard=...)`` asks for.
+
+To stop a step the host has to know of it, and waits for the device. To leave one out is what the device of a fused
+optimizer decides by itself.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,12 @@ from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from gradwatch.blocks import AFTER, BEFORE, Block
 from gradwatch.errors import ExplodingGradientError, GradwatchError, NonFiniteGradientError
+from gradwatch.found_inf import FoundInf, honours
 from gradwatch.guarding import Guard
 from gradwatch.measure.pending import PendingStep, block_of
 from gradwatch.measure.tracked import TrackedOptimizer
@@ -18,7 +25,7 @@ __all__ = ["Refusing"]
 
 
 class Refusing:
-    """Looks at each step before it is applied; that waits for the device, once a step.
+    """Looks at each step before it is applied: once a step that waits for the device, unless this one can decide.
 
     Args:
         guard: what is wanted.
@@ -33,11 +40,39 @@ class Refusing:
         self._critical_above = critical_above
         self._on_any_rank = on_any_rank
         self._in_a_row: Counter[str] = Counter()
+        self._only_skips = guard.nonfinite == "skip" and guard.explosion in ("skip", None)
+        # By optimizer, those whose device has decided once.
+        self._found_inf: dict[str, FoundInf] = {}
+
+    def measured(self, tracked: TrackedOptimizer, step: PendingStep) -> None:
+        """A step is measured, and its numbers may be on a device: let that decide, if it can."""
+        self.done(tracked.name)  # the last step may have ended in an exception
+        if not (self._only_skips and tracked.ledger.devices.used and honours(tracked.optimizer)):
+            return
+        harmful = self._harmful(tracked, step)
+        if harmful is not None:
+            if tracked.name not in self._found_inf:
+                self._found_inf[tracked.name] = FoundInf(tracked.optimizer, self._guard.after)
+            self._found_inf[tracked.name].put(harmful)
+
+    def done(self, optimizer: str) -> None:
+        """The step is over."""
+        found_inf = self._found_inf.get(optimizer)
+        if found_inf is not None:
+            found_inf.take_back()
+
+    def close(self) -> None:
+        """Leave no step out any more."""
+        for optimizer in self._found_inf:
+            self.done(optimizer)
 
     def of(self, tracked: TrackedOptimizer, step: PendingStep) -> GradwatchError | str | None:
         """What becomes of a step: an error to be raised in its place, ``"skip"``, or None where it may go on."""
+        found_inf = self._found_inf.get(tracked.name)
+        if found_inf is not None and found_inf.is_put:
+            return None
         if step.norms is not None:
-            tracked.send()
+            tracked.ledger.devices.send()
             step.wait()
         block = block_of([step.landed()])
         action, error = self._judged(tracked, block)
@@ -48,6 +83,21 @@ class Refusing:
         if self._in_a_row[tracked.name] < self._guard.after:
             return None
         return error if action == "raise" else "skip"
+
+    def _harmful(self, tracked: TrackedOptimizer, step: PendingStep) -> Tensor | None:
+        """Whether a step would do harm, as one bool on its device; None where the host has to look."""
+        if len(step.own.sharded):
+            return None
+        with torch.inference_mode(False), torch.no_grad():
+            consumed = tracked.ledger.devices.gathered(AFTER, np.flatnonzero(step.consumed.facts.has_after))
+            if consumed is None:
+                return None
+            harmful = consumed.isfinite().all().logical_not()
+            limit = math.inf if self._guard.explosion is None else self._critical_above(tracked.name)
+            if limit == math.inf:
+                return harmful
+            norm = _norm_before(tracked, step)
+            return None if norm is None else harmful | (norm > limit)
 
     def _judged(self, tracked: TrackedOptimizer, block: Block) -> tuple[str | None, GradwatchError | None]:
         consumed = block.parameter_norms(AFTER)[0]
@@ -61,6 +111,19 @@ class Refusing:
         if not norm > limit:
             return None, None
         return self._guard.explosion, _exploding(tracked, norm, limit)
+
+
+def _norm_before(tracked: TrackedOptimizer, step: PendingStep) -> Tensor | None:
+    """The norm before clipping, on its device; None where no one device has all of it."""
+    facts, covered = step.consumed
+    before = facts.had_before if covered is None else facts.had_before & covered
+    sides = ((BEFORE, before), (AFTER, facts.had_before & ~before))
+    norms = [tracked.ledger.devices.gathered(side, np.flatnonzero(there)) for side, there in sides if there.any()]
+    if not norms or any(some is None for some in norms):
+        return None
+    norm = torch.cat([some for some in norms if some is not None]).square().sum().sqrt()
+    scale = getattr(tracked.optimizer, "grad_scale", None)
+    return norm if scale is None else norm / scale.to(norm.device, non_blocking=True)
 
 
 def _nonfinite(tracked: TrackedOptimizer, bad: tuple[str, ...]) -> GradwatchError:

@@ -59,10 +59,10 @@ class Reporting:
     def take(self, step: PendingStep, urgent: bool) -> None:
         """Take in the newest step, and report the block where it ends; waits for nothing."""
         queue = self._queue
-        if not len(queue):
+        waiting = queue.put(step)
+        if waiting == 1:
             self._since = step.time
-        queue.put(step)
-        full = len(queue) % self.BLOCK == 0
+        full = waiting % self.BLOCK == 0
         if full:
             # The oldest may wait for a ring that its device, seldom used, fills far more slowly than others do.
             self._send()
@@ -77,8 +77,11 @@ class Reporting:
     def if_free(self, task: Callable[[], object]) -> None:
         """Do this between two blocks, unless another thread is at it."""
         if self._lock.acquire(blocking=False):
-            self._tasks.append(task)
-            self._hand_on(tuple)
+            try:
+                self._tasks.append(task)
+                self._hand_on(tuple)
+            finally:
+                self._lock.release()
             self._again()
 
     def hand_on(self) -> None:
@@ -92,8 +95,8 @@ class Reporting:
             # What a rule reads within its own look is what has been reported before.
             return
         self._send()
-        self._lock.acquire()
-        self._hand_on(self._queue.awaited)
+        with self._lock:
+            self._hand_on(self._queue.awaited)
         self._again()
 
     def on_any_rank(self, here: bool) -> bool:
@@ -110,23 +113,24 @@ class Reporting:
             return
         self._active = False
         self._send()
-        within = self._owner == get_ident()
-        if not within:
-            self._lock.acquire()
         with closing(self._queue.finish(normally)) as ending:
-            if within:
+            if self._owner == get_ident():
                 self._in_blocks(ending)
             else:
-                self._hand_on(lambda: ending)
+                with self._lock:
+                    self._hand_on(lambda: ending)
 
     def _again(self) -> None:
         """What came while the lock was held by somebody who had looked already."""
         while self._wanted and self._lock.acquire(blocking=False):
-            self._wanted = False
-            self._hand_on(self._queue.arrived)
+            try:
+                self._wanted = False
+                self._hand_on(self._queue.arrived)
+            finally:
+                self._lock.release()
 
     def _hand_on(self, steps: Callable[[], Iterable[LandedStep]]) -> None:
-        """Under the lock, which is released."""
+        """Under the lock, of which callers let go: an interrupt may come before the first line of this."""
         self._owner = get_ident()
         try:
             self._in_blocks(steps())
@@ -134,7 +138,6 @@ class Reporting:
                 self._tasks.popleft()()
         finally:
             self._owner = 0
-            self._lock.release()
 
     def _in_blocks(self, steps: Iterable[LandedStep]) -> None:
         arriving = iter(steps)

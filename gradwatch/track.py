@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal
 
@@ -28,7 +29,6 @@ from gradwatch.judge.rule import Rule
 from gradwatch.measure import kernel
 from gradwatch.measure.lines import Lines
 from gradwatch.measure.pending import PendingStep
-from gradwatch.measure.tracked import TrackedOptimizer
 from gradwatch.observer import Observer
 from gradwatch.records import Alert, Health, RunInfo, Sink, StepRecord
 from gradwatch.refusing import Refusing
@@ -65,7 +65,8 @@ def track(
         on_alert: called in the training thread with each alert.
         guard: what becomes of a step that would consume NaN or Inf. ``"raise"`` stops it with a
             ``NonFiniteGradientError`` before it is applied, ``"skip"`` leaves it out: parameters and optimizer
-            state stay as they are. A guard waits for the device once a step.
+            state stay as they are. A guard waits for the device once a step, unless it is to skip steps of a
+            fused optimizer of torch's, whose device decides by itself.
         history: records kept in ``watch.history``.
         depth: levels of modules that the report opens: of a lone module 1 gives its children, of several modules
             1 gives these and 2 their children; what has no children left stays as it is. None: several are not
@@ -117,7 +118,14 @@ class Watch:
         self._verdicts = Verdicts(judge, self._explainer, self._fanout, announce, history)
         self._guard = guard
         on_any_rank = self._reporting.on_any_rank
-        self._refusing = None if guard is None else Refusing(guard, judge.critical_above, on_any_rank)
+        # Says of a step that is about to be taken what becomes of it.
+        self.refused = None
+        self._refusing = None
+        if guard is not None:
+            self._refusing = refusing = Refusing(guard, judge.critical_above, on_any_rank)
+            self.refused = refusing.of
+            for tracked in observer.tracked.values():
+                tracked.deciding = partial(refusing.measured, tracked)
         self._run = run
         self._state = "new"
         self._changing = threading.Lock()
@@ -265,10 +273,6 @@ class Watch:
             for tracked in self._observer.tracked.values():
                 tracked.ledger.settled()
 
-    def refused(self, tracked: TrackedOptimizer, step: PendingStep) -> object:
-        """What becomes of a step that is about to be taken."""
-        return None if self._refusing is None else self._refusing.of(tracked, step)
-
     def stepping(self, optimizer: str) -> None:
         """An optimizer is about to step: what a look has found is told."""
         look = self._explainer.stepping(optimizer)
@@ -277,14 +281,17 @@ class Watch:
 
     def stepped(self, optimizer: str, step: PendingStep | None, unusual: bool) -> None:
         """It has; what fires without a cause is looked into."""
+        if self._refusing is not None:
+            self._refusing.done(optimizer)
         if step is not None:
             urgent = unusual or self._refusing is not None or self._judge.in_suspense or self._explainer.is_looking
             self._reporting.take(step, urgent)
-        if self._judge.is_quiet:
-            self._explainer.all_is_well()
+        if not self._judge.asks_why:
+            self._explainer.nothing_is_asked()
         else:
             self._reporting.if_free(lambda: self._verdicts.tell([], self._explainer.stepped(optimizer)))
-        self._verdicts.announce()
+        if self._verdicts.unannounced:
+            self._verdicts.announce()
 
     def _catch_up(self) -> None:
         self._reporting.catch_up()
@@ -317,6 +324,8 @@ class Watch:
             # What a look has patched lies on top of the observer's own patches.
             self._explainer.close()
             self._observer.stop(normally)
+            if self._refusing is not None:
+                self._refusing.close()
         finally:  # also after an interrupt: sinks have still to write what is there
             self._reporting.hand_on()
             self._fanout.close()

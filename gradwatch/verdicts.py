@@ -31,6 +31,7 @@ class Verdicts:
 
     Attributes:
         alerts: all so far.
+        unannounced: those of them that are still to be announced.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Verdicts:
         self._history: deque[tuple[Block, int]] = deque(maxlen=history)
         self._newest: dict[str, tuple[Sequence[StepRecord], int]] = {}
         self.alerts: list[Alert] = []
-        self._unannounced: deque[Alert] = deque()
+        self.unannounced: deque[Alert] = deque()
         self._announcing = threading.Lock()
 
     def newest(self, optimizer: str) -> StepRecord | None:
@@ -82,17 +83,17 @@ class Verdicts:
         self.alerts.extend(alerts)
         if len(steps) or alerts:
             self._fanout.put(steps, alerts)
-        self._unannounced.extend(alerts)
+        self.unannounced.extend(alerts)
 
     def announce(self) -> None:
         """Announce what is new: in order, one at a time, and under no lock that a training loop takes.
 
         A callback may read the watch, wait for a thread that does, or end the tracking.
         """
-        while self._unannounced and self._announcing.acquire(blocking=False):
+        while self.unannounced and self._announcing.acquire(blocking=False):
             try:
-                while self._unannounced:
-                    alert = self._unannounced.popleft()
+                while self.unannounced:
+                    alert = self.unannounced.popleft()
                     for announce in self._announce:
                         announce(alert)
             finally:

@@ -53,15 +53,13 @@ class Queue:
         self.steps: deque[Step] = deque()
         self.there = 10**6
 
-    def __len__(self) -> int:
-        return len(self.steps)
-
     @property
     def has_arrived(self) -> bool:
         return bool(self.steps) and self.steps[0].number <= self.there
 
-    def put(self, step: Step) -> None:
+    def put(self, step: Step) -> int:
         self.steps.append(step)
+        return len(self.steps)
 
     def arrived(self) -> Iterator[LandedStep]:
         while self.has_arrived:
@@ -272,3 +270,28 @@ def test_before_it_has_begun_nothing_is_waited_for() -> None:
     made.catch_up()
     made.finish(normally=True)
     assert made.dropped_steps == 0
+
+
+@pytest.mark.parametrize(
+    "reports",
+    [
+        Reporting.catch_up,
+        Reporting.hand_on,
+        lambda reporting: reporting.if_free(lambda: None),
+        lambda reporting: reporting.finish(normally=True),
+    ],
+)
+def test_an_interrupt_on_the_doorstep_leaves_the_door_open(
+    reports: Callable[[Reporting], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C may arrive as a function is entered, before its first line: whoever reads later must not wait for ever."""
+    interrupted = Reporting(lambda _: None, lambda: None)
+    interrupted.start(None)
+
+    def entered(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Reporting, "_hand_on", entered)
+    with pytest.raises(KeyboardInterrupt):
+        reports(interrupted)
+    assert not interrupted._lock.locked()

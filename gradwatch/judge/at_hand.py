@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 from gradwatch.causes import cause
 from gradwatch.records import Cause, ClipCall, GroupNorms, StepRecord
 
-__all__ = ["members", "owned", "shortcut", "silence", "where_of"]
+__all__ = ["members", "owned", "owner_of", "shortcut", "silence", "where_of"]
 
 # How a model's own parameters are reported, beside its children.
 OWN_PARAMETERS = "(root)"
@@ -39,7 +39,12 @@ def owned(record: StepRecord, owners: Sequence[str | None]) -> list[str]:
     if not record.owners:
         return [name for owner in owners for name in members(record, owner)]
     those = set(owners)
-    return [name for name in record.parameters if (name.rpartition(".")[0] or OWN_PARAMETERS) in those]
+    return [name for name in record.parameters if owner_of(name) in those]
+
+
+def owner_of(name: str) -> str:
+    """The path of the module that owns the parameter of this name itself."""
+    return name.rpartition(".")[0] or OWN_PARAMETERS
 
 
 def silence(record: StepRecord, where: str, names: Collection[str], norms: GroupNorms) -> Cause | None:

@@ -13,6 +13,7 @@ from gradwatch.blocks import Block
 from gradwatch.judge.rule import (
     Ending,
     Finding,
+    GoingOn,
     Remembering,
     Rule,
     Screening,
@@ -55,6 +56,10 @@ class Judge:
 
     Args:
         rules: asked in this order. A rule that raises is left out from then on, with one line in the log.
+
+    Attributes:
+        in_suspense: something has begun to be ill and has not fired yet.
+        asks_why: an alert fires now that has no cause, and a diagnostic backward may find it.
     """
 
     def __init__(self, rules: Iterable[Rule]) -> None:
@@ -68,22 +73,14 @@ class Judge:
         self._episodes: dict[str, dict[str, _Episodes]] = {rule.id: {} for rule in self._rules}
         # Made anew after each change, so that other threads may read it meanwhile.
         self._active: tuple[Alert, ...] = ()
-        self._in_suspense = False
+        # Asked at each step, so that no call is made for them.
+        self.in_suspense = False
+        self.asks_why = False
 
     @property
     def active(self) -> list[Alert]:
         """The alerts that fire now, those of a rule and optimizer in the order in which they began."""
         return list(self._active)
-
-    @property
-    def is_quiet(self) -> bool:
-        """Whether nothing fires now."""
-        return not self._active
-
-    @property
-    def in_suspense(self) -> bool:
-        """Whether something has begun to be ill and has not fired yet."""
-        return self._in_suspense
 
     def critical_above(self, optimizer: str) -> float:
         """The norm before clipping above which a rule would find the next step critical; Inf where none would."""
@@ -176,7 +173,8 @@ class Judge:
     def _changed(self) -> None:
         episodes = [episode for _, _, episode in self._all()]
         self._active = tuple(episode.alert for episode in episodes if episode.alert is not None)
-        self._in_suspense = any(episode.alert is None for episode in episodes)
+        self.in_suspense = any(episode.alert is None for episode in episodes)
+        self.asks_why = any(self._wants_cause(alert) for alert in self._active)
 
     def _wants_cause(self, alert: Alert) -> bool:
         return alert.cause is None and alert.rule in self._wanting
@@ -191,7 +189,8 @@ class Judge:
 class _Looks:
     """How a rule looks at a block: over what is well where it can do so, and at one record after another else.
 
-    While one of its episodes is open, each step counts: what is well may end it.
+    While one of its episodes is open each step counts, since what is well may end it; unless the rule sees for
+    itself where it goes on as it was.
     """
 
     def __init__(self, block: Block, screening: Container[int]) -> None:
@@ -200,18 +199,27 @@ class _Looks:
         self._records: dict[int, StepRecord] = {}
 
     def __call__(self, rule: Rule, episodes: _Episodes) -> Iterator[_Look]:
-        over = cast(Screening, rule).look_over if id(rule) in self._screening else None
         index = 0
         while index < len(self._block):
-            found: Iterable[Finding] | None
-            if over is None or episodes:
-                found = rule.look(self._record(index))
-            else:
-                index, found = over(self._block, index)
-                if index == len(self._block):
-                    return
+            index, found = self._next(rule, episodes, index)
+            if index == len(self._block):
+                return
             yield index, self._block.rows[index].step, found
             index += 1
+
+    def _next(self, rule: Rule, episodes: _Episodes, index: int) -> tuple[int, Iterable[Finding] | None]:
+        """The next step that may change something, and what the rule finds there."""
+        if id(rule) in self._screening:
+            if not episodes:
+                return cast(Screening, rule).look_over(self._block, index)
+            alerts = [episode.alert for episode in episodes.values() if episode.alert and not episode.well]
+            if len(alerts) == len(episodes) and hasattr(rule, "look_on"):
+                start = index
+                index, found = cast(GoingOn, rule).look_on(self._block, index, alerts)
+                for episode in episodes.values():
+                    episode.ill += index - start
+                return index, found
+        return index, rule.look(self._record(index))
 
     def _record(self, index: int) -> StepRecord:
         if index not in self._records:

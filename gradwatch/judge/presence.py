@@ -107,7 +107,7 @@ class Presences:
             silent: those that have no gradient, or are ill.
             ill: those of them whose silence is known to be an illness.
         """
-        if names != self._names:
+        if names is not self._names and names != self._names:
             self._rename(names)
         if silent or self._silent:
             for name in ill:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from gradwatch.blocks import Block
-from gradwatch.records import Cause, Severity, StepRecord
+from gradwatch.records import Alert, Cause, Severity, StepRecord
 
 __all__ = [
     "Ending",
     "Finding",
+    "GoingOn",
     "Remembering",
     "Rule",
     "Screening",
@@ -84,6 +85,20 @@ class Screening(Rule, Protocol):
 
         Returns:
             The index of that step, and what ``look`` finds there; ``len(block)`` and nothing where there is none.
+        """
+
+
+class GoingOn(Screening, Protocol):
+    """One whose alerts may fire for long, and which then also looks at steps together."""
+
+    def look_on(self, block: Block, start: int, alerts: Sequence[Alert]) -> tuple[int, Iterable[Finding] | None]:
+        """Go on to the first step from ``start`` on at which not just what these alerts tell is ill, and no more.
+
+        It is asked only where no other episode of the rule and the optimizer is open, and nothing was well at the
+        step before.
+
+        Returns:
+            As ``look_over``.
         """
 
 

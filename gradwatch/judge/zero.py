@@ -16,6 +16,7 @@ from gradwatch.judge.presence import Presences
 from gradwatch.judge.rule import Finding
 from gradwatch.judge.scale import LIMIT, faint
 from gradwatch.judge.silent import Known, look_into, norms_of, words_of
+from gradwatch.judge.unreached import Unreached
 from gradwatch.judge.wording import listed
 from gradwatch.records import Severity, StepRecord
 
@@ -40,9 +41,10 @@ class _Memory:
         naming: under which names silent modules are told of.
         told: what was found out of those that bear a name together, and which these were.
         left_out: steps running in which a module had parameters that no optimizer holds.
+        unreached: the parameters that have no gradient inside modules that learn.
     """
 
-    def __init__(self, clears_after: int) -> None:
+    def __init__(self, clears_after: int, unreached_after: int) -> None:
         self.presences = Presences()
         self.level = self.highest = -math.inf
         self.zeros: dict[str | None, int] = {}
@@ -51,6 +53,7 @@ class _Memory:
         self.naming = Naming(clears_after)
         self.told: dict[str | None, tuple[list[str | None], Known]] = {}
         self.left_out: dict[str, int] = {}
+        self.unreached = Unreached(unreached_after)
 
     def follow(self, norm: float) -> None:
         if 0.0 < norm < math.inf:
@@ -68,7 +71,8 @@ class Zero:
     random, a silence must be longer than chance explains. It is a warning rather than critical where it may be
     meant: the module is frozen, and others are not; for up to ``unreached_after`` steps, no backward has reached
     it, or other modules pause as well, as where layers are dropped at random; or the norm of the whole optimizer
-    has faded to 0, as it does when a loss is satisfied.
+    has faded to 0, as it does when a loss is satisfied. Parameters without any inside a module that learns are a
+    warning as well.
 
     What is next to nothing is no sign of life. An episode of what was alive before ends when it is alive in
     ``clears_after`` steps running, and teaches nothing of how long its silences usually are.
@@ -77,7 +81,7 @@ class Zero:
         fires_after: steps running before the alert.
         clears_after: steps running with a gradient before the episode is over.
         unreached_after: steps running after which a module is critical that no backward reaches, or that others
-            pause beside.
+            pause beside; and after which a parameter inside a module that learns is told of.
         faded: share of the highest norm below which the whole counts as faded.
     """
 
@@ -105,7 +109,11 @@ class Zero:
         memory = self._memory_of(record.optimizer)
         modules, silent, low = _sorted_out(record)
         ill = self._taken(memory, modules, silent, low, record.norm_before)
-        return [*self._of_silent(record, memory, modules, silent, ill), *self._of_left_out(record, memory)]
+        return [
+            *memory.unreached.look(record),
+            *self._of_silent(record, memory, modules, silent, ill),
+            *self._of_left_out(record, memory),
+        ]
 
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding]]:
         """Go on to the first step with a module that is silent for too long."""
@@ -118,9 +126,12 @@ class Zero:
             memory = self._memory_of(block.layout.optimizer)
             silent, low = ((), ()) if quiet else (_named(modules, zeros[index]), _named(modules, lows[index]))
             ill = self._taken(memory, modules, silent, low, norm)
-            if ill or row.left_out or memory.left_out:
+            looks = memory.unreached.looks or not block.complete
+            unreached = looks and memory.unreached.take_in(block, index)
+            if ill or unreached or row.left_out or memory.left_out:
                 record = block[index]
                 findings = [
+                    *memory.unreached.findings(record),
                     *self._of_silent(record, memory, modules, silent, ill),
                     *self._of_left_out(record, memory),
                 ]
@@ -131,7 +142,7 @@ class Zero:
     def _memory_of(self, optimizer: str) -> _Memory:
         memory = self._memories.get(optimizer)
         if memory is None:
-            memory = self._memories[optimizer] = _Memory(self.clears_after)
+            memory = self._memories[optimizer] = _Memory(self.clears_after, self._unreached_after)
         return memory
 
     def _taken(
@@ -232,6 +243,7 @@ class Zero:
                 "names": memory.naming.state_dict(),
                 "zeros": list(memory.zeros.items()),
                 "dead": list(memory.dead),
+                "unreached": memory.unreached.state_dict(),
                 "level": None if memory.level == -math.inf else [memory.level, memory.highest],
             }
             for name, memory in self._memories.items()
@@ -240,10 +252,11 @@ class Zero:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave."""
         for name, saved in state.items():
-            memory = self._memories[name] = _Memory(self.clears_after)
+            memory = self._memories[name] = _Memory(self.clears_after, self._unreached_after)
             memory.presences.load_state_dict(saved["presences"])
             memory.naming.load_state_dict(saved["names"])
             memory.zeros, memory.dead = dict(map(tuple, saved["zeros"])), dict.fromkeys(saved["dead"])
+            memory.unreached.load_state_dict(saved["unreached"])
             if saved["level"] is not None:
                 memory.level, memory.highest = saved["level"]
 

@@ -95,6 +95,15 @@ class DeviceNorms:
             # Gradients on the host with a scale on a device: torch itself has just brought the scale over.
             host[places[where == HOST]] /= float(scale)
 
+    def gathered(self, side: int, columns: Columns) -> Tensor | None:
+        """The norms of some columns on the device that has all of them; None where no one device has."""
+        boards = set(self._where[side, columns].tolist())
+        if len(boards) != 1 or HOST in boards:
+            return None
+        board = self._boards[boards.pop()]
+        found: Tensor = board.side(side).index_select(0, board.indices(columns))
+        return found
+
     def note(self, number: object) -> float | Note | None:
         """A number that torch has computed: itself where the host has it, else where it will be found."""
         if not isinstance(number, Tensor):

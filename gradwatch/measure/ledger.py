@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gradwatch.blocks import AFTER, BEFORE
 from gradwatch.measure import kernel
-from gradwatch.measure.devices import DeviceNorms, Note
+from gradwatch.measure.devices import DeviceNorms
 from gradwatch.measure.parameters import OptimizerParameters
 from gradwatch.measure.pending import PendingStep, SeenClip
 from gradwatch.measure.provenance import Consumed, Provenance
@@ -36,6 +36,7 @@ class Ledger:
         earlier: the ledger of the list of parameters before this one.
 
     Attributes:
+        devices: the norms that are not with the host, and other numbers that torch has computed there.
         unusual: something in the newest step should be told of at once: a gradient that is exactly 0, or nearly
             so, or not there, and was not so before; one that is not finite; or a norm far above those of late.
     """
@@ -60,7 +61,7 @@ class Ledger:
         self._state = bytearray(np.repeat(np.array([[0], [-1]], dtype=np.int64), columns, axis=1).tobytes())
         # float64 [columns]: the newest norms before clipping.
         self._before = bytearray(8 * columns)
-        self._devices = DeviceNorms(columns)
+        self.devices = DeviceNorms(columns)
         self._provenance = Provenance.unknown(columns)
         self.last_pass = np.zeros(columns, dtype=np.int64)
         self._squares_before = 0.0
@@ -83,10 +84,11 @@ class Ledger:
         state[:, known] = np.frombuffer(earlier._state, dtype=np.int64).reshape(2, -1)[:, columns[known]]
         before[known] = np.frombuffer(earlier._before)[columns[known]]
         self.last_pass[known] = earlier.last_pass[columns[known]]
-        self._devices.take_over(earlier._devices, columns, known)
+        self.devices.take_over(earlier.devices, columns, known)
 
     # Events, in the order in which a loop makes them. Each looks at all gradients, whichever it is about, so that
-    # what has changed between two events is known.
+    # what has changed between two events is known. What an event led to before is taken from the state itself: a
+    # call more for each of six events a step is felt by small networks.
 
     def beginning(self) -> bool:
         """A backward pass is about to begin.
@@ -95,12 +97,13 @@ class Ledger:
             Whether all that earlier passes wrote, and no step has used, is erased.
         """
         gradients, codes = look(self._parameters, self._state)
-        seen = self._provenance.beginning(codes)
+        known, event = self._provenance, ("beginning", codes)
+        seen = known.led_to.get(event) or known.after(*event)
         self._provenance = seen.state
         if seen.look_at:
             zeroed = kernel.zeros(gradients, seen.look_at)
             if zeroed:
-                self._provenance = self._provenance.zeroed(zeroed).state
+                self._provenance = self._provenance.after("zeroed", zeroed).state
         if seen.erased is None:
             return False
         return not seen.erased or len(kernel.zeros(gradients, seen.erased)) == len(seen.erased)
@@ -122,19 +125,21 @@ class Ledger:
             columns = (*columns, *(column for column in compared if codes[column] > 1 and column not in columns))
         if not columns:
             return False
-        seen = self._provenance.ended(codes, columns, loss, measuring)
+        known, event = self._provenance, ("ended", codes, columns, loss, measuring)
+        seen = known.led_to.get(event) or known.after(*event)
         self._provenance = seen.state
         if seen.places:
-            self._measure(seen.places, gradients)
+            self._squares_before, _ = self._write(BEFORE, seen.places, gradients, self._before)
         return True
 
     def clipping(self, given: tuple[int, ...], due: bool, in_pass: bool) -> None:
         """A clip call is about to change these columns."""
         gradients, codes = look(self._parameters, self._state)
-        seen = self._provenance.clipping(codes, given, due, in_pass)
+        known, event = self._provenance, ("clipping", codes, given, due, in_pass)
+        seen = known.led_to.get(event) or known.after(*event)
         self._provenance = seen.state
         if seen.places:
-            self._measure(seen.places, gradients)
+            self._squares_before, _ = self._write(BEFORE, seen.places, gradients, self._before)
 
     def gone(self, clips: Sequence[SeenClip]) -> list[SeenClip]:
         """Those of the calls of which nothing came: what they had clipped was zeroed, and written anew since."""
@@ -146,26 +151,29 @@ class Ledger:
     def clipped(self, given: tuple[int, ...]) -> None:
         """It is done."""
         _, codes = look(self._parameters, self._state)
-        self._provenance = self._provenance.clipped(codes, given).state
+        known, event = self._provenance, ("clipped", codes, given)
+        self._provenance = (known.led_to.get(event) or known.after(*event)).state
 
     def unscaled(self, scale: Tensor, due: bool) -> None:
         """A GradScaler has divided the gradients by this scale."""
         outdated = self._provenance.outdated if due else ()
         gradients, codes = look(self._parameters, self._state)
         if outdated:
-            self._devices.divide(outdated, scale, np.frombuffer(self._before))
-        seen = self._provenance.unscaled(codes, due)
+            self.devices.divide(outdated, scale, np.frombuffer(self._before))
+        seen = self._provenance.after("unscaled", codes, due)
         self._provenance = seen.state
         if seen.places:
-            self._measure(seen.places, gradients)
+            self._squares_before, _ = self._write(BEFORE, seen.places, gradients, self._before)
 
     def consumed(self, number: int, backward_passes: int, clips: Sequence[SeenClip], in_pass: bool) -> PendingStep:
         """A step consumes the gradients as they are: measure them."""
         gradients, codes = look(self._parameters, self._state)
         # What requires no gradient is asked only where something was not written.
-        unwritten = self._provenance.unwritten
+        known = self._provenance
+        unwritten = known.unwritten
         frozen = tuple(c for c in unwritten if not self._parameters[c].requires_grad) if unwritten else ()
-        seen = self._provenance.consumed(codes, in_pass, frozen)
+        event = "consumed", codes, in_pass, frozen
+        seen = known.led_to.get(event) or known.after(*event)
         self._provenance = seen.state
         after = bytearray(len(self._before))
         squares, faint = self._write(AFTER, self._all, gradients, after)
@@ -178,7 +186,7 @@ class Ledger:
     def skipped(self, number: int, backward_passes: int, clips: Sequence[SeenClip], due: bool) -> PendingStep:
         """A step was not taken: what was measured before it."""
         _, codes = look(self._parameters, self._state)
-        seen = self._provenance.skipped(codes, due)
+        seen = self._provenance.after("skipped", codes, due)
         self._provenance = seen.state
         self.unusual = True
         before, none = bytes(self._before), bytes(len(self._before))
@@ -190,44 +198,21 @@ class Ledger:
     def left(self, due: bool) -> None:
         """The step is done and leaves its gradients like this."""
         _, codes = look(self._parameters, self._state)
-        self._provenance = self._provenance.left(codes, due).state
+        known, event = self._provenance, ("left", codes, due)
+        self._provenance = (known.led_to.get(event) or known.after(*event)).state
 
     def shared(self, backward_pass: int) -> None:
         """Another optimizer's step has consumed what this pass had written."""
-        self._provenance = self._provenance.shared((self.last_pass == backward_pass).tobytes()).state
+        self._provenance = self._provenance.after("shared", (self.last_pass == backward_pass).tobytes()).state
 
     def elsewhere(self, columns: tuple[int, ...]) -> None:
         """A step of another optimizer has consumed these columns, which it holds too."""
-        self._provenance = self._provenance.elsewhere(columns).state
+        self._provenance = self._provenance.after("elsewhere", columns).state
 
     def settled(self) -> None:
         """The newest step is told of, and nothing hangs on the next one: norms like its own are usual."""
         late = 0.0 if self._usual_square == math.inf else 0.9 * self._usual_square
         self._usual_square = max(self._squares_before, late)
-
-    # Numbers that torch computes.
-
-    def note(self, number: object) -> float | Note | None:
-        """A number that torch has computed, or where it will be found; None is none."""
-        return None if number is None else self._devices.note(number)
-
-    def take(self, step: PendingStep) -> PendingStep:
-        """The step is complete: what is still on devices goes on its way."""
-        step.norms = self._devices.take()
-        return step
-
-    def send(self) -> None:
-        """Start the copy to the host of all that was taken."""
-        self._devices.send()
-
-    @property
-    def on_devices(self) -> bool:
-        """Whether any norm was ever on a device."""
-        return self._devices.used
-
-    def _measure(self, places: bytes, gradients: list[Tensor | None]) -> None:
-        """Measure these columns before clipping."""
-        self._squares_before, _ = self._write(BEFORE, places, gradients, self._before)
 
     def _write(
         self, side: int, places: bytes, gradients: list[Tensor | None], norms: bytearray
@@ -237,8 +222,8 @@ class Ledger:
             # What this rank has of each.
             gradients = self._shards.parts(self._parameters, gradients)
         squares, faint, elsewhere = kernel.norms(gradients, places, norms)
-        if elsewhere or self._devices.used:
-            self._devices.write(side, places, elsewhere or (), gradients)
+        if elsewhere or self.devices.used:
+            self.devices.write(side, places, elsewhere or (), gradients)
         return squares, faint
 
     def _notice(self, consumed: Consumed, faint: int, squares: float) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import chain
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -134,6 +136,9 @@ class OptimizerParameters:
         return found
 
 
+_params = itemgetter("params")
+
+
 def parameters_of(optimizer: Optimizer) -> list[Tensor]:
     """What the optimizer holds, in its order."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -141,7 +146,7 @@ def parameters_of(optimizer: Optimizer) -> list[Tensor]:
 
 def parameter_ids(optimizer: Optimizer) -> list[int]:
     """What the optimizer holds now, cheap to compare with what it held at the last step."""
-    return [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    return list(map(id, chain.from_iterable(map(_params, optimizer.param_groups))))
 
 
 def _epsilon(parameter: Tensor) -> float:

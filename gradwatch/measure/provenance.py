@@ -86,6 +86,9 @@ class Provenance:
     Args:
         flags: ``[columns]``.
         losses: number of the loss whose pass wrote each last, ``[columns]``.
+
+    Attributes:
+        led_to: what each event led to that was worked out already.
     """
 
     # A loop that never repeats an event, such as one with experts that are drawn, must not fill memory.
@@ -95,7 +98,7 @@ class Provenance:
         self.flags = flags
         self.losses = losses
         self._known = {self._key: self} if known is None else known
-        self._after: dict[Hashable, Seen] = {}
+        self.led_to: dict[tuple[Hashable, ...], Seen] = {}
 
     @classmethod
     def unknown(cls, columns: int) -> Provenance:
@@ -111,75 +114,9 @@ class Provenance:
     def _key(self) -> bytes:
         return self.flags.tobytes() + self.losses.tobytes()
 
-    # Each event looks up what it led to the last time, and computes it at the first. ``codes`` are those of the
-    # look that belongs to the event.
-
-    def beginning(self, codes: bytes) -> Seen:
-        """A backward pass is about to begin: what has changed since the last event was changed by the loop."""
-        return self._after.get(codes) or self._remember(codes, _beginning, codes)
-
-    def zeroed(self, columns: tuple[int, ...]) -> Seen:
-        """These were zeroed, though no code has told it."""
-        key = "zeroed", columns
-        return self._after.get(key) or self._remember(key, _zeroed, columns)
-
-    def ended(self, codes: bytes, written: tuple[int, ...], loss: int, measuring: bool) -> Seen:
-        """A pass has ended and has written these columns.
-
-        Args:
-            codes: of the look now.
-            written: columns, in the order in which they were written.
-            loss: number of the loss that it was of.
-            measuring: the norms before clipping are wanted.
-        """
-        key = "ended", codes, written, loss, measuring
-        return self._after.get(key) or self._remember(key, _ended, codes, written, loss, measuring)
-
-    def clipping(self, codes: bytes, given: tuple[int, ...], due: bool, in_pass: bool) -> Seen:
-        """A clip call is about to change these columns: what nothing has measured yet is measured, if due."""
-        key = "clipping", codes, given, due, in_pass
-        return self._after.get(key) or self._remember(key, _clipping, codes, given, due, in_pass)
-
-    def clipped(self, codes: bytes, given: tuple[int, ...]) -> Seen:
-        """It is done: what was followed up to it is followed on."""
-        key = "clipped", codes, given
-        return self._after.get(key) or self._remember(key, _clipped, codes, given)
-
-    def unscaled(self, codes: bytes, due: bool) -> Seen:
-        """A GradScaler has divided the gradients: all but those that were clipped are measured anew."""
-        key = "unscaled", codes, due
-        return self._after.get(key) or self._remember(key, _unscaled, codes, due)
-
-    def consumed(self, codes: bytes, in_pass: bool, frozen: tuple[int, ...]) -> Seen:
-        """A step consumes the gradients as they are.
-
-        Args:
-            codes: of the look now.
-            in_pass: it does so inside a backward pass, and trusts what that one has written alone.
-            frozen: columns whose parameter requires no gradient.
-        """
-        key = "consumed", codes, in_pass, frozen
-        return self._after.get(key) or self._remember(key, _consumed, codes, in_pass, frozen)
-
-    def skipped(self, codes: bytes, due: bool) -> Seen:
-        """The step was not taken: nothing is consumed."""
-        key = "skipped", codes, due
-        return self._after.get(key) or self._remember(key, _skipped, codes, due)
-
-    def left(self, codes: bytes, due: bool) -> Seen:
-        """The step is done and leaves its gradients like this; a fused one has changed them in place."""
-        key = "left", codes, due
-        return self._after.get(key) or self._remember(key, _left, codes, due)
-
-    def shared(self, columns: bytes) -> Seen:
-        """Another optimizer's step has consumed what the pass wrote that had written these (a bool a column)."""
-        key = "shared", columns
-        return self._after.get(key) or self._remember(key, _shared, columns)
-
-    def elsewhere(self, columns: tuple[int, ...]) -> Seen:
-        """A step of another optimizer has consumed these columns, which it holds too."""
-        key = "elsewhere", columns
-        return self._after.get(key) or self._remember(key, _elsewhere, columns)
+    def after(self, *event: Hashable) -> Seen:
+        """What follows from an event: the name of a function below, without its underline, and the arguments."""
+        return self.led_to.get(event) or self._remember(event)
 
     @cached_property
     def unwritten(self) -> tuple[int, ...]:
@@ -206,14 +143,15 @@ class Provenance:
         flags[~known], losses[~known] = 0, 0
         return Provenance(flags, losses)
 
-    def _remember(self, key: Hashable, function: Callable[..., _Known], *event: object) -> Seen:
-        flags, losses, *rest = function(self.flags.copy(), self.losses, *event)
-        if len(self._known) >= self.MOST_KNOWN or len(self._after) >= self.MOST_KNOWN:
+    def _remember(self, event: tuple[Hashable, ...]) -> Seen:
+        name, *arguments = event
+        flags, losses, *rest = _EVENTS[name](self.flags.copy(), self.losses, *arguments)
+        if len(self._known) >= self.MOST_KNOWN or len(self.led_to) >= self.MOST_KNOWN:
             self._known.clear()
-            self._after.clear()
+            self.led_to.clear()
         new = Provenance(flags, losses, self._known)
         state = self._known.setdefault(new._key, new)
-        seen = self._after[key] = Seen(state, *rest)
+        seen = self.led_to[event] = Seen(state, *rest)
         return seen
 
 
@@ -273,6 +211,7 @@ def _measuring(flags: Flags, codes: Codes, wanted: BoolArray, in_pass: bool = Fa
 
 
 def _beginning(flags: Flags, losses: Numbers, codes: bytes) -> _Known:
+    """A backward pass is about to begin: what has changed since the last event was changed by the loop."""
     seen = _codes(codes)
     flags &= np.uint16(~IN_PASS & 0xFFFF)
     _changed_by_the_loop(flags, seen)
@@ -290,6 +229,7 @@ def _perhaps_erased(flags: Flags, seen: Codes) -> tuple[int, ...] | None:
 
 
 def _zeroed(flags: Flags, losses: Numbers, columns: tuple[int, ...]) -> _Known:
+    """These were zeroed, though no code has told it."""
     _clear(flags, FOLLOWED | UNTOUCHED, _mask(columns, len(flags)))
     return flags, losses
 
@@ -297,6 +237,16 @@ def _zeroed(flags: Flags, losses: Numbers, columns: tuple[int, ...]) -> _Known:
 def _ended(
     flags: Flags, losses: Numbers, codes: bytes, columns: tuple[int, ...], loss: int, measuring: bool
 ) -> _Known:
+    """A pass has ended and has written these columns, in this order.
+
+    Args:
+        flags: before.
+        losses: before.
+        codes: of the look now.
+        columns: in the order in which they were written.
+        loss: number of the loss that it was of.
+        measuring: the norms before clipping are wanted.
+    """
     seen, written = _codes(codes), _mask(columns, len(flags))
     # A pass that adds to what was there raises the version by one; one that starts anew gives another version.
     added = written & _has(flags, FOLLOWED) & (seen == ONCE)
@@ -329,6 +279,7 @@ def _ended(
 def _clipping(
     flags: Flags, losses: Numbers, codes: bytes, columns: tuple[int, ...], due: bool, in_pass: bool
 ) -> _Known:
+    """A clip call is about to change these columns: what nothing has measured yet is measured, if due."""
     seen, given = _codes(codes), _mask(columns, len(flags))
     _changed_by_the_loop(flags, seen)
     places = _measuring(flags, seen, given & ~_has(flags, MEASURED), in_pass) if due else b""
@@ -337,6 +288,7 @@ def _clipping(
 
 
 def _clipped(flags: Flags, losses: Numbers, codes: bytes, columns: tuple[int, ...]) -> _Known:
+    """It is done: what was followed up to it is followed on."""
     seen, given = _codes(codes), _mask(columns, len(flags))
     _clear(flags, FOLLOWED | UNTOUCHED, (seen != SAME) & ~given)
     _clear(flags, MISSED | BEGUN_ANEW, given)
@@ -345,6 +297,7 @@ def _clipped(flags: Flags, losses: Numbers, codes: bytes, columns: tuple[int, ..
 
 
 def _unscaled(flags: Flags, losses: Numbers, codes: bytes, due: bool) -> _Known:
+    """A GradScaler has divided the gradients: all but those that were clipped are measured anew."""
     seen, clipped = _codes(codes), _has(flags, MEASURED) & _has(flags, OUTDATED)
     _changed_by_the_loop(flags, seen)
     places = _measuring(flags, seen, ~clipped) if due else b""
@@ -352,6 +305,15 @@ def _unscaled(flags: Flags, losses: Numbers, codes: bytes, due: bool) -> _Known:
 
 
 def _consumed(flags: Flags, losses: Numbers, codes: bytes, in_pass: bool, frozen: tuple[int, ...]) -> _Known:
+    """A step consumes the gradients as they are.
+
+    Args:
+        flags: before.
+        losses: before.
+        codes: of the look now.
+        in_pass: it does so inside a backward pass, and trusts what that one has written alone.
+        frozen: columns whose parameter requires no gradient.
+    """
     seen = _codes(codes)
     present = seen != ABSENT
     unwritten = ~_has(flags, WRITTEN)
@@ -374,6 +336,7 @@ def _consumed(flags: Flags, losses: Numbers, codes: bytes, in_pass: bool, frozen
 
 
 def _skipped(flags: Flags, losses: Numbers, codes: bytes, due: bool) -> _Known:
+    """The step was not taken: nothing is consumed."""
     covered = _has(flags, MEASURED)
     nothing = np.zeros(len(flags), dtype=bool)
     facts = Facts(covered, _codes(codes) != ABSENT, *[nothing] * 6)
@@ -382,6 +345,7 @@ def _skipped(flags: Flags, losses: Numbers, codes: bytes, due: bool) -> _Known:
 
 
 def _left(flags: Flags, losses: Numbers, codes: bytes, due: bool) -> _Known:
+    """The step is done and leaves its gradients like this; a fused one has changed them in place."""
     flags |= np.uint16(FOLLOWED | UNTOUCHED)
     flags &= np.uint16(~(CLIPPED_PART | CLIPPED_BETWEEN) & 0xFFFF)
     _put(flags, USED, _has(flags, EVER_WRITTEN))
@@ -395,10 +359,30 @@ def _forget_the_step(flags: Flags, due: bool) -> None:
 
 
 def _shared(flags: Flags, losses: Numbers, columns: bytes) -> _Known:
+    """Another optimizer's step has consumed what the pass wrote that had written these (a bool a column)."""
     _set(flags, SHARED, np.frombuffer(columns, dtype=bool))
     return flags, losses
 
 
 def _elsewhere(flags: Flags, losses: Numbers, columns: tuple[int, ...]) -> _Known:
+    """A step of another optimizer has consumed these columns, which it holds too."""
     _set(flags, ELSEWHERE, _mask(columns, len(flags)))
     return flags, losses
+
+
+_EVENTS: dict[Hashable, Callable[..., _Known]] = {
+    function.__name__[1:]: function
+    for function in (
+        _beginning,
+        _zeroed,
+        _ended,
+        _clipping,
+        _clipped,
+        _unscaled,
+        _consumed,
+        _skipped,
+        _left,
+        _shared,
+        _elsewhere,
+    )
+}

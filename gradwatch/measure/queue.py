@@ -57,12 +57,10 @@ class StepQueue:
         self._whole: deque[LandedStep] = deque()
         self.dropped = 0
 
-    def __len__(self) -> int:
-        return len(self._steps)
-
-    def put(self, step: PendingStep) -> None:
-        """Take in the newest step."""
+    def put(self, step: PendingStep) -> int:
+        """Take in the newest step; how many there are now."""
         self._steps.append(step)
+        return len(self._steps)
 
     @property
     def has_arrived(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from types import FrameType
 
 import numpy as np
@@ -16,7 +16,7 @@ from gradwatch.blocks import NotedClip
 from gradwatch.measure.erased import ErasedPasses
 from gradwatch.measure.ledger import Ledger
 from gradwatch.measure.lines import Lines
-from gradwatch.measure.parameters import OptimizerParameters, parameter_ids
+from gradwatch.measure.parameters import Given, OptimizerParameters, parameter_ids
 from gradwatch.measure.pending import PendingStep, SeenClip
 from gradwatch.measure.sharding.parts import whole_number
 from gradwatch.measure.sharding.shards import Shards
@@ -50,6 +50,7 @@ class TrackedOptimizer:
         left_out: by module, the parameters of it that no optimizer of the tracker holds.
         clipped_instead: the optimizer whose gradients a clip call was given for its last step, by mistake.
         passes: numbers of the passes that have written what its parameters hold now.
+        deciding: called with each step once it is measured: a fused optimizer's ``found_inf`` may be set there.
     """
 
     # Losses that write to several optimizers, by where they are called; a loop with ever new ones must not grow.
@@ -66,6 +67,7 @@ class TrackedOptimizer:
         self.left_out: Mapping[str, list[tuple[str, Tensor]]] = {}
         self.clipped_instead: str | None = None
         self.passes: dict[int, None] = {}
+        self.deciding: Callable[[PendingStep], object] | None = None
         self._lines = lines
         self._shards = shards
         self._every = every
@@ -88,10 +90,13 @@ class TrackedOptimizer:
         self.steps = steps
         self.due = (steps + 1) % self._every == 0
 
-    def refresh(self) -> bool:
-        """See whether the optimizer holds other parameters than before."""
-        if parameter_ids(self.optimizer) == self.own.ids:
-            return False
+    @property
+    def has_changed(self) -> bool:
+        """Whether the optimizer holds other parameters than before."""
+        return parameter_ids(self.optimizer) != self.own.ids
+
+    def refresh(self) -> None:
+        """Take in what it holds now."""
         self._lines.renew()
         own = OptimizerParameters(self.name, self.optimizer, self._lines, self._shards)
         self._clips = [clip.moved(self.own, own) for clip in self._clips]
@@ -99,7 +104,6 @@ class TrackedOptimizer:
             if not own.holds(parameter):
                 self._shards.forget(parameter)
         self.own, self.ledger = own, Ledger(own, self._shards, earlier=self.ledger)
-        return True
 
     def ended(self, columns: tuple[int, ...], compared: list[int], number: int, wrote: Hashable) -> bool:
         """A backward pass has ended.
@@ -118,7 +122,8 @@ class TrackedOptimizer:
         loss = 0 if self.alone else self._loss_of(wrote)
         if not self.ledger.ended(columns, compared, loss, measuring):
             return False
-        self._count(number)
+        if number != self._pass_counted or number == NO_PASS:
+            self._count(number)
         self._written_at = next(_clock)
         if self._erased is not None:
             self._erased.wrote(_call_site(), self.own.parameters)
@@ -149,10 +154,6 @@ class TrackedOptimizer:
         if columns:
             self.ledger.elsewhere(columns)
 
-    def send(self) -> None:
-        """Start the copy to the host of all that devices have."""
-        self.ledger.send()
-
     def _loss_of(self, wrote: Hashable) -> int:
         """The loss that a pass is of, as passes are known by where they are called and by what they write."""
         if len(self._losses) >= self.MOST_LOSSES:
@@ -167,62 +168,49 @@ class TrackedOptimizer:
             self.passes.pop(0, None)
 
     def _count(self, number: int) -> None:
-        """A pass writes, or wrote, one of its gradients; it may be told twice of each."""
-        if number != self._pass_counted or number == NO_PASS:
-            self._pass_counted = number
-            self._backward_passes += 1
-
-    def clipping(self, ids: tuple[int, ...], in_pass: bool) -> None:
-        """A clip call that was given the parameters of these ids is about to change gradients."""
-        given = self.own.given(ids)
-        if given.columns:
-            self.ledger.clipping(given.columns, self.due, in_pass)
+        """A pass writes, or wrote, one of its gradients."""
+        self._pass_counted = number
+        self._backward_passes += 1
 
     def clipped(
         self,
         function: str,
         limit: float,
         norm_type: float | None,
-        ids: tuple[int, ...],
+        given: Given,
         norm: Tensor | None,
         nothing: bool,
     ) -> list[SeenClip]:
-        """It is done, and returned this norm.
+        """A clip call is done, and returned this norm.
 
         Args:
             function: name of the torch function.
             limit: its limit, as passed.
             norm_type: the p of its norm; None for clipping by value.
-            ids: those of the parameters that it was given.
+            given: which of its parameters it was given.
             norm: the norm that it returned.
             nothing: it was given no gradient at all, and no parameter that anybody tracks.
 
         Returns:
             Earlier calls of which nothing came: what they had clipped is gone, and no step has consumed it.
         """
-        given = self.own.given(ids)
         # A spent generator, or a copy that has no gradients: told to every optimizer that waits for its step.
         if not (given.columns or (nothing and self._backward_passes)):
             return []
-        gone = self._forget_clips_of_what_is_gone()
+        gone: list[SeenClip] = []
+        if self._clips and self._passes_before_clip != self._backward_passes:
+            gone = self.ledger.gone(self._clips)
+            self._clips = [clip for clip in self._clips if clip not in gone]
+        self._passes_before_clip = self._backward_passes
         if given.columns:
             self.ledger.clipped(given.columns)
-        if not self.due:
-            return []
-        returned = None if norm is None else self.ledger.note(whole_number(norm))
-        on_host = returned if isinstance(returned, float) else None
-        noted = NotedClip(function, limit, norm_type, on_host, given.places, given.repeated)
-        self._clips.append(SeenClip(noted, returned, given.columns, next(_clock)))
-        return gone
-
-    def _forget_clips_of_what_is_gone(self) -> list[SeenClip]:
-        if not self._clips or self._passes_before_clip == self._backward_passes:
-            self._passes_before_clip = self._backward_passes
-            return []
-        self._passes_before_clip = self._backward_passes
-        gone = self.ledger.gone(self._clips)
-        self._clips = [clip for clip in self._clips if clip not in gone]
-        return gone
+        if self.due:
+            whole = norm if type(norm) is Tensor or norm is None else whole_number(norm)
+            returned = self.ledger.devices.note(whole)
+            on_host = returned if isinstance(returned, float) else None
+            noted = NotedClip(function, limit, norm_type, on_host, given.places, given.repeated)
+            self._clips.append(SeenClip(noted, returned, given.columns, next(_clock)))
+        return gone if self.due else []
 
     def was_passed_over(self, clip: SeenClip) -> bool:
         """Whether a call came between its last backward pass and its last step, which was not clipped itself."""
@@ -230,7 +218,7 @@ class TrackedOptimizer:
 
     def unscaled(self, scale: Tensor) -> None:
         """A GradScaler has divided its gradients by this scale."""
-        self._loss_scale = self.ledger.note(scale)
+        self._loss_scale = self.ledger.devices.note(scale)
         self.ledger.unscaled(scale, self.due)
 
     def scaler_begins(self) -> None:
@@ -245,7 +233,8 @@ class TrackedOptimizer:
     def consuming(self, backward_pass: int) -> PendingStep | None:
         """The gradients are final: measure what the optimizer consumes; None where this step is not measured."""
         if backward_pass != NO_PASS:
-            self._count(backward_pass)
+            if backward_pass != self._pass_counted:
+                self._count(backward_pass)
             self._pass_stepped_in = backward_pass
         self._waited_since = max(self._written_at, self._stepped_at)
         if not self.due:
@@ -253,8 +242,15 @@ class TrackedOptimizer:
         step = self.ledger.consumed(self.steps + 1, self._backward_passes, self._clips, backward_pass != NO_PASS)
         # A fused optimizer unscales inside its step and decides there whether to update: its gradients are
         # still scaled, and both numbers may be on the device.
-        step.still_scaled_by = self.ledger.note(getattr(self.optimizer, "grad_scale", None))
-        step.found_inf = self.ledger.note(getattr(self.optimizer, "found_inf", None))
+        note = self.ledger.devices.note
+        scale = getattr(self.optimizer, "grad_scale", None)
+        if scale is not None:
+            step.still_scaled_by = note(scale)
+        if self.deciding is not None:
+            self.deciding(step)
+        found_inf = getattr(self.optimizer, "found_inf", None)
+        if found_inf is not None:
+            step.found_inf = note(found_inf)
         self._step = self._completed(step)
         return step
 
@@ -281,7 +277,9 @@ class TrackedOptimizer:
             step.lost_passes = self._erased.lost
         if self.left_out:
             step.left_out = self._left_out_with_gradients() or None
-        return self.ledger.take(step)
+        if self.ledger.devices.used:
+            step.norms = self.ledger.devices.take()
+        return step
 
     def _left_out_with_gradients(self) -> dict[str, tuple[str, ...]]:
         found = {}

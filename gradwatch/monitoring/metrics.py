@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-__all__ = ["METRICS", "MOST_MODULES", "PREFIX", "Metric", "full_name"]
+__all__ = ["METRICS", "MOST_MODULES", "MOST_NAMED", "PREFIX", "Metric", "full_name"]
 
 PREFIX = "gradwatch_"
 RUN = ("run", "rank")
@@ -13,6 +13,9 @@ MODULE = (*OPTIMIZER, "module")
 
 # Module names come from users and their number has no bound; series must have one.
 MOST_MODULES = 200
+
+# So many more, of each optimizer, may be named by alerts: verdicts are finer than the lines of a report.
+MOST_NAMED = 50
 
 Kind = Literal["gauge", "counter", "histogram"]
 

@@ -10,13 +10,18 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import lru_cache
-from itertools import chain
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from gradwatch.records import NormTable
+__all__ = ["BLANK", "encoded", "line"]
 
-__all__ = ["encoded", "line"]
+
+class _Blank:
+    """Stands for a number that is filled in later."""
+
+
+# Written as a character that JSON text cannot hold.
+BLANK = _Blank()
 
 _NO_JSON_NUMBER = {math.inf: '"Infinity"', -math.inf: '"-Infinity"'}
 
@@ -58,18 +63,6 @@ def _list(values: Sequence[Any]) -> str:
 
 def _mapping(values: Mapping[Any, Any]) -> str:
     return f"{{{', '.join(f'{_quoted(str(name))}: {encoded(value)}' for name, value in values.items())}}}"
-
-
-def _norms(table: NormTable) -> str:
-    numbers = list(chain.from_iterable(table.pairs()))
-    words = map(repr if all(map(math.isfinite, numbers)) else _number, numbers)
-    return _table_form(tuple(table)) % tuple(words)
-
-
-@lru_cache(maxsize=64)
-def _table_form(names: tuple[str, ...]) -> str:
-    both = '{"norm_before": %s, "norm_after": %s}'
-    return f"{{{', '.join(f'{_in_a_form(name)}: {both}' for name in names)}}}"
 
 
 class _Form(NamedTuple):
@@ -122,5 +115,5 @@ _ENCODERS: Mapping[type, Callable[[Any], str]] = {
     tuple: _list,
     list: _list,
     dict: _mapping,
-    NormTable: _norms,
+    _Blank: lambda _: "\0",
 }

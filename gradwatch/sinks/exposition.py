@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import math
 import sys
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import compress
+from typing import NamedTuple
 
-from gradwatch.monitoring.metrics import MOST_MODULES
-from gradwatch.records import Alert, RunInfo, StepRecord
+import numpy as np
+
+from gradwatch.blocks import Alike, FloatArray
+from gradwatch.monitoring.metrics import MOST_MODULES, MOST_NAMED
+from gradwatch.records import Alert, GroupNorms, RunInfo, StepRecord
+from gradwatch.sinks.curves import Curves
 from gradwatch.sinks.words import in_words
 
-__all__ = ["BOUNDS", "OTHER", "OptimizerState", "WindowMax", "new_states"]
+__all__ = ["BOUNDS", "OTHER", "Newest", "OptimizerState", "WindowMax", "new_states"]
 
 # Half decades from 1e-8 to 1e6.
 BOUNDS = tuple(float(f"{10 ** (half / 2):.3g}") for half in range(-16, 13))
 
-# The label of every module that has no series of its own.
+# The label of every module beyond those that are named.
 OTHER = "(other)"
 
 
@@ -38,19 +43,30 @@ class WindowMax:
         self._largest = [math.nan] * self.SLOTS
         self._slot_of = [-1] * self.SLOTS
 
-    def add(self, value: float, time: float) -> None:
-        """Take in a finite value at a Unix time in seconds."""
-        slot = int(time // self.SLOT_SECONDS)
-        place = slot % self.SLOTS
-        if self._slot_of[place] != slot:
-            self._slot_of[place], self._largest[place] = slot, value
-        self._largest[place] = max(self._largest[place], value)
+    def add(self, values: FloatArray, times: FloatArray) -> None:
+        """Take in finite values at Unix times in seconds."""
+        slots = (times // self.SLOT_SECONDS).astype(np.int64)
+        for slot in sorted({*slots.tolist()}):
+            largest, place = float(values[slots == slot].max()), slot % self.SLOTS
+            if self._slot_of[place] == slot:
+                largest = max(largest, self._largest[place])
+            self._slot_of[place], self._largest[place] = slot, largest
 
     def at(self, time: float) -> float:
         """The largest value of the minute before this Unix time, NaN where there is none."""
         oldest = int(time // self.SLOT_SECONDS) - self.SLOTS
         recent = [v for v, slot in zip(self._largest, self._slot_of, strict=True) if slot > oldest]
         return max(recent, default=math.nan)
+
+
+class Newest(NamedTuple):
+    """The numbers of the newest step, as in its record."""
+
+    norm_before: float
+    norm_after: float
+    clip_ratio: float
+    max_norm: float | None
+    modules: Mapping[str, GroupNorms]
 
 
 class OptimizerState:
@@ -69,33 +85,41 @@ class OptimizerState:
         self.modules = modules
         self.last_step_time = began
         self.steps = self.clipped = self.skipped = self.nonfinite = 0
-        self.newest: StepRecord | None = None
+        self._shown: Curves | None = None
         self.window = WindowMax()
-        self.buckets = [0] * (len(BOUNDS) + 1)
+        self.buckets = np.zeros(len(BOUNDS) + 1, dtype=np.int64)
         self.finite_sum = 0.0
         self.module_nonfinite: Counter[str] = Counter()
         self.fired: Counter[tuple[str, str]] = Counter(dict.fromkeys(alerts, 0))
+        self._named: set[str] = set()
         self._words: dict[tuple[str, str, str], tuple[str, float]] = {}
         # By module, in words: modules that have no series of their own share one.
         self._firing: dict[tuple[str, str, str], dict[str | None, str]] = {(*key, ""): {} for key in alerts}
 
-    def take(self, record: StepRecord) -> None:
-        """Count a step."""
-        self.newest = record
-        self.last_step_time = record.time
-        self.steps += 1
-        self.clipped += record.clipped
-        self.skipped += record.skipped
-        self.nonfinite += bool(record.nonfinite)
-        if math.isfinite(record.norm_before):
-            self._take_norm(record.norm_before, record.time)
-        if record.nonfinite:
-            self.module_nonfinite.update(name for name in self.modules if _not_finite(record, name))
+    @property
+    def newest(self) -> Newest | None:
+        """What the newest step was like; None before the first."""
+        if self._shown is None:
+            return None
+        shown = self._shown
+        before, after, ratio, *of_modules = shown.norms[-1].tolist()
+        pairs = map(GroupNorms, of_modules[::2], of_modules[1::2])
+        return Newest(before, after, ratio, shown.limits[-1], dict(zip(shown.modules, pairs, strict=True)))
+
+    def take(self, shown: Curves, alike: Alike) -> None:
+        """Count steps, and keep the newest."""
+        self._shown = shown
+        self.last_step_time = shown.times[-1]
+        self.steps += len(shown.steps)
+        self.clipped += sum(shown.clipped)
+        self.skipped += sum(shown.skipped)
+        self._take_norms(shown.norms[:, 0], np.array(shown.times))
+        if any(shown.nonfinite):
+            self._take_nonfinite(list(compress(alike.places, shown.nonfinite)), alike.records)
 
     def take_alert(self, alert: Alert) -> None:
         """Count an alert that fires, and keep its newest words for a while."""
-        module = alert.module if alert.module is None or alert.module in self.modules else OTHER
-        key = alert.rule, alert.severity, module or ""
+        key = alert.rule, alert.severity, self._label_of(alert.module)
         firing, words = self._firing.setdefault(key, {}), in_words(alert)
         if alert.state == "firing":
             self.fired[alert.rule, alert.severity] += 1
@@ -121,11 +145,29 @@ class OptimizerState:
             if now < until:
                 yield *key, words
 
-    def _take_norm(self, norm: float, time: float) -> None:
+    def _take_norms(self, norms: FloatArray, times: FloatArray) -> None:
         # Finite norms only, and a finite sum: NaN or Inf would stay in it for ever.
-        self.window.add(norm, time)
-        self.buckets[bisect_left(BOUNDS, norm)] += 1
-        self.finite_sum = min(self.finite_sum + norm, sys.float_info.max)
+        finite = np.isfinite(norms)
+        norms, times = norms[finite], times[finite]
+        self.window.add(norms, times)
+        self.buckets += np.bincount(np.searchsorted(BOUNDS, norms), minlength=len(self.buckets))
+        with np.errstate(over="ignore"):
+            self.finite_sum = min(self.finite_sum + float(norms.sum()), sys.float_info.max)
+
+    def _take_nonfinite(self, places: Sequence[int], records: Sequence[StepRecord]) -> None:
+        self.nonfinite += len(places)
+        for place in places:
+            record = records[place]
+            self.module_nonfinite.update(name for name in self.modules if _not_finite(record, name))
+
+    def _label_of(self, module: str | None) -> str:
+        """What a verdict names, which may lie beneath the lines of the report; bounded, as paths are not."""
+        if module is None or module in self.modules or module in self._named:
+            return module or ""
+        if len(self._named) == MOST_NAMED:
+            return OTHER
+        self._named.add(module)
+        return module
 
 
 def new_states(run: RunInfo) -> tuple[Mapping[str, OptimizerState], int]:

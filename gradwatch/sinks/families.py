@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from gradwatch.monitoring.metrics import METRICS, PREFIX
-from gradwatch.records import Health, RunInfo, StepRecord
-from gradwatch.sinks.exposition import BOUNDS, OptimizerState
+from gradwatch.records import Health, RunInfo
+from gradwatch.sinks.exposition import BOUNDS, Newest, OptimizerState
+from gradwatch.sinks.labels import label
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -66,8 +67,8 @@ def _value_families(states: _States, now: float) -> Iterator[Metric]:
     yield _family("grad_norm_before_window_max", [(labels, state.window.at(now)) for labels, state in states])
 
 
-def _newest(record: StepRecord | None, field: str) -> float:
-    value: float | None = getattr(record, field, None)
+def _newest(newest: Newest | None, field: str) -> float:
+    value: float | None = getattr(newest, field, None)
     return math.nan if value is None else value
 
 
@@ -79,27 +80,30 @@ def _histogram(states: _States) -> Metric:
     for labels, state in states:
         total = 0
         buckets = []
-        for bound, count in zip((*map(str, BOUNDS), "+Inf"), state.buckets, strict=True):
+        for bound, count in zip((*map(str, BOUNDS), "+Inf"), state.buckets.tolist(), strict=True):
             total += count
             buckets.append((bound, total))
-        family.add_metric(labels, buckets, state.finite_sum)
+        family.add_metric(list(map(label, labels)), buckets, state.finite_sum)
     return family
 
 
 def _module_families(states: _States) -> Iterator[Metric]:
-    modules = [((*labels, name), state, name) for labels, state in states for name in state.modules]
+    newest = [(labels, state, state.newest) for labels, state in states]
     for field in ("norm_before", "norm_after"):
-        samples = [(labels, _module_norm(state.newest, name, field)) for labels, state, name in modules]
+        samples = [
+            ((*labels, name), _module_norm(record, name, field))
+            for labels, state, record in newest
+            for name in state.modules
+        ]
         yield _family(f"module_grad_{field}", samples)
-    yield _family(
-        "module_nonfinite_steps", [(labels, state.module_nonfinite[name]) for labels, state, name in modules]
-    )
+    counts = [((*labels, n), state.module_nonfinite[n]) for labels, state in states for n in state.modules]
+    yield _family("module_nonfinite_steps", counts)
 
 
-def _module_norm(record: StepRecord | None, module: str, field: str) -> float:
-    if record is None or module not in record.modules:
+def _module_norm(newest: Newest | None, module: str, field: str) -> float:
+    if newest is None or module not in newest.modules:
         return math.nan
-    norm: float = getattr(record.modules[module], field)
+    norm: float = getattr(newest.modules[module], field)
     return norm
 
 
@@ -118,5 +122,5 @@ def _family(name: str, samples: _Samples) -> Metric:
     make = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
     family: Metric = make(PREFIX + name, metric.help, labels=metric.labels)
     for labels, value in samples:
-        family.add_metric(labels, value)  # type: ignore[attr-defined]
+        family.add_metric(list(map(label, labels)), value)  # type: ignore[attr-defined]
     return family

@@ -87,8 +87,8 @@ class Fanout:
             self._queue.put((Steps.of(records), alerts))
 
     def flush(self) -> None:
-        """Wait until all that was put before is written."""
-        if self._runs_here():
+        """Wait until all that was put before is written; a sink that asks for it would wait for itself."""
+        if self._runs_here() and threading.current_thread() is not self._thread:
             done = threading.Event()
             self._queue.put(done)
             if not done.wait(self.PATIENCE_SECONDS):
@@ -99,6 +99,9 @@ class Fanout:
         if self._runs_here() and self._thread is not None:
             thread, self._thread = self._thread, None
             self._queue.put(None)
+            if threading.current_thread() is thread:
+                # A sink that closes the tracker is closed itself when its write is over.
+                return
             thread.join(self.PATIENCE_SECONDS)
             if thread.is_alive():
                 # It ends with the process at the latest.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TextIO
 
+from gradwatch.blocks import Block, Steps
 from gradwatch.errors import SinkError
 from gradwatch.records import Alert, Health, RunInfo, StepRecord
 from gradwatch.sinks.encoding import line
+from gradwatch.sinks.lines import BlockLines
 from gradwatch.sinks.ordering import in_order
 
 __all__ = ["Jsonl"]
@@ -27,6 +29,7 @@ class Jsonl:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path)
         self._file: TextIO | None = None
+        self._blocks = BlockLines()
 
     def open(self, run: RunInfo, health: Callable[[], Health]) -> None:
         """Open the file and write the line of the run.
@@ -49,7 +52,17 @@ class Jsonl:
 
     def write(self, records: Sequence[StepRecord], alerts: Sequence[Alert]) -> None:
         """Append a line for each, an alert behind the step that it was raised on."""
-        self._write_lines(list(_lines(records, alerts)))
+        steps = Steps.of(records)
+        of_steps = [""] * len(steps)
+        for held, places, at in steps.alike:
+            made = self._blocks.of(held) if isinstance(held, Block) else [line("step", record) for record in held]
+            for place, index in zip(places, at, strict=True):
+                of_steps[index] = made[place]
+        lines = []
+        for index, (_, due) in enumerate(in_order(steps, alerts)):
+            lines += of_steps[index : index + 1]
+            lines += [line("alert", alert) for alert in due]
+        self._write_lines(lines)
 
     def close(self) -> None:
         """Close the file."""
@@ -61,14 +74,6 @@ class Jsonl:
         if self._file is not None:
             self._file.write("".join(lines))
             self._file.flush()
-
-
-def _lines(records: Sequence[StepRecord], alerts: Sequence[Alert]) -> Iterator[str]:
-    for record, due in in_order(records, alerts):
-        if record is not None:
-            yield line("step", record)
-        for alert in due:
-            yield line("alert", alert)
 
 
 def _ends_within_a_line(path: Path) -> bool:

@@ -7,10 +7,13 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from gradwatch.blocks import Steps
 from gradwatch.errors import ArgumentError, SinkError
 from gradwatch.records import Alert, Health, RunInfo, StepRecord
+from gradwatch.sinks.curves import curves
+from gradwatch.sinks.endpoint import Endpoint
 from gradwatch.sinks.exposition import OptimizerState, new_states
 from gradwatch.sinks.families import families
 
@@ -41,8 +44,7 @@ class Prometheus:
         self._modules_dropped = 0
         self._run: RunInfo | None = None
         self._health: Callable[[], Health] = Health
-        self._server: Any = None
-        self._thread: threading.Thread | None = None
+        self._server: Endpoint | None = None
 
     def open(self, run: RunInfo, health: Callable[[], Health]) -> None:
         """Listen.
@@ -50,7 +52,7 @@ class Prometheus:
         Raises:
             SinkError: the port is in use, or the address is not this machine's.
         """
-        from prometheus_client import CollectorRegistry, start_http_server
+        from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
         self._run, self._health = run, health
         self._states, self._modules_dropped = new_states(run)
@@ -58,7 +60,9 @@ class Prometheus:
         registry = CollectorRegistry(auto_describe=False)
         registry.register(self)
         try:
-            self._server, self._thread = start_http_server(self._port, self._addr, registry)
+            self._server = Endpoint(
+                (self._addr, self._port), CONTENT_TYPE_LATEST, lambda: generate_latest(registry)
+            )
         except OSError as error:
             raise SinkError(
                 f"Prometheus cannot listen on {self._addr}:{self._port} ({error.strerror}): "
@@ -69,19 +73,18 @@ class Prometheus:
     def write(self, records: Sequence[StepRecord], alerts: Sequence[Alert]) -> None:
         """Set the state that the next scrape reads."""
         with self._lock:
-            for record in records:
-                self._states[record.optimizer].take(record)
+            for alike in Steps.of(records).alike:
+                shown = curves(alike)
+                self._states[shown.optimizer].take(shown, alike)
             for alert in alerts:
                 self._states[alert.optimizer].take_alert(alert)
 
     def close(self) -> None:
         """Stop listening and free the port; waits up to half a second for the server's thread to see it."""
         _listening.discard(self)
-        if self._server is not None and self._thread is not None:
-            server, self._server = self._server, None
-            server.shutdown()
-            server.server_close()
-            self._thread.join()
+        server, self._server = self._server, None
+        if server is not None:
+            server.end()
 
     def collect(self) -> Iterable[Metric]:
         """The samples of a scrape, for prometheus-client."""
@@ -95,8 +98,8 @@ class Prometheus:
     def let_go_in_child(self) -> None:
         """Close what a forked child inherited; the server's thread lives in the parent alone."""
         if self._server is not None:
-            self._server.socket.close()
-            self._server = self._thread = None
+            self._server.let_go_in_child()
+            self._server = None
 
 
 _listening: weakref.WeakSet[Prometheus] = weakref.WeakSet()

@@ -6,13 +6,16 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
 from os import PathLike, fspath
 from typing import Protocol
 
-from gradwatch.records import Alert, GroupNorms, Health, NormTable, RunInfo, StepRecord
+import numpy as np
+
+from gradwatch.blocks import FloatArray, Steps
+from gradwatch.records import Alert, Health, RunInfo, StepRecord
+from gradwatch.sinks.curves import Curves, curves
 from gradwatch.sinks.event_file import EventFile
-from gradwatch.sinks.ordering import in_order
+from gradwatch.sinks.ordering import in_order, row_of
 from gradwatch.sinks.words import in_words
 
 __all__ = ["TensorBoard"]
@@ -57,7 +60,9 @@ class TensorBoard:
             self._writer = log_dir_or_writer
         self._ambiguous: frozenset[str] = frozenset()
         self._tags: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {}
-        self._firing: set[tuple[str, str, str, str | None]] = set()
+        self._active: set[tuple[str, str, str, str | None]] = set()
+        # By optimizer, how many alerts of each severity fire.
+        self._firing: Mapping[str, tuple[int, ...]] = {}
 
     def open(self, run: RunInfo, health: Callable[[], Health]) -> None:
         """Open the event file.
@@ -77,12 +82,17 @@ class TensorBoard:
 
     def write(self, records: Sequence[StepRecord], alerts: Sequence[Alert]) -> None:
         """Write the scalars of each record and the words of each alert."""
-        for record, due in in_order(records, alerts):
+        steps = Steps.of(records)
+        firing = []
+        for step, due in in_order(steps, alerts):
             # An alert counts in the record that it was raised on, so it is taken in before.
             for alert in due:
-                self._take(alert, time.time() if record is None else record.time)
-            if record is not None:
-                self._write_scalars(record)
+                self._take(alert, time.time() if step is None else row_of(*step).time)
+            firing.append(self._firing)
+        for group in steps.alike:
+            shown = curves(group)
+            counts = [firing[at].get(shown.optimizer, (0, 0)) for at in group.at]
+            self._write_scalars(shown, np.hstack((shown.norms, counts)))
         if self._owned is not None:
             self._owned.write()
 
@@ -95,28 +105,26 @@ class TensorBoard:
     def _take(self, alert: Alert, wall_time: float) -> None:
         key = (alert.optimizer, alert.severity, alert.rule, alert.module)
         if alert.state == "firing":
-            self._firing.add(key)
+            self._active.add(key)
         elif alert.state == "resolved":
-            self._firing.discard(key)
+            self._active.discard(key)
+        mine = [severity for name, severity, *_ in self._active if name == alert.optimizer]
+        # Made anew: the steps before this one keep the counts that they had.
+        self._firing = {**self._firing, alert.optimizer: tuple(map(mine.count, _SEVERITIES))}
         tag, text = f"alerts/{alert.optimizer}", _MARKUP.sub(r"\\\g<0>", in_words(alert))
         if self._owned is not None:
             self._owned.add_text(tag, text, alert.step, wall_time)
         elif self._writer is not None:
             self._writer.add_text(tag, text, alert.step)
 
-    def _counts(self, optimizer: str) -> list[int]:
-        firing = [severity for name, severity, *_ in self._firing if name == optimizer]
-        return [firing.count(severity) for severity in _SEVERITIES]
-
-    def _write_scalars(self, record: StepRecord) -> None:
-        norms = (record.norm_before, record.norm_after, record.clip_ratio, *_in_turns(record.modules))
-        tags = self._tags_of(record.optimizer, tuple(record.modules))
-        scalars = dict(zip(tags, (*norms, *self._counts(record.optimizer)), strict=True))
+    def _write_scalars(self, shown: Curves, values: FloatArray) -> None:
+        tags = self._tags_of(shown.optimizer, shown.modules)
         if self._owned is not None:
-            self._owned.add_scalars(scalars, record.step, record.time)
+            self._owned.add_scalars(tags, values, shown.steps, shown.times)
         elif self._writer is not None:
-            for tag, value in scalars.items():
-                self._writer.add_scalar(tag, value, record.step, record.time)
+            for step, wall_time, row in zip(shown.steps, shown.times, values.tolist(), strict=True):
+                for tag, value in zip(tags, row, strict=True):
+                    self._writer.add_scalar(tag, value, step, wall_time)
 
     def _tags_of(self, optimizer: str, modules: tuple[str, ...]) -> tuple[str, ...]:
         known = self._tags.get((optimizer, modules))
@@ -135,8 +143,3 @@ def _tags(optimizer: str, modules: Iterable[str], ambiguous: frozenset[str]) -> 
         yield f"debug/{name}_grad_norm_AFTER_clip"
     for severity in _SEVERITIES:
         yield f"alerts/{optimizer}_{severity}"
-
-
-def _in_turns(modules: Mapping[str, GroupNorms]) -> Iterator[float]:
-    """The norms before and after clipping of one module after the other."""
-    return chain.from_iterable(modules.pairs() if isinstance(modules, NormTable) else modules.values())

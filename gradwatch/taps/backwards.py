@@ -116,8 +116,11 @@ class _Activity:
     def __init__(self) -> None:
         self._left: dict[int, dict[PassListener, int]] = {}
 
-    def keep(self, listener: PassListener) -> None:
-        self._left.setdefault(get_ident(), {})[listener] = self.PASSES
+    def keep(self, listener: PassListener) -> int:
+        """It was written, or steps, in this thread, whose number is given back."""
+        thread = get_ident()
+        self._left.setdefault(thread, {})[listener] = self.PASSES
+        return thread
 
     def forget(self, listener: PassListener) -> None:
         for thread, left in tuple(self._left.items()):
@@ -125,19 +128,21 @@ class _Activity:
             if not left:
                 self._left.pop(thread, None)
 
-    def listeners(self, thread: int) -> list[PassListener]:
+    def listeners(self, thread: int, one_more: bool) -> Sequence[PassListener]:
+        """Who hears of what begins in a thread, where it is one more pass: whoever it writes is kept anew."""
         left = self._left.get(thread)
-        return [] if left is None else list(left)
-
-    def count(self, thread: int) -> None:
-        """One more pass: whoever it has written is told to be kept by itself."""
-        left = self._left.get(thread, {})
-        for listener, passes in tuple(left.items()):
-            if passes:
-                left[listener] = passes - 1
-            elif not listener.compares:
-                # One that compares would take the next pass of its own for a part of it, or miss it.
-                left.pop(listener, None)
+        if left is None:
+            return ()
+        listeners = tuple(left)
+        if one_more:
+            for listener in listeners:
+                passes = left.get(listener, 0)
+                if passes:
+                    left[listener] = passes - 1
+                elif not listener.compares:
+                    # One that compares would take the next pass of its own for a part of it, or miss it.
+                    left.pop(listener, None)
+        return listeners
 
 
 activity = _Activity()
@@ -166,19 +171,22 @@ def _install() -> Iterable[Undo]:
 
     def run(outputs: Sequence[object], *args: Any, **kwargs: Any) -> Any:
         thread = get_ident()
-        listeners = activity.listeners(thread)
         accumulates = bool(kwargs.get("accumulate_grad", True))
+        is_pass = accumulates and thread not in _running and _graph_task() == NO_PASS
+        listeners = activity.listeners(thread, is_pass)
         gradients = args[0] if args else kwargs.get("grad_tensors", ())
-        groups = dict.fromkeys([listener.group for listener in listeners])
-        endings = [group.starting_from(outputs, gradients, accumulates) for group in groups]
+        ends: dict[RunListener, Callable[[], None] | None] = {}
+        for listener in listeners:
+            group = listener.group
+            if group not in ends:
+                ends[group] = group.starting_from(outputs, gradients, accumulates)
         try:
-            if thread in _running or _graph_task() != NO_PASS or not accumulates:
-                return original(outputs, *args, **kwargs)
-            return _seen(thread, listeners, original, outputs, args, kwargs)
+            if is_pass:
+                return _seen(thread, listeners, original, outputs, args, kwargs)
+            return original(outputs, *args, **kwargs)
         finally:
-            for end in reversed(endings):
-                if end is not None:
-                    end()
+            for end in filter(None, reversed(ends.values())):
+                end()
 
     yield replace_name(torch.autograd, _ENGINE, run)
 
@@ -192,7 +200,6 @@ def _seen(
     kwargs: dict[str, Any],
 ) -> Any:
     alone = not _running
-    activity.count(thread)
     for listener in listeners:
         listener.beginning(alone)
     one = _here.one = _running[thread] = Pass()
@@ -222,6 +229,10 @@ class GradientHooks:
         listener: what is called at the end of each pass that wrote one of them.
         accumulator: the tensor through which a parameter gets its gradient, that parameter itself as a rule; None
             where a hook on it would do harm.
+
+    Attributes:
+        waiting: columns that cannot be hooked now: they need no gradient, or have no shape yet.
+        unhooked: columns that are compared instead, before a pass and after it.
     """
 
     MOST = 64
@@ -231,9 +242,7 @@ class GradientHooks:
         self._accumulator = accumulator
         self._handles: dict[int, RemovableHandle] = {}
         self._parameters: list[Tensor] = []
-        # Those that cannot be hooked now: they need no gradient, or have no shape yet.
-        self._waiting: list[int] = []
-        # Those that are compared instead, before a pass and after it.
+        self.waiting: list[int] = []
         self.unhooked: list[int] = []
 
     def watch(self, parameters: Sequence[Tensor]) -> None:
@@ -241,15 +250,14 @@ class GradientHooks:
         self.close()
         self._parameters = list(parameters)
         every = -(-len(self._parameters) // self.MOST)
-        self._waiting = list(range(0, len(self._parameters), max(every, 1)))
-        hooked = set(self._waiting)
+        self.waiting = list(range(0, len(self._parameters), max(every, 1)))
+        hooked = set(self.waiting)
         self.unhooked = [column for column in range(len(self._parameters)) if column not in hooked]
         self.renew()
 
     def renew(self) -> None:
         """Hook what can be hooked by now."""
-        if self._waiting:
-            self._waiting = [column for column in self._waiting if not self._hook(column)]
+        self.waiting = [column for column in self.waiting if not self._hook(column)]
 
     def close(self) -> None:
         """Remove every hook."""

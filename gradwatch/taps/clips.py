@@ -50,25 +50,25 @@ class ClipListener(Protocol):
 
 
 class _Signature(NamedTuple):
-    """Where a function takes its limit, the p of its norm and the norm itself, by position and by name."""
+    """How a function takes its limit, behind the parameters, and whether the p of its norm, or a norm, comes next."""
 
     public_name: str
-    limit: tuple[int, str]
-    norm_type: tuple[int, str] | None = None
-    total: tuple[int, str] | None = None
+    limit: str
+    has_norm_type: bool = False
+    has_norm: bool = False
 
 
 # By the name under which the module holds the wrapper.
 _FUNCTIONS = {
-    "clip_grad_norm_": _Signature("clip_grad_norm_", (1, "max_norm"), (2, "norm_type")),
-    "clip_grad_value_": _Signature("clip_grad_value_", (1, "clip_value")),
-    "_clip_grads_with_norm_": _Signature("clip_grads_with_norm_", (1, "max_norm"), total=(2, "total_norm")),
+    "clip_grad_norm_": _Signature("clip_grad_norm_", "max_norm", has_norm_type=True),
+    "clip_grad_value_": _Signature("clip_grad_value_", "clip_value"),
+    "_clip_grads_with_norm_": _Signature("clip_grads_with_norm_", "max_norm", has_norm=True),
 }
 
 # By module, where it is loaded, and class: a method that clips the gradients of all parameters of its module.
 _METHODS = {
     ("torch.distributed.fsdp.fully_sharded_data_parallel", "FullyShardedDataParallel"): _Signature(
-        "clip_grad_norm_", (1, "max_norm"), (2, "norm_type")
+        "clip_grad_norm_", "max_norm", has_norm_type=True
     ),
 }
 
@@ -151,7 +151,7 @@ def _shim(original: Callable[..., Any], signature: _Signature) -> Callable[..., 
         finally:
             _inside.discard(thread)
         # One that computes no norm is given one.
-        norm = _argument(args, kwargs, signature.total, None) if signature.total else returned
+        norm = (args[2] if len(args) > 2 else kwargs.get("total_norm")) if signature.has_norm else returned
         for listener in listeners:
             listener.clipped(event, norm if isinstance(norm, Tensor) else None)
         return returned
@@ -164,8 +164,10 @@ def _read_call(
 ) -> tuple[tuple[Any, ...], dict[str, Any], ClipEvent] | None:
     """The event of a call, and its arguments made whole again; None where it is not one that torch takes."""
     given = args[0] if args else kwargs.get("parameters")
-    limit = _argument(args, kwargs, signature.limit, None)
-    norm_type = _argument(args, kwargs, signature.norm_type, 2.0) if signature.norm_type else None
+    limit: Any = args[1] if len(args) > 1 else kwargs.get(signature.limit)
+    norm_type: Any = None
+    if signature.has_norm_type:
+        norm_type = args[2] if len(args) > 2 else kwargs.get("norm_type", 2.0)
     try:
         # Where the limit is a tensor on a device this waits for it, as torch is about to do itself.
         limit = float(limit)
@@ -174,18 +176,15 @@ def _read_call(
         return None
     if isinstance(given, Tensor):
         parameters: tuple[Tensor, ...] = (given,)
+    elif isinstance(given, (list, tuple)):
+        parameters = tuple(given)
     elif isinstance(given, Iterable):
         parameters = tuple(given)
         if isinstance(given, Iterator):
-            # It is spent by looking, so torch gets a fresh one; from a generator it expects one.
-            again = (tensor for tensor in parameters) if isinstance(given, GeneratorType) else iter(parameters)
+            # It is spent by looking, so torch gets another one; of an empty generator it warns.
+            again = given if isinstance(given, GeneratorType) and not parameters else iter(parameters)
             args, kwargs = ((again, *args[1:]), kwargs) if args else (args, {**kwargs, "parameters": again})
     else:
         return None
     event = ClipEvent(signature.public_name, limit, norm_type, parameters, tuple(map(id, parameters)))
     return args, kwargs, event
-
-
-def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], where: tuple[int, str], default: Any) -> Any:
-    position, name = where
-    return args[position] if position < len(args) else kwargs.get(name, default)

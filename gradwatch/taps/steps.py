@@ -69,15 +69,16 @@ class StepTap:
 
     def stay_last(self) -> None:
         """Run after every pre hook that the user has added meanwhile; not to be called from a pre hook."""
-        if next(reversed(self._hooks), self._pre.id) != self._pre.id and self._last_behind() is not None:
+        if len(self._hooks) > 1 and self._last_behind() is not None:
             self._hooks.move_to_end(self._pre.id)
 
     def close(self) -> None:
         """Remove both hooks; in the middle of a step they fall silent, and go when the next one begins."""
         self._take_back_stand_in()
         self._put_back_unless_made_anew()
-        self._outer = None
-        if _is_stepping(self._optimizer):
+        outer, self._outer = self._outer, None
+        if _is_stepping(self._optimizer) or _is_running(outer):
+            self._consuming = self._stepped = _silent
             self._hooks[self._pre.id] = self._leave
             self._post_hooks[self._post.id] = _silent
         else:
@@ -104,10 +105,13 @@ class StepTap:
             self._put_back_unless_made_anew()
         if self._stand_in is not None:
             self._take_back_stand_in()
-        last = None if next(reversed(self._hooks), None) == self._pre.id else self._last_behind()
-        if last is None:
+        last = self._last_behind() if len(self._hooks) > 1 else None
+        if last is not None:
+            self._stand_behind(last)
+        elif kwargs or len(args) > 1:
             return self._begin(args, kwargs)
-        self._stand_behind(last)
+        else:
+            self._consume()
         return None
 
     def _last_behind(self) -> int | None:
@@ -195,19 +199,36 @@ class StepTap:
 def _step_around(frame: FrameType) -> FrameType:
     """The innermost ``step`` on the stack."""
     around: FrameType | None = frame
-    while around is not None and not _is_step(around):
+    # Not compiled as a rule, which is seen without a call.
+    while around is not None and around.f_code is not _WRAPPER and not _is_step(around):
         around = around.f_back
     return frame if around is None else around
 
 
 def _is_stepping(optimizer: Optimizer) -> bool:
-    """Whether a step of this optimizer is on the stack of any thread: torch iterates over its hooks then."""
-    steps = (f for frame in sys._current_frames().values() for f in _stack(frame) if _is_step(f))
+    """Whether this thread is in a step of the optimizer: torch iterates over its hooks then."""
+    steps = (frame for frame in _stack(sys._getframe(1)) if _is_step(frame))
     return any(step.f_locals.get("self", optimizer) is optimizer for step in steps)
 
 
+def _is_running(step: FrameType | None) -> bool:
+    """Whether a step that has begun, perhaps in another thread, has not ended.
+
+    The stack of a thread that runs meanwhile cannot be walked: its frames may be gone before they are looked at,
+    and the process with them. A frame that is held tells by itself; of one that has ended in an exception
+    nothing is lost but the local variables of torch's wrapper.
+    """
+    if step is None:
+        return False
+    try:
+        step.clear()
+    except RuntimeError:
+        return True
+    return False
+
+
 def _silent(*_: object) -> None:
-    """In the place of a hook that cannot be removed yet."""
+    """In the place of what was called, until the hooks can be removed."""
 
 
 def _stack(frame: FrameType | None) -> Iterator[FrameType]:
@@ -219,7 +240,7 @@ def _stack(frame: FrameType | None) -> Iterator[FrameType]:
 def _is_step(frame: FrameType) -> bool:
     """Whether it is torch's wrapper around ``step``, which calls the hooks, compiled or not."""
     code = frame.f_code
-    return code is _WRAPPER or (code.co_name == _WRAPPER.co_name and code.co_filename == _WRAPPER.co_filename)
+    return code.co_name == _WRAPPER.co_name and code.co_filename == _WRAPPER.co_filename
 
 
 def _after_calls(

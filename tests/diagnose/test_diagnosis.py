@@ -15,8 +15,8 @@ import gradwatch.diagnose.operations
 import gradwatch.diagnose.passes
 from gradwatch.diagnose import Diagnosis
 from gradwatch.diagnose.walk import Graph
-from tests.diagnose.loops import LOOPS
-from tests.diagnose.planted import batch, filled
+from tests.zoo.healthy_still import actor_critic
+from tests.zoo.nets import batch, filled
 
 
 def dead_net() -> nn.Sequential:
@@ -329,7 +329,7 @@ def test_inside_functional_transforms_and_tracing_it_keeps_out() -> None:
 
 def test_downstream_follows_the_graph() -> None:
     torch.manual_seed(2)
-    healthy = LOOPS["actor_critic"]()
+    healthy = actor_critic()
     with Diagnosis(healthy.modules) as diagnosis:
         healthy.step()
     assert diagnosis.downstream["actor"] == {"critic"}

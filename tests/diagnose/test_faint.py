@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from gradwatch.diagnose import Diagnosis
 from gradwatch.diagnose.faint import Loss, of_most
-from tests.diagnose.planted import batch, filled
+from tests.zoo.nets import batch, filled
 
 
 def losses(*decades: float) -> list[Loss]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gradwatch.diagnose import Diagnosis, Lookout, engine
-from tests.diagnose.planted import batch
+from tests.zoo.nets import batch
 
 
 class Watched:

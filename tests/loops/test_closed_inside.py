@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import torch
 
@@ -40,3 +41,57 @@ def test_a_tracker_closed_by_a_hook_of_the_users() -> None:
     assert [record.step for record in watch.history] == [1]
     assert watch.health().internal_errors == 0
     assert len(optimizer._optimizer_step_pre_hooks) == 1  # type: ignore[attr-defined]
+
+
+def test_a_tracker_closed_while_another_thread_steps() -> None:
+    """Torch iterates over the hooks there."""
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    inside, closed, errors = threading.Event(), threading.Event(), []
+
+    def closure() -> torch.Tensor:
+        loss = loss_of(model)
+        inside.set()
+        assert closed.wait(60)
+        return loss
+
+    def step() -> None:
+        try:
+            optimizer.step(closure)
+        except BaseException as error:
+            errors.append(error)
+
+    watch = gradwatch.track(optimizer, model).start()
+    thread = threading.Thread(target=step)
+    thread.start()
+    assert inside.wait(60)
+    watch.close()
+    assert optimizer._optimizer_step_post_hooks  # type: ignore[attr-defined]
+    closed.set()
+    thread.join(60)
+    assert not errors
+    optimizer.step()
+    assert not optimizer._optimizer_step_pre_hooks  # type: ignore[attr-defined]
+    assert not optimizer._optimizer_step_post_hooks  # type: ignore[attr-defined]
+
+
+def test_a_tracker_closed_after_a_step_has_failed_in_another_thread() -> None:
+    """Its frame lives on in the exception; the step does not."""
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    errors: list[BaseException] = []
+
+    def step() -> None:
+        try:
+            optimizer.step(lambda: 1 / 0)  # type: ignore[arg-type]
+        except ZeroDivisionError as error:
+            errors.append(error)
+
+    watch = gradwatch.track(optimizer, model).start()
+    thread = threading.Thread(target=step)
+    thread.start()
+    thread.join(60)
+    watch.close()
+    assert len(errors) == 1
+    assert not optimizer._optimizer_step_pre_hooks  # type: ignore[attr-defined]
+    assert not optimizer._optimizer_step_post_hooks  # type: ignore[attr-defined]

@@ -368,7 +368,6 @@ def test_weights_in_another_form() -> None:
 
 
 def test_a_scripted_module() -> None:
-    with pytest.warns(DeprecationWarning, match="script"):
-        scripted = torch.jit.script(nn.Sequential(linear(), nn.Sequential(linear(), linear())))
+    scripted = torch.jit.script(nn.Sequential(linear(), nn.Sequential(linear(), linear())))
     assert names_of(scripted) == ["0.weight", "1.0.weight", "1.1.weight"]
     assert names_of(Body(inner=scripted, head=linear()))[-1] == "head.weight"

@@ -67,7 +67,20 @@ def partly_written_steps() -> Health:
         return watch.health()
 
 
-LOOPS = [clipped_steps, scaled_steps, partly_written_steps]
+def guarded_steps(fused: bool = True) -> Health:
+    """Whether to leave a step out is what the device of a fused optimizer decides by itself."""
+    model = nn.Linear(8, 1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1, fused=fused)
+    guard = gradwatch.Guard("skip", explosion="skip", after=2)
+    with gradwatch.track(optimizer, model, guard=guard) as watch:
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            model(torch.randn(4, 8)).mean().backward()
+            optimizer.step()
+        return watch.health()
+
+
+LOOPS = [clipped_steps, scaled_steps, partly_written_steps, guarded_steps]
 
 
 @pytest.fixture
@@ -107,6 +120,11 @@ CONTROLS = [
     (TrackedOptimizer, "consuming", reading_consume),
     (devices, "on_host", lambda _: True),
 ]
+
+
+@pytest.mark.usefixtures("far_behind")
+def test_a_guard_that_reads_is_noticed() -> None:
+    assert reads_of(lambda: guarded_steps(fused=False)) > 0
 
 
 @pytest.mark.usefixtures("far_behind")

@@ -99,6 +99,22 @@ def test_flush_waits_for_what_was_put_before():
     fanout.close()
 
 
+def test_a_sink_that_flushes_or_closes_within_its_own_write_waits_for_nothing():
+    class Impatient(Memory):
+        def write(self, records, alerts):
+            fanout.flush()
+            super().write(records, alerts)
+            fanout.close()
+
+    sink = Impatient()
+    fanout = opened(sink)
+    fanout.put([record()], [])
+    thread = fanout._thread
+    thread.join(10)
+    assert not thread.is_alive()
+    assert len(sink.records) == 1
+
+
 def test_a_failing_sink_is_counted_logged_once_and_disturbs_no_other(caplog):
     memory = Memory()
     fanout = opened(Broken(), memory)

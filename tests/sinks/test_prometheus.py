@@ -13,9 +13,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from gradwatch.errors import ArgumentError, SinkError
 from gradwatch.monitoring.metrics import METRICS, full_name
 from gradwatch.records import Cause, GroupNorms, Health
-from gradwatch.sinks import Prometheus
+from gradwatch.sinks import Prometheus, exposition
+from gradwatch.sinks.endpoint import Endpoint
 from gradwatch.sinks.words import in_words
 from tests.made_up import alert, record, run_info
+
+
+@pytest.fixture(autouse=True)
+def rendered_anew_for_each_scrape(monkeypatch):
+    monkeypatch.setattr(Endpoint, "TEXT_LASTS_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -194,7 +200,8 @@ def test_an_alert_is_shown_in_the_words_that_every_sink_has_while_it_fires_and_f
     assert shown_at(304) == []
 
 
-def test_a_series_of_several_modules_says_what_still_fires(port):
+def test_a_series_of_several_modules_says_what_still_fires(port, monkeypatch):
+    monkeypatch.setattr(exposition, "MOST_NAMED", 0)
     sink = Prometheus(port)
     sink.open(run_info(tuple(f"m{i}" for i in range(202))), Health)
     first, second = alert(module="m200"), alert(module="m201")
@@ -217,7 +224,8 @@ def test_a_scrape_takes_nothing_away_from_the_next(sink, monkeypatch):
     assert second[("gradwatch_grad_norm_before_window_max",)] == 9.0
 
 
-def test_a_module_counts_as_active_until_each_of_those_left_out_is_resolved(port):
+def test_a_module_counts_as_active_until_each_of_those_left_out_is_resolved(port, monkeypatch):
+    monkeypatch.setattr(exposition, "MOST_NAMED", 0)
     sink = Prometheus(port)
     sink.open(run_info(tuple(f"m{i}" for i in range(202))), Health)
     key = ("gradwatch_alert_active", ("module", "(other)"), ("rule", "zero"), ("severity", "critical"))
@@ -237,3 +245,27 @@ def test_a_run_that_is_opened_again_begins_at_zero(sink):
     sink.close()
     sink.open(run_info(), Health)
     assert samples(scrape(sink))[("gradwatch_steps_total",)] == 0
+
+
+def test_what_lies_beneath_the_lines_of_the_report_keeps_its_name_in_an_alert_up_to_a_bound(sink):
+    deep = [f"mlp.h.{i}" for i in range(60)]
+    sink.write([], [alert(module=name) for name in deep])
+    shown = {dict(key[1:])["module"] for key in samples(scrape(sink)) if key[0] == "gradwatch_alert_active"}
+    assert shown == {"", *deep[:50], "(other)"}
+
+
+@pytest.mark.parametrize("name", ["half \ud800 a pair", "m" * 1_000_000, "\x1b[31mred\x07", "\0"])
+def test_no_name_breaks_a_scrape(port, name):
+    sink = Prometheus(port)
+    sink.open(run_info((name, name + "x")), Health)
+    try:
+        norms = {name: GroupNorms(1.0, 1.0), name + "x": GroupNorms(2.0, 2.0)}
+        sink.write([record(modules=norms)], [alert(module=name, message=name)])
+        page = scrape(sink)
+        shown = samples(page)
+    finally:
+        sink.close()
+    norms = {key[1][1]: value for key, value in shown.items() if key[0] == "gradwatch_module_grad_norm_after"}
+    assert sorted(norms.values()) == [1.0, 2.0]
+    assert all(len(label) < 1100 and label.isprintable() for label in norms)
+    assert len(page) < 100_000

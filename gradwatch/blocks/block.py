@@ -1,0 +1,285 @@
+"""Steps of one optimizer in a row, as arrays and as records."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import NamedTuple, overload
+
+import numpy as np
+
+from gradwatch.blocks.arrays import AFTER, BEFORE, BoolArray, Columns, FloatArray, in_any
+from gradwatch.blocks.layout import Groups, Layout
+from gradwatch.blocks.norms import SideNorms
+from gradwatch.blocks.rows import BY_GIVEN_NORM, BY_VALUE, Facts, NotedClip, StepRow
+from gradwatch.records import ClipCall, NormTable, StepRecord, clip_ratio
+
+__all__ = ["Block"]
+
+
+class Block(Sequence[StepRecord]):
+    """Steps of one optimizer in a row, under one layout; as a sequence, their records, made when asked for.
+
+    Args:
+        layout: what the columns are.
+        rows: one for each step, oldest first.
+        before: norms before clipping, ``[steps, columns]``; any number where there was no gradient.
+        after: norms that the optimizer consumed; NaN where a step was skipped.
+    """
+
+    def __init__(self, layout: Layout, rows: Sequence[StepRow], before: FloatArray, after: FloatArray) -> None:
+        self.layout = layout
+        self.rows = rows
+        self._scopes: dict[int, _Scope] = {}
+        self._given = before, after
+
+    def fresh(self) -> Block:
+        """The same steps, with nothing kept of what was worked out of them: to be held for long."""
+        return Block(self.layout, self.rows, *self._given)
+
+    @cached_property
+    def _sides(self) -> tuple[SideNorms, SideNorms]:
+        before, after = (
+            SideNorms(self.layout, self._given[side], self._present(side)) for side in (BEFORE, AFTER)
+        )
+        return before, after
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> StepRecord: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[StepRecord]: ...
+    def __getitem__(self, index: int | slice) -> StepRecord | Sequence[StepRecord]:
+        """The record of a step."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"The block has {len(self)} steps, but the one at {index} was asked for.")
+        return self._record(index % len(self))
+
+    def __iter__(self) -> Iterator[StepRecord]:
+        return (self._record(index) for index in range(len(self)))
+
+    @cached_property
+    def complete(self) -> bool:
+        """Whether every gradient is there in each step, before and after."""
+        return all(row.facts.complete for row in self.rows)
+
+    def norms(self, side: int) -> FloatArray:
+        """The global norm on one side, ``[steps]``; NaN where there was no gradient at all."""
+        return self._sides[side].whole
+
+    def parameter_norms(self, side: int) -> FloatArray:
+        """``[steps, columns]``; NaN where there was no gradient."""
+        return self._sides[side].masked
+
+    def line_norms(self, side: int) -> FloatArray:
+        """The norm of each line, ``[steps, lines]``; NaN where it had no gradient at all."""
+        return self._sides[side].lines
+
+    def owner_norms(self, side: int) -> FloatArray:
+        """The norm of each module that owns parameters itself, ``[steps, owners]``."""
+        return self._sides[side].owners
+
+    def finest_norms(self, side: int) -> FloatArray:
+        """The norm of each group of ``layout.finest``, ``[steps, groups]``."""
+        return self.owner_norms(side) if self.layout.owners.names else self.line_norms(side)
+
+    @cached_property
+    def silent(self) -> BoolArray:
+        """Which group of ``layout.finest`` consumed exactly 0, or nothing at all, ``[steps, groups]``."""
+        silent: BoolArray = self.finest_norms(AFTER) == 0.0
+        silent |= self._sides[AFTER].absent(self.layout.finest)
+        return silent
+
+    @cached_property
+    def silent_whole(self) -> BoolArray:
+        """In which steps all that there is consumed exactly 0, or nothing at all, ``[steps]``."""
+        silent: BoolArray = self.norms(AFTER) == 0.0
+        silent |= self._sides[AFTER].nothing
+        return silent
+
+    @cached_property
+    def clipping(self) -> list[tuple[float | None, bool]]:
+        """The tightest finite limit of clipping by norm, if any; and whether it was in force."""
+        return [self._clipping(index, row.clips) for index, row in enumerate(self.rows)]
+
+    @cached_property
+    def clip_ratios(self) -> list[float]:
+        """The norm after clipping over the norm before, see ``clip_ratio``."""
+        return list(map(clip_ratio, *self._wholes))
+
+    def parameters(self, index: int) -> NormTable:
+        """The norms of the parameters in one step, by name."""
+        return self._tables[-1].at(index)
+
+    def rounding(self, columns: Columns) -> float:
+        """Machine epsilon of the coarsest type among some columns; 0 where there are none."""
+        return self._scope(columns).rounding
+
+    def scope_norms(self, side: int, columns: Columns) -> FloatArray:
+        """The norm of some columns taken together, ``[steps]``; NaN where none of them had a gradient."""
+        return self._sides[side].scope(columns)
+
+    @cached_property
+    def nonfinite(self) -> BoolArray:
+        """Whether any gradient of a step held NaN or Inf, ``[steps]``."""
+        if all(np.isfinite(self.norms(side)).all() for side in (BEFORE, AFTER)):
+            return np.zeros(len(self), dtype=bool)
+        return in_any(self._bad)
+
+    # What records are made of, as Python's own numbers: for all steps of the block at once, where it is cheap.
+
+    @cached_property
+    def _wholes(self) -> tuple[list[float], list[float]]:
+        return self.norms(BEFORE).tolist(), self.norms(AFTER).tolist()
+
+    @cached_property
+    def _tables(self) -> tuple[_Tables, _Tables, _Tables]:
+        layout = self.layout
+        return (
+            _Tables(layout.lines.places, self.line_norms),
+            _Tables(layout.owners.places, self.owner_norms),
+            _Tables(layout.places, self.parameter_norms),
+        )
+
+    @cached_property
+    def _any_bad(self) -> list[bool]:
+        flags: list[bool] = self.nonfinite.tolist()
+        return flags
+
+    @cached_property
+    def _bad(self) -> BoolArray:
+        """Which gradient held NaN or Inf, on either side; what a skipped step did not consume tells nothing."""
+        before, after = self._sides
+        skipped = np.array([row.skipped for row in self.rows])[:, None]
+        # What is not there is 0 here, and finite.
+        bad: BoolArray = ~np.isfinite(before.norms)
+        bad |= ~np.isfinite(after.norms) & ~skipped
+        return bad
+
+    def _present(self, side: int) -> BoolArray | None:
+        """Which gradients were there, ``[steps, columns]``; None where all of them were."""
+        if self.complete:
+            return None
+        flags = [row.facts.had_before if side == BEFORE else row.facts.has_after for row in self.rows]
+        return np.array(flags, dtype=bool).reshape(len(self.rows), len(self.layout.names))
+
+    def _record(self, index: int) -> StepRecord:
+        row, layout = self.rows[index], self.layout
+        before, after = self._wholes[BEFORE][index], self._wholes[AFTER][index]
+        modules, owners, parameters = [table.at(index) for table in self._tables]
+        clips = tuple(self._clip_call(clip, index) for clip in row.clips)
+        max_norm, clipped = self.clipping[index]
+        return StepRecord(
+            optimizer=layout.optimizer,
+            step=row.step,
+            time=row.time,
+            norm_before=before,
+            norm_after=after,
+            clip_ratio=self.clip_ratios[index],
+            max_norm=max_norm,
+            clipped=clipped,
+            clips=clips,
+            modules=modules,
+            owners=owners,
+            parameters=parameters,
+            backward_passes=row.backward_passes,
+            skipped=row.skipped,
+            loss_scale=row.loss_scale,
+            nonfinite=layout.named(self._bad[index]) if self._any_bad[index] else (),
+            left_out=row.left_out or {},
+            clipped_instead=row.clipped_instead,
+            lost_passes=row.lost_passes,
+            **({} if row.facts.as_usual else self._what_is_odd(row.facts, index)),
+        )
+
+    def _what_is_odd(self, facts: Facts, index: int) -> dict[str, tuple[str, ...]]:
+        """What is to be named of a step whose gradients were not all there, new and its own."""
+        layout, named = self.layout, self.layout.named
+        # A gradient of exactly 0 is neither stale nor leaked.
+        consumed = facts.has_after & (self._sides[AFTER].norms[index] != 0.0)
+        return {
+            "missing": named(~facts.has_after),
+            "missing_modules": _absent(layout.lines, facts),
+            "missing_owners": _absent(layout.owners, facts),
+            "unwritten": named(facts.unwritten),
+            "stale": named(facts.stale & consumed),
+            "leaked": named(facts.leaked & consumed),
+            "frozen": named(facts.frozen),
+            "missed_by_clip": named(facts.missed_by_clip & consumed),
+            "clipped_between": named(facts.clipped_between & consumed),
+        }
+
+    def _clipping(self, index: int, clips: Sequence[NotedClip]) -> tuple[float | None, bool]:
+        tightest, in_force = None, False
+        for clip in clips:
+            if clip.function == BY_VALUE or not math.isfinite(clip.limit) or not len(clip.columns):
+                continue
+            tightest = clip.limit if tightest is None else min(tightest, clip.limit)
+            # The limit is held against the norm that torch was asked for, which need not be an L2 norm.
+            norm = clip.norm_returned
+            if norm is None:
+                norm = float(self.scope_norms(BEFORE, clip.columns)[index])
+            in_force = in_force or norm > clip.limit
+        return tightest, in_force
+
+    def _clip_call(self, clip: NotedClip, index: int) -> ClipCall:
+        before, after, rounding = self._scope(clip.columns)
+        norms = (None, clip.norm_returned) if clip.function == BY_GIVEN_NORM else (clip.norm_returned, None)
+        return ClipCall(
+            clip.function,
+            clip.limit,
+            clip.norm_type,
+            norms[0],
+            before[index],
+            after[index],
+            tuple(self.layout.names[place] for place in clip.repeated) if clip.repeated else (),
+            rounding,
+            norms[1],
+        )
+
+    def _scope(self, columns: Columns) -> _Scope:
+        """What the clip calls that were given these columns have in common; looked up once a block."""
+        known = self._scopes.get(id(columns))
+        if known is None:
+            norms = [self.scope_norms(side, columns).tolist() for side in (BEFORE, AFTER)]
+            before, after = norms if len(columns) else [[None] * len(self)] * 2
+            rounding = float(self.layout.rounding[columns].max(initial=0.0))
+            # scope_norms keeps the array, so that its number is no other's.
+            known = self._scopes[id(columns)] = _Scope(before, after, rounding)
+        return known
+
+
+class _Scope(NamedTuple):
+    """Norms of what a clip call was given, one for each step of a block; None where that was nothing."""
+
+    before: Sequence[float | None]
+    after: Sequence[float | None]
+    rounding: float
+
+
+class _Tables:
+    """The norms of a block by name, to be cut into a table for each step."""
+
+    def __init__(self, places: Mapping[str, int], norms: Callable[[int], FloatArray]) -> None:
+        self._places = places
+        self._before, self._after = (array("d", norms(side).tobytes()) for side in (BEFORE, AFTER))
+
+    def at(self, index: int) -> NormTable:
+        """The table of one step; it holds no other step's numbers."""
+        width = len(self._places)
+        one = slice(index * width, (index + 1) * width)
+        return NormTable(self._places, self._before[one], self._after[one])
+
+
+def _absent(groups: Groups, facts: Facts) -> tuple[str, ...]:
+    """The groups of which no gradient was there at the step."""
+    if facts.complete:
+        return ()
+    there = groups.any(facts.has_after[None])[0]
+    return tuple(name for name, present in zip(groups.names, there.tolist(), strict=True) if not present)

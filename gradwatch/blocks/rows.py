@@ -1,0 +1,95 @@
+"""What a block holds of one step besides its norms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from gradwatch.blocks.arrays import BoolArray, Columns
+
+__all__ = ["BY_GIVEN_NORM", "BY_VALUE", "Facts", "NotedClip", "StepRow"]
+
+BY_VALUE, BY_GIVEN_NORM = "clip_grad_value_", "clip_grads_with_norm_"
+
+# What Facts says of a gradient beyond its being there.
+_MARKS = ("unwritten", "stale", "leaked", "missed_by_clip", "clipped_between", "frozen")
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """What is known of the gradients of a step besides their norms; each ``[columns]``, shared by steps alike.
+
+    Attributes:
+        had_before: there was a gradient before clipping.
+        has_after: there was one at the step.
+        unwritten: no backward pass has written it since the last step that was measured.
+        stale: nor has anything else: it is as that step left it.
+        leaked: an earlier step, of whatever optimizer, had used a part of it before the rest was added.
+        missed_by_clip: a pass has written it after the last clip call that was given it.
+        clipped_between: a clip call was given a part of it before a pass added the rest.
+        frozen: the parameter requires no gradient.
+    """
+
+    had_before: BoolArray
+    has_after: BoolArray
+    unwritten: BoolArray
+    stale: BoolArray
+    leaked: BoolArray
+    missed_by_clip: BoolArray
+    clipped_between: BoolArray
+    frozen: BoolArray
+
+    @classmethod
+    def usual(cls, columns: int) -> Facts:
+        """Every gradient is there, was written for this step and is nobody else's."""
+        yes, no = np.ones(columns, dtype=bool), np.zeros(columns, dtype=bool)
+        return cls(yes, yes, no, no, no, no, no, no)
+
+    @cached_property
+    def complete(self) -> bool:
+        """Every gradient is there, before and after."""
+        return bool(self.had_before.all() and self.has_after.all())
+
+    @cached_property
+    def marks(self) -> frozenset[str]:
+        """The names of those attributes, other than the first two, that hold for any gradient; usually none."""
+        return frozenset(name for name in _MARKS if getattr(self, name).any())
+
+    @property
+    def as_usual(self) -> bool:
+        """Complete, written for this step, and nobody else's."""
+        return self.complete and not self.marks
+
+
+class NotedClip(NamedTuple):
+    """A clipping call: what it was asked for, the norm that it went by, and the columns that it was given.
+
+    ``norm_returned`` is the norm that it computed, or, of a call that computes none, that it was given.
+    ``columns`` is one and the same array for calls that are given the same parameters.
+    """
+
+    function: str
+    limit: float
+    norm_type: float | None
+    norm_returned: float | None
+    columns: Columns
+    repeated: tuple[int, ...] = ()
+
+
+class StepRow(NamedTuple):
+    """What a block holds of one step besides its norms."""
+
+    step: int
+    time: float
+    facts: Facts
+    backward_passes: int = 1
+    clips: tuple[NotedClip, ...] = ()
+    skipped: bool = False
+    loss_scale: float | None = None
+    left_out: Mapping[str, tuple[str, ...]] | None = None
+    clipped_instead: str | None = None
+    lost_passes: int = 0

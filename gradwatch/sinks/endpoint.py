@@ -1,0 +1,116 @@
+"""An HTTP server of one text that neither many clients nor slow ones can turn against the training."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler
+from socketserver import ThreadingTCPServer
+from typing import Any
+
+__all__ = ["Endpoint"]
+
+
+class Endpoint(ThreadingTCPServer):
+    """Answers every GET, whatever it accepts, with the same text, until ``end``.
+
+    Args:
+        address: host and port to listen on.
+        content_type: of the text.
+        text: makes it; called once a second at most.
+
+    Raises:
+        OSError: the port is in use, or the address is not this machine's.
+    """
+
+    # Who comes while so many are served waits in the system's queue, which takes no descriptor here.
+    CONNECTIONS = 8
+    # A client that has its answer no sooner than that is sent away.
+    LONGEST_SECONDS = 5.0
+    TEXT_LASTS_SECONDS = 1.0
+
+    allow_reuse_address = True
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+
+    def __init__(self, address: tuple[str, int], content_type: str, text: Callable[[], bytes]) -> None:
+        self.content_type = content_type
+        self._make_text = text
+        self._text, self._made_at = b"", -float("inf")
+        self._making = threading.Lock()
+        self._since: dict[Any, float] = {}
+        self._ending = False
+        found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        self.address_family = found[0][0]
+        super().__init__(address, _Handler)
+        self._thread = threading.Thread(target=self.serve_forever, name="gradwatch-endpoint", daemon=True)
+        self._thread.start()
+
+    def text(self) -> bytes:
+        """The text, a second old at most."""
+        with self._making:
+            if time.monotonic() - self._made_at >= self.TEXT_LASTS_SECONDS:
+                self._text, self._made_at = self._make_text(), time.monotonic()
+            return self._text
+
+    def end(self) -> None:
+        """Send every client away and free the port; waits up to half a second for the thread to see it."""
+        self._ending = True
+        self.shutdown()
+        self.server_close()
+        self.service_actions()
+        self._thread.join()
+
+    def let_go_in_child(self) -> None:
+        """Close what a forked child inherited; the threads live in the parent alone."""
+        for one in (self.socket, *self._since):
+            one.close()
+
+    # What ThreadingTCPServer calls, in the thread that waits for clients but for ``shutdown_request``.
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a client in a thread of its own, once there is room."""
+        self._since[request] = time.monotonic()
+        while len(self._since) > self.CONNECTIONS and not self._ending:
+            self.service_actions()
+            time.sleep(0.01)
+        super().process_request(request, client_address)
+
+    def service_actions(self) -> None:
+        """Send away who is here for too long; its thread then finds nothing left to read or write, and ends."""
+        latest = time.monotonic() - (0.0 if self._ending else self.LONGEST_SECONDS)
+        for request, since in list(self._since.items()):
+            if since <= latest:
+                with suppress(OSError):
+                    request.shutdown(socket.SHUT_RDWR)
+
+    def shutdown_request(self, request: Any) -> None:
+        """A client has been served."""
+        super().shutdown_request(request)
+        self._since.pop(request, None)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away is nobody's concern."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Endpoint
+
+    def do_GET(self) -> None:
+        text = self.server.text()
+        self.send_response(200)
+        self.send_header("Content-Type", self.server.content_type)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(text)
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Whoever scrapes is not told of on the terminal."""

@@ -1,0 +1,132 @@
+"""Clients that are many, slow, or ask for something else."""
+
+import http.client
+import socket
+import threading
+import time
+import urllib.request
+
+import pytest
+
+from gradwatch.sinks.endpoint import Endpoint
+
+
+class Text:
+    """Counts how often it is made."""
+
+    def __init__(self):
+        self.made = 0
+
+    def __call__(self):
+        self.made += 1
+        return b"a 1\n"
+
+
+@pytest.fixture
+def text():
+    return Text()
+
+
+@pytest.fixture
+def endpoint(text):
+    endpoint = Endpoint(("127.0.0.1", 0), "text/plain", text)
+    yield endpoint
+    endpoint.end()
+
+
+def get(endpoint, method="GET", **headers):
+    connection = http.client.HTTPConnection(*endpoint.server_address, timeout=20)
+    connection.request(method, "/metrics", headers=headers)
+    answer = connection.getresponse()
+    found = answer.status, answer.getheader("Content-Type"), answer.read()
+    connection.close()
+    return found
+
+
+@pytest.mark.parametrize("accept", ["", "*/*", "application/openmetrics-text;q=x", "text/html", "\xff;;,q=,"])
+def test_any_accept_header_is_answered(endpoint, accept):
+    assert get(endpoint, Accept=accept) == (200, "text/plain", b"a 1\n")
+
+
+def test_a_head_has_no_body(endpoint):
+    assert get(endpoint, "HEAD") == (200, "text/plain", b"")
+
+
+def test_the_text_is_made_anew_only_when_it_is_old(endpoint, text, monkeypatch):
+    monkeypatch.setattr(Endpoint, "TEXT_LASTS_SECONDS", 1000.0)
+    for _ in range(5):
+        get(endpoint)
+    assert text.made == 1
+    monkeypatch.setattr(Endpoint, "TEXT_LASTS_SECONDS", 0.0)
+    get(endpoint)
+    assert text.made == 2
+
+
+def connect(endpoint):
+    return socket.create_connection(endpoint.server_address, timeout=20)
+
+
+def waiting(condition):
+    for _ in range(2000):
+        if condition():
+            return True
+        time.sleep(0.005)
+    return False
+
+
+def test_of_many_slow_clients_few_are_held_and_a_scrape_gets_its_turn(endpoint, monkeypatch):
+    monkeypatch.setattr(Endpoint, "LONGEST_SECONDS", 0.2)
+    before = threading.active_count()
+    slow = [connect(endpoint) for _ in range(30)]
+    try:
+        # The one that waits in the thread of the server is not served yet.
+        assert waiting(lambda: len(endpoint._since) >= Endpoint.CONNECTIONS)
+        assert threading.active_count() - before <= Endpoint.CONNECTIONS
+        assert len(endpoint._since) <= Endpoint.CONNECTIONS + 1
+        assert get(endpoint)[0] == 200
+    finally:
+        for one in slow:
+            one.close()
+    assert waiting(lambda: not endpoint._since)
+
+
+def test_many_scrapers_at_once_are_all_answered(endpoint):
+    seen = []
+    threads = [threading.Thread(target=lambda: seen.append(get(endpoint)[0])) for _ in range(60)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert seen == [200] * 60
+
+
+def test_the_end_waits_for_no_slow_client():
+    endpoint = Endpoint(("127.0.0.1", 0), "text/plain", Text())
+    slow = [connect(endpoint) for _ in range(12)]
+    assert waiting(lambda: len(endpoint._since) >= Endpoint.CONNECTIONS)
+    endpoint.end()
+    assert waiting(lambda: not endpoint._since)
+    for one in slow:
+        one.close()
+
+
+def test_what_cannot_be_made_or_sent_disturbs_no_other(capsys):
+    made = iter([RuntimeError("no"), b"b 2\n"])
+
+    def text():
+        one = next(made)
+        if isinstance(one, Exception):
+            raise one
+        return one
+
+    endpoint = Endpoint(("127.0.0.1", 0), "text/plain", text)
+    try:
+        with pytest.raises(http.client.HTTPException):
+            get(endpoint)
+        with connect(endpoint) as gone:
+            gone.sendall(b"nonsense\r\n\r\n")
+        with urllib.request.urlopen(f"http://127.0.0.1:{endpoint.server_address[1]}/", timeout=10) as answer:
+            assert answer.read() == b"b 2\n"
+    finally:
+        endpoint.end()
+    assert capsys.readouterr().err == ""
