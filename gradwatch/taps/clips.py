@@ -50,7 +50,7 @@ class ClipListener(Protocol):
 
 
 class _Signature(NamedTuple):
-    """How a function takes its limit, behind the parameters, and whether the p of its norm, or a norm, comes next."""
+    """How a function takes its limit, behind the parameters, and whether the p of its norm or a norm is next."""
 
     public_name: str
     limit: str
