@@ -271,8 +271,8 @@ class _Follower:
             if self._hooks.waiting:
                 self._hooks.renew()
             self._looked = alone or len(self._threads) <= 1
-            if self._looked:
-                tracked.ledger.beginning()
+            if self._looked and tracked.ledger.beginning():
+                tracked.erased()
 
     def _ended(self, columns: tuple[int, ...], one: Pass) -> None:
         wrote = None if self.tracked.alone else one.wrote(self._observer)

@@ -119,6 +119,7 @@ class ClipCall:
         scope_after: exact L2 norm of the same gradients when the optimizer consumed them.
         repeated: parameters that it was given more than once: torch counts and scales each as often.
         rounding: machine epsilon of the coarsest type among them, such as 0.0078 for bfloat16.
+        norm_given: the total norm that a call was given which computes none itself.
     """
 
     function: str
@@ -129,6 +130,7 @@ class ClipCall:
     scope_after: float | None = None
     repeated: tuple[str, ...] = ()
     rounding: float = 0.0
+    norm_given: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +168,9 @@ class StepRecord:
         clipped_between: parameters whose gradient was clipped and then added to by another backward pass.
         clipped_instead: the optimizer whose gradients were clipped between the backward pass and the step before,
             which was not clipped itself, and that no step has consumed.
+        lost_passes: of the backward passes, those whose gradients were erased before the step used any; 0 where
+            the weights moved in between, or where they come from other lines of the program than the one that is
+            left.
     """
 
     optimizer: str
@@ -195,6 +200,7 @@ class StepRecord:
     missed_by_clip: tuple[str, ...] = ()
     clipped_between: tuple[str, ...] = ()
     clipped_instead: str | None = None
+    lost_passes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

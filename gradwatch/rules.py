@@ -6,6 +6,7 @@ from gradwatch.judge.clip_saturated import ClipSaturated
 from gradwatch.judge.explosion import Explosion
 from gradwatch.judge.growth import Growth
 from gradwatch.judge.leaked import Leaked
+from gradwatch.judge.lost import Lost
 from gradwatch.judge.nonfinite import NonFinite
 from gradwatch.judge.rule import Finding, Rule
 from gradwatch.judge.stale import Stale
@@ -20,6 +21,7 @@ __all__ = [
     "Finding",
     "Growth",
     "Leaked",
+    "Lost",
     "NonFinite",
     "Rule",
     "Stale",
@@ -39,6 +41,7 @@ def default_rules() -> list[Rule]:
         Zero(),
         Stale(),
         Leaked(),
+        Lost(),
         ClipBroken(),
         ClipSaturated(),
         ClipOverflow(),

@@ -98,7 +98,7 @@ def _row(layout: Layout, record: StepRecord) -> StepRow:
             call.function,
             call.limit,
             call.norm_type,
-            call.norm_returned,
+            call.norm_returned if call.norm_given is None else call.norm_given,
             _scope(layout, record, call.scope_before),
             tuple(layout.places[name] for name in call.repeated if name in layout.places),
         )
@@ -111,6 +111,7 @@ def _row(layout: Layout, record: StepRecord) -> StepRow:
         record.loss_scale,
         record.left_out,
         record.clipped_instead,
+        record.lost_passes,
     )
     return StepRow(record.step, record.time, facts, *other)
 
@@ -206,7 +207,7 @@ class _Life:
         self._calm -= 1
         if self._calm > 0 or rng.random() < 0.7:
             return
-        lasts = rng.choice((1, 2, 3, 4, 5, 6, 12, 40))
+        lasts = rng.choice((1, 2, 3, 4, 5, 6, 12, 40, 120))
         what = rng.choice(("ill", "ill", "missing", "mark", "clip", "clip", "skip", "grow", "calm", "calm"))
         if what == "ill":
             self._ills |= dict.fromkeys(self._part(), (rng.choice(list(STRUCK.values())), lasts))
@@ -253,6 +254,7 @@ class _Life:
             1024.0 if self._clip == "scaled" else rng.choice((None, 1024.0)) if skipped else None,
             {"mlp": ("mlp.extra",)} if rng.random() < 0.02 or step % 97 < 5 else None,
             "critic" if step % 89 < 4 else None,
+            (3 if step % 83 < 6 else 1) if step % 83 < 8 and left == before.tolist() else 0,
         )
         self._age()
         return row, before, after

@@ -13,7 +13,7 @@ import numpy as np
 from gradwatch.blocks.arrays import AFTER, BEFORE, BoolArray, Columns, FloatArray, in_any
 from gradwatch.blocks.layout import Groups, Layout
 from gradwatch.blocks.norms import SideNorms
-from gradwatch.blocks.rows import BY_VALUE, Facts, NotedClip, StepRow
+from gradwatch.blocks.rows import BY_GIVEN_NORM, BY_VALUE, Facts, NotedClip, StepRow
 from gradwatch.records import ClipCall, NormTable, StepRecord, clip_ratio
 
 __all__ = ["Block"]
@@ -194,6 +194,7 @@ class Block(Sequence[StepRecord]):
             nonfinite=layout.named(self._bad[index]) if self._any_bad[index] else (),
             left_out=row.left_out or {},
             clipped_instead=row.clipped_instead,
+            lost_passes=row.lost_passes,
             **({} if row.facts.as_usual else self._what_is_odd(row.facts, index)),
         )
 
@@ -229,15 +230,17 @@ class Block(Sequence[StepRecord]):
 
     def _clip_call(self, clip: NotedClip, index: int) -> ClipCall:
         before, after, rounding = self._scope(clip.columns)
+        norms = (None, clip.norm_returned) if clip.function == BY_GIVEN_NORM else (clip.norm_returned, None)
         return ClipCall(
             clip.function,
             clip.limit,
             clip.norm_type,
-            clip.norm_returned,
+            norms[0],
             before[index],
             after[index],
             tuple(self.layout.names[place] for place in clip.repeated) if clip.repeated else (),
             rounding,
+            norms[1],
         )
 
     def _scope(self, columns: Columns) -> _Scope:

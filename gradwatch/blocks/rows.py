@@ -11,9 +11,9 @@ import numpy as np
 
 from gradwatch.blocks.arrays import BoolArray, Columns
 
-__all__ = ["BY_VALUE", "Facts", "NotedClip", "StepRow"]
+__all__ = ["BY_GIVEN_NORM", "BY_VALUE", "Facts", "NotedClip", "StepRow"]
 
-BY_VALUE = "clip_grad_value_"
+BY_VALUE, BY_GIVEN_NORM = "clip_grad_value_", "clip_grads_with_norm_"
 
 # What Facts says of a gradient beyond its being there.
 _MARKS = ("unwritten", "stale", "leaked", "missed_by_clip", "clipped_between", "frozen")
@@ -66,8 +66,9 @@ class Facts:
 
 
 class NotedClip(NamedTuple):
-    """A clipping call: what it was asked for, the norm that it computed, and the columns that it was given.
+    """A clipping call: what it was asked for, the norm that it went by, and the columns that it was given.
 
+    ``norm_returned`` is the norm that it computed, or, of a call that computes none, that it was given.
     ``columns`` is one and the same array for calls that are given the same parameters.
     """
 
@@ -91,3 +92,4 @@ class StepRow(NamedTuple):
     loss_scale: float | None = None
     left_out: Mapping[str, tuple[str, ...]] | None = None
     clipped_instead: str | None = None
+    lost_passes: int = 0

@@ -9,19 +9,23 @@ from itertools import islice
 
 from gradwatch.blocks import AFTER, BEFORE, Block, NotedClip, StepRow
 from gradwatch.judge.at_hand import where_of
+from gradwatch.judge.clip_given import (
+    MAY_UNDERFLOW,
+    TORCH_ERROR,
+    comparable,
+    given_nothing,
+    is_close,
+    negative,
+    number,
+    repeated,
+    still_scaled,
+    underflowed,
+    wrong_total,
+)
 from gradwatch.judge.rule import Finding
-from gradwatch.judge.wording import listed
 from gradwatch.records import ClipCall, Severity, StepRecord
 
 __all__ = ["ClipBroken"]
-
-# Torch sums squares in the gradient's own type and can return a norm that is off by percents; what follows from
-# that is no fault of the loop's.
-_TORCH_ERROR = 1.05
-
-# The squares of gradients with a norm below this may underflow in float32.
-_MAY_UNDERFLOW = 1e-15
-
 
 # What passes and clip calls that came in the wrong order leave behind.
 _LATE = frozenset(["missed_by_clip", "clipped_between"])
@@ -86,28 +90,30 @@ class ClipBroken:
         if clip.limit < 0.0 or clip.repeated or returned == 0.0:
             return False
         if clip.norm_type is None or not len(clip.columns):
-            return True
+            # A norm that it did not compute itself was given to it.
+            if returned is None or not len(clip.columns):
+                return True
+            return is_close(returned, block.scope_norms(BEFORE, clip.columns).item(index))
         if clip.norm_type == 2 and returned is not None:
             before = block.scope_norms(BEFORE, clip.columns).item(index)
-            if not returned * _TORCH_ERROR >= before or (
-                scale is not None and _is_close(returned, before * scale)
-            ):
+            if not returned * TORCH_ERROR >= before or (scale is not None and is_close(returned, before * scale)):
                 return False
         tolerance = self._tolerance + 2 * block.rounding(clip.columns)
         kept = block.scope_norms(AFTER, clip.columns).item(index) <= clip.limit * (1 + tolerance)
         return kept or clip.norm_type > 2
 
     def _found(self, record: StepRecord) -> Iterator[Finding]:
-        yield from _negative(record)
+        yield from negative(record)
         yield from self._exceeded(record)
-        yield from _given_nothing(record)
+        yield from given_nothing(record)
         yield from self._given_others(record)
-        yield from _repeated(record)
-        yield from _still_scaled(record)
+        yield from wrong_total(record)
+        yield from repeated(record)
+        yield from still_scaled(record)
         yield from _between_passes(record)
         yield from _out_of_order(record)
         yield from self._left_out(record)
-        yield from _underflowed(record)
+        yield from underflowed(record)
 
     def _exceeded(self, record: StepRecord) -> Iterator[Finding]:
         """The call whose limit is exceeded most."""
@@ -118,8 +124,8 @@ class ClipBroken:
             return
         exceeded = [call for call in record.clips if not call.repeated and self._is_exceeded(call)]
         if exceeded:
-            worst = max(exceeded, key=lambda call: _number(call.scope_after) - call.limit)
-            yield _excess(_number(worst.scope_after), worst.limit, _why(worst, record))
+            worst = max(exceeded, key=lambda call: number(call.scope_after) - call.limit)
+            yield _excess(number(worst.scope_after), worst.limit, _why(worst, record))
 
     def _is_exceeded(self, call: ClipCall) -> bool:
         if call.norm_type is None or call.norm_type > 2 or call.scope_after is None:
@@ -144,7 +150,7 @@ class ClipBroken:
         limit = record.max_norm
         if limit is None or not record.clips or not record.norm_after > limit * (1 + self._tolerance):
             return
-        given = math.hypot(*(_number(call.scope_after) for call in record.clips))
+        given = math.hypot(*(number(call.scope_after) for call in record.clips))
         # Scopes may overlap: what is left out is then thought smaller than it is.
         left_out = math.sqrt(max(record.norm_after**2 - given**2, 0.0))
         if left_out > max(limit, 1e-3 * record.norm_after):
@@ -178,19 +184,14 @@ def _why(call: ClipCall, record: StepRecord) -> str:
 
 def _saw_less(call: ClipCall) -> bool:
     """Torch measured less than what was there after the last backward."""
-    return _comparable(call) and _number(call.norm_returned) * _TORCH_ERROR < _number(call.scope_before)
+    return comparable(call) and number(call.norm_returned) * TORCH_ERROR < number(call.scope_before)
 
 
 def _saw_more(call: ClipCall) -> bool:
     """Torch measured, and scaled, more than that, and yet nothing of it was scaled."""
-    scaled = _comparable(call) and _number(call.norm_returned) > call.limit * _TORCH_ERROR
-    unscaled = _number(call.scope_after) >= _number(call.scope_before)
-    return scaled and unscaled and _number(call.norm_returned) > _TORCH_ERROR * _number(call.scope_before)
-
-
-def _comparable(call: ClipCall) -> bool:
-    known = call.norm_returned is not None and call.scope_before is not None
-    return known and call.norm_type == 2 and not call.repeated
+    scaled = comparable(call) and number(call.norm_returned) > call.limit * TORCH_ERROR
+    unscaled = number(call.scope_after) >= number(call.scope_before)
+    return scaled and unscaled and number(call.norm_returned) > TORCH_ERROR * number(call.scope_before)
 
 
 def _torch_error(call: ClipCall) -> float:
@@ -198,63 +199,7 @@ def _torch_error(call: ClipCall) -> float:
     if not call.norm_returned or call.scope_before is None or call.norm_type != 2:
         return 1.0
     error = call.scope_before / call.norm_returned
-    return error if 1.0 < error < _TORCH_ERROR else 1.0
-
-
-def _negative(record: StepRecord) -> Iterator[Finding]:
-    """A limit below 0: torch multiplies by it, and the optimizer climbs."""
-    for call in record.clips:
-        if call.limit < 0.0:
-            message = f"{call.function} was called with a limit of {call.limit:g}: it turned every gradient around"
-            yield Finding(None, record.norm_after, call.limit, message)
-
-
-def _given_nothing(record: StepRecord) -> Iterator[Finding]:
-    """Every call was given nothing of what this optimizer holds, and found nothing in what it was given."""
-    if record.clips and all(call.scope_before is None and call.norm_returned == 0.0 for call in record.clips):
-        call = record.clips[0]
-        message = (
-            f"{call.function} was given none of the optimizer's gradients and found a norm of 0: it was handed "
-            f"other parameters, or a spent generator; a norm of {record.norm_after:.3g} was consumed unclipped"
-        )
-        yield Finding(None, record.norm_after, call.limit, message)
-
-
-def _repeated(record: StepRecord) -> Iterator[Finding]:
-    """A tied parameter that was passed twice: torch counts it twice, and scales it twice."""
-    for call in record.clips:
-        true, torchs = call.scope_before, call.norm_returned
-        if not call.repeated or true is None or torchs is None:
-            continue
-        was_scaled = torchs > call.limit
-        message = (
-            f"{listed(call.repeated)} was given to {call.function} more than once: torch computed a norm of "
-            f"{torchs:.6g} where the true one is {true:.6g}"
-            + (
-                f", and scaled that gradient as often, down to a norm of {call.scope_after:.6g}"
-                if was_scaled
-                else ""
-            )
-        )
-        yield Finding(None, torchs, call.limit, message, None if was_scaled else "warning")
-
-
-def _still_scaled(record: StepRecord) -> Iterator[Finding]:
-    """A call that came before a GradScaler had divided the gradients: it held the scaled norm to the limit."""
-    scale = record.loss_scale
-    if scale is None or not scale > _TORCH_ERROR:
-        return
-    for call in record.clips:
-        if _comparable(call) and _is_close(_number(call.norm_returned), _number(call.scope_before) * scale):
-            was_scaled = _number(call.norm_returned) > call.limit
-            message = (
-                f"{call.function} ran on gradients still multiplied by the loss scale of {scale:g}: it saw a norm "
-                f"of {call.norm_returned:.3g} where the true one is {call.scope_before:.3g}; call "
-                "scaler.unscale_(optimizer) before it"
-            )
-            yield Finding(
-                None, _number(call.norm_returned), call.limit, message, None if was_scaled else "warning"
-            )
+    return error if 1.0 < error < TORCH_ERROR else 1.0
 
 
 def _between_passes(record: StepRecord) -> Iterator[Finding]:
@@ -277,7 +222,7 @@ def _out_of_order(record: StepRecord) -> Iterator[Finding]:
     late = [call for call in _last_of_each_scope(record) if _was_early(call)]
     if late or record.missed_by_clip:
         call = late[0] if late else None
-        limit = _number(record.max_norm if call is None else call.limit)
+        limit = number(record.max_norm if call is None else call.limit)
         why = _NOTHING_THERE if call is not None and call.norm_returned == 0.0 else _OTHER_GRADIENTS
         message = f"clipping to {limit:g} had no hold on this step, whose norm is {record.norm_after:.3g}: {why}"
         yield Finding(None, record.norm_after, limit, message, "warning")
@@ -287,7 +232,7 @@ def _was_early(call: ClipCall) -> bool:
     """The optimizer consumed more than torch saw in the call, of gradients that were not yet these."""
     if not math.isfinite(call.limit) or not _saw_less(call):
         return False
-    return _number(call.scope_after) > max(_TORCH_ERROR * _number(call.norm_returned), _MAY_UNDERFLOW)
+    return number(call.scope_after) > max(TORCH_ERROR * number(call.norm_returned), MAY_UNDERFLOW)
 
 
 def _last_of_each_scope(record: StepRecord) -> Iterator[ClipCall]:
@@ -295,27 +240,7 @@ def _last_of_each_scope(record: StepRecord) -> Iterator[ClipCall]:
     yield from {(call.scope_before, call.scope_after): call for call in record.clips}.values()
 
 
-def _underflowed(record: StepRecord) -> Iterator[Finding]:
-    """Gradients so small that torch's own norm of them is 0."""
-    for call in record.clips:
-        true = call.scope_before
-        if call.norm_returned == 0.0 and true is not None and 0.0 < true < _MAY_UNDERFLOW:
-            message = (
-                f"torch computed a norm of 0 for gradients whose true norm is {true:.6g}: their squares "
-                f"underflow, so the limit of {call.limit:g} was held against 0"
-            )
-            yield Finding(None, true, call.limit, message, "warning")
-
-
 def _all_was_given(block: Block, index: int, row: StepRow) -> bool:
     """One call was given as good as all that was consumed."""
     nearly_all = block.norms(AFTER)[index] * (1 - 1e-9)
     return any(block.scope_norms(AFTER, c.columns)[index] >= nearly_all for c in row.clips if len(c.columns))
-
-
-def _is_close(one: float, other: float) -> bool:
-    return other > 0.0 and 1.0 / _TORCH_ERROR < one / other < _TORCH_ERROR
-
-
-def _number(norm: float | None) -> float:
-    return math.nan if norm is None else norm

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from statistics import median_low
 from typing import Any
 
 from gradwatch.blocks import BEFORE, Block
@@ -21,14 +22,21 @@ class Explosion:
 
     The baseline is the median of the optimizer's norms so far; it takes no value in while the rule fires, so
     that an explosion does not become the new normal. Where norms vary widely by themselves, five standard
-    deviations of their logarithm, estimated from the MAD, must be exceeded too.
+    deviations of their logarithm, estimated from the MAD, must be exceeded too. The level must be reached by a
+    jump: a norm that has climbed to it step by step, as when training leaves a plateau, is found only at
+    ``sudden_factor`` times the baseline. The rule ``growth`` is about climbing.
 
-    The baseline looks back on 200 steps. A norm that comes back to where it was before them, as an agent's does
-    with each new batch of experience, is a warning: training has survived it.
+    The baseline looks back on 200 steps. A norm that comes back to where this run has held it before, as an
+    agent's does with each new batch of experience, is a warning: training has survived it.
+
+    When the warm-up is over, a jump is looked for in it, as the first update makes it at far too high a rate. What
+    came after it is no baseline.
 
     Args:
-        factor: times the baseline, in ``fires_after`` steps running.
-        sudden_factor: times the baseline, in a single step.
+        factor: times the baseline, and times the level held in the last ``warm_up`` steps, in ``fires_after``
+            steps running.
+        sudden_factor: times the baseline, from which it need be no jump; and from which a jump of a single step
+            is enough.
         limit: an absolute norm that is too much at any time.
         warm_up: norms seen before the baseline counts.
         fires_after: steps running above ``factor`` before the alert.
@@ -40,7 +48,7 @@ class Explosion:
     severities: tuple[Severity, ...] = ("critical", "warning")
     may_be_shortcut = True
     _SIGMAS = 5.0
-    # Times the highest level before, up to which a norm has come back to it.
+    # Times the highest level before, up to which a norm has come back to it: half of ``factor``, in decades.
     _BACK = 3.0
 
     def __init__(
@@ -59,7 +67,7 @@ class Explosion:
         self._sudden_factor = sudden_factor
         self._limit = limit
         self._warm_up = warm_up
-        self._baselines: dict[str, Baseline] = {}
+        self._runs: dict[str, _Run] = {}
 
     def look(self, record: StepRecord) -> list[Finding] | None:
         """One finding where the norm before clipping is too large; a norm of NaN or Inf tells nothing."""
@@ -78,42 +86,84 @@ class Explosion:
 
     def critical_above(self, optimizer: str) -> float:
         """The norm before clipping above which a step now would be told of as critical; Inf where none would."""
-        baseline = self._baselines.get(optimizer)
-        if baseline is None or len(baseline) < self._warm_up:
+        run = self._runs.get(optimizer)
+        if run is None or not run.is_warm:
             return self._limit
-        usual = baseline.median()
-        above_usual: float = max(self._factor * usual, usual * baseline.spread() ** self._SIGMAS)
-        return min(self._limit, max(above_usual, self._BACK * baseline.height()))
+        return min(self._limit, max(self._too_much(run.baseline), self._BACK * run.baseline.height()))
 
     def state_dict(self) -> dict[str, Any]:
-        """The baselines by optimizer."""
-        return {optimizer: baseline.state_dict() for optimizer, baseline in self._baselines.items()}
+        """The baselines by optimizer, and whether their warm-up is over."""
+        return {name: {**run.baseline.state_dict(), "warm": run.is_warm} for name, run in self._runs.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave."""
         for optimizer, saved in state.items():
-            self._baselines.setdefault(optimizer, Baseline()).load_state_dict(saved)
+            run = self._runs[optimizer] = _Run()
+            run.baseline.load_state_dict(saved)
+            run.is_warm = saved.get("warm", len(run.baseline) >= self._warm_up)
 
     def _find(self, optimizer: str, norm: float) -> Finding | None:
         """What is wrong with a finite norm; one with which nothing is goes into the baseline."""
-        baseline = self._baselines.get(optimizer)
-        if baseline is None:
-            baseline = self._baselines[optimizer] = Baseline()
+        run = self._runs.get(optimizer)
+        if run is None:
+            run = self._runs[optimizer] = _Run()
+        baseline = run.baseline
         if norm > self._limit:
             message = f"norm before clipping {norm:.3g}, above the limit of {self._limit:.3g}"
             return Finding(None, norm, self._limit, message, at_once=True)
-        if len(baseline) >= self._warm_up and norm > self._factor * baseline.median():
-            usual = baseline.median()
-            if norm > usual * baseline.spread() ** self._SIGMAS:
-                return self._finding(norm, usual, baseline.height())
+        if run.is_warm and norm > self._factor * baseline.median() and norm > self._too_much(baseline):
+            return self._finding(norm, baseline)
         baseline.add(norm)
+        if not run.is_warm and len(baseline) >= self._warm_up:
+            run.is_warm = True
+            return self._exploded_at_the_start(norm, baseline)
         return None
 
-    def _finding(self, norm: float, usual: float, before: float) -> Finding:
+    def _too_much(self, baseline: Baseline) -> float:
+        usual = baseline.median()
+        # Reached step by step, it is so only from here on.
+        jump = min(self._factor * baseline.held_lately(self._warm_up), self._sudden_factor * usual)
+        wide: float = usual * baseline.spread() ** self._SIGMAS
+        return max(self._factor * usual, wide, jump)
+
+    def _finding(self, norm: float, baseline: Baseline) -> Finding:
+        usual, before = baseline.median(), baseline.height()
         message = f"norm before clipping {norm:.3g}, {norm / usual:.3g} times the usual {usual:.3g}"
         severity: Severity = "critical"
         if norm <= self._BACK * before:
             message += f"; earlier in this run it was at {before:.3g}"
             severity = "warning"
-        sudden = norm > self._sudden_factor * usual
+        is_jump = norm > self._factor * baseline.held_lately(self._warm_up)
+        sudden = is_jump and norm > self._sudden_factor * usual
         return Finding(None, norm, self._factor * usual, message, severity, at_once=sudden)
+
+    def _exploded_at_the_start(self, norm: float, baseline: Baseline) -> Finding | None:
+        """The first norms hold a jump that did not come back: those before it are the baseline."""
+        first = _before_the_jump(baseline.values(), self._factor, self._BACK)
+        if first is None:
+            return None
+        baseline.keep(first)
+        usual = baseline.median()
+        steps = "step" if first == 1 else f"{first} steps"
+        message = (
+            f"norm before clipping {norm:.3g}, {norm / usual:.3g} times the {usual:.3g} of the first {steps}: it "
+            f"has jumped at step {first + 1} and not come back"
+        )
+        return Finding(None, norm, self._factor * usual, message, at_once=True)
+
+
+class _Run:
+    """One optimizer: its norms, and whether there were enough of them to judge by."""
+
+    def __init__(self) -> None:
+        self.baseline = Baseline()
+        self.is_warm = False
+
+
+def _before_the_jump(norms: Sequence[float], factor: float, back: float) -> int | None:
+    """How many norms came before all others jumped, three at least, and stayed there; None where none did."""
+    for first in range(1, len(norms) - 2):
+        before, after = max(norms[:first]), norms[first:]
+        if min(after) > back * before and median_low(after) > factor * before:
+            return first
+    return None

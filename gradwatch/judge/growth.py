@@ -6,8 +6,8 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from statistics import median
-from typing import Any
+from statistics import fmean, median
+from typing import Any, NamedTuple
 
 from gradwatch.blocks import BEFORE, Block
 from gradwatch.judge.at_hand import shortcut
@@ -19,6 +19,22 @@ __all__ = ["Growth"]
 _BLOCKS = 5
 
 
+class _Growth(NamedTuple):
+    """A growth that was found.
+
+    Attributes:
+        doubling: steps in which the norm doubles.
+        steps: over which that was fitted.
+        begin: the fitted norm at the first of them.
+        end: the fitted norm at the last.
+    """
+
+    doubling: float
+    steps: int
+    begin: float
+    end: float
+
+
 class _Trend:
     """One optimizer: the logarithms of the norms of late, and what was made of them last."""
 
@@ -28,8 +44,9 @@ class _Trend:
         # The medians of the newest block, look by look, and the highest of those that are older than the window.
         self.medians: deque[float] = deque()
         self.highest = -math.inf
-        # Steps in which the norm doubles, and steps over which that was fitted.
-        self.growth: tuple[float, int] | None = None
+        self.growth: _Growth | None = None
+        # The fitted norm at which what was found last had begun.
+        self.begin = math.nan
 
 
 class Growth:
@@ -70,7 +87,7 @@ class Growth:
         if not 0.0 < norm < math.inf:
             return None
         trend = self._taken(record.optimizer, norm)
-        return [] if trend.growth is None else [self._finding(record, trend, *trend.growth)]
+        return [] if trend.growth is None else [self._finding(record, trend.growth)]
 
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding]]:
         """Go on to the first step at which the norm grows."""
@@ -78,7 +95,7 @@ class Growth:
             if 0.0 < norm < math.inf:
                 trend = self._taken(block.layout.optimizer, norm)
                 if trend.growth is not None:
-                    return index, [self._finding(block[index], trend, *trend.growth)]
+                    return index, [self._finding(block[index], trend.growth)]
         return len(block), ()
 
     def state_dict(self) -> dict[str, Any]:
@@ -89,7 +106,8 @@ class Growth:
                 "unseen": trend.unseen,
                 "medians": list(trend.medians),
                 "highest": None if trend.highest == -math.inf else trend.highest,
-                "growth": trend.growth,
+                "growth": None if trend.growth is None else list(trend.growth),
+                "begin": None if math.isnan(trend.begin) else trend.begin,
             }
             for name, trend in self._trends.items()
         }
@@ -102,7 +120,19 @@ class Growth:
             trend.unseen = saved["unseen"]
             trend.medians.extend(saved["medians"])
             trend.highest = -math.inf if saved["highest"] is None else saved["highest"]
-            trend.growth = None if saved["growth"] is None else (saved["growth"][0], saved["growth"][1])
+            trend.growth = None if saved["growth"] is None else _Growth(*saved["growth"])
+            trend.begin = math.nan if saved["begin"] is None else saved["begin"]
+
+    def ended(self, optimizer: str) -> str:
+        """At which level the norm has stopped growing, where it has not come back down."""
+        trend = self._trends.get(optimizer)
+        if trend is None or not trend.medians:
+            return ""
+        now = math.exp(trend.medians[-1])
+        # Grown by less than half of what is asked of a growth, in doublings.
+        if not now > 2.0 ** (self._doublings / 2) * trend.begin:
+            return ""
+        return f"the norm no longer grows, and stays at {now:.3g}, where it was {trend.begin:.3g}"
 
     def _taken(self, optimizer: str, norm: float) -> _Trend:
         """The trend with one more norm, looked at anew after each stride."""
@@ -113,10 +143,13 @@ class Growth:
         trend.unseen += 1
         if trend.unseen >= self._stride:
             trend.unseen = 0
-            trend.growth = self._growth(trend)
+            growth = self._growth(trend)
+            if growth is not None and trend.growth is None:
+                trend.begin = growth.begin
+            trend.growth = growth
         return trend
 
-    def _growth(self, trend: _Trend) -> tuple[float, int] | None:
+    def _growth(self, trend: _Trend) -> _Growth | None:
         """The growth over the newest quarter or half of the window, or else over the whole of it."""
         logarithms = list(trend.logarithms)
         newest = median(logarithms[-(self._window // _BLOCKS) :])
@@ -127,12 +160,12 @@ class Growth:
             return None
         for steps in (self._window // 4, self._window // 2, self._window):
             if len(logarithms) >= steps:
-                doubling = self._doubling_time(logarithms[-steps:])
-                if doubling is not None:
-                    return doubling, steps
+                growth = self._fitted(logarithms[-steps:])
+                if growth is not None:
+                    return growth
         return None
 
-    def _doubling_time(self, logarithms: Sequence[float]) -> float | None:
+    def _fitted(self, logarithms: Sequence[float]) -> _Growth | None:
         size = len(logarithms) // _BLOCKS
         blocks = [logarithms[start : start + size] for start in range(0, _BLOCKS * size, size)]
         # Nearly always over at once: the newest block is no higher than the oldest was.
@@ -147,16 +180,20 @@ class Growth:
         # Of a median of n normal values, times the square root of 2 for the difference of two of them.
         if rise < self._NOISE * 1.4826 * noise * math.sqrt(math.pi / size):
             return None
-        doubling = math.log(2.0) / (_slope(middles) / size)
-        return doubling if doubling < len(logarithms) / _BLOCKS else None
+        slope, steps = _slope(middles) / size, len(logarithms)
+        doubling = math.log(2.0) / slope
+        if not doubling < steps / _BLOCKS:
+            return None
+        # The line through the medians, which goes through their mean in the middle.
+        middle, half = fmean(middles), slope * (steps - 1) / 2
+        return _Growth(doubling, steps, math.exp(middle - half), math.exp(middle + half))
 
-    def _finding(self, record: StepRecord, trend: _Trend, doubling: float, steps: int) -> Finding:
-        steps = min(steps, len(trend.logarithms))
+    def _finding(self, record: StepRecord, growth: _Growth) -> Finding:
         message = (
-            f"the norm before clipping grows without pause: it doubles every {doubling:.3g} steps, and went from "
-            f"{math.exp(trend.logarithms[-steps]):.3g} to {record.norm_before:.3g} in the last {steps}"
+            f"the norm before clipping grows without pause: it doubles every {growth.doubling:.3g} steps, and "
+            f"went from about {growth.begin:.3g} to {growth.end:.3g} in the last {growth.steps}"
         )
-        return Finding(None, doubling, steps / _BLOCKS, message, cause=shortcut(record))
+        return Finding(None, growth.doubling, growth.steps / _BLOCKS, message, cause=shortcut(record))
 
 
 def _slope(values: Sequence[float]) -> float:

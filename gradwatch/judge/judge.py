@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, cast
 
 from gradwatch.blocks import Block
 from gradwatch.judge.rule import (
+    Ending,
     Finding,
     GoingOn,
     Remembering,
@@ -134,7 +135,7 @@ class Judge:
             self._episodes.setdefault(rule_id, {}).setdefault(optimizer, {})[module] = episode
         for rule in self._rules:
             if isinstance(rule, Remembering) and rule.id in state["rules"]:
-                rule.load_state_dict(state["rules"][rule.id])
+                _remind(rule, state["rules"][rule.id])
         self._changed()
 
     def judge(self, record: StepRecord) -> list[Alert]:
@@ -226,6 +227,17 @@ class _Looks:
         return self._records[index]
 
 
+def _remind(rule: Remembering, state: Any) -> None:
+    before = rule.state_dict()
+    try:
+        rule.load_state_dict(state)
+    except (TypeError, ValueError, LookupError):
+        rule.load_state_dict(before)
+        log.warning(
+            "The rule %r begins anew: what it remembered was saved by another version of gradwatch.", rule.id
+        )
+
+
 def _severities(rules: Iterable[Rule]) -> Mapping[str, tuple[Severity, ...]]:
     """By rule, all that its alerts may have."""
     several: dict[str, tuple[Severity, ...]] = {}
@@ -279,8 +291,14 @@ def _ended(
             yield _over(
                 episode.alert,
                 when,
-                f"over after {lasted} steps: the last {rule.clears_after} were healthy",
+                f"over after {lasted} steps: {_how_it_ended(rule, when.optimizer)}",
             )
+
+
+def _how_it_ended(rule: Rule, optimizer: str) -> str:
+    """What is so now; a rule that sees a change and not a state says it itself."""
+    how: str = rule.ended(optimizer) if isinstance(rule, Ending) else ""
+    return how or f"the last {rule.clears_after} did not show it"
 
 
 def _explained(episode: _Episode, cause: Cause, step: int) -> Alert | None:

@@ -20,10 +20,11 @@ class _Presence:
         longest: the longest silence of late that has ended.
         drawn: it was seen to fall silent as another came up, or to come up as another fell silent.
         heard: it has a gradient now.
+        ill: the silence that goes on is an illness: what is seen of it tells nothing of how often it is heard.
         since: the step after which that began, or, where it is heard, up to which the other numbers tell.
     """
 
-    __slots__ = ("alive", "drawn", "heard", "longest", "silent", "since")
+    __slots__ = ("alive", "drawn", "heard", "ill", "longest", "silent", "since")
 
     # Steps after which the past counts half.
     _MEMORY = 512
@@ -36,6 +37,7 @@ class _Presence:
         self.longest = longest
         self.drawn = drawn
         self.heard = True
+        self.ill = False
         self.since = since
 
     def catch_up(self, step: int) -> None:
@@ -58,11 +60,11 @@ class _Presence:
     def come_up(self, step: int) -> None:
         # A silence before the first gradient tells nothing of how often it comes: a layer behind another that
         # starts from zero has none in its first step.
-        if self.alive:
+        if self.alive and not self.ill:
             silence = step - self.since
             self.silent += silence
             self.longest = max(self.longest, silence)
-        self.heard, self.since = True, step
+        self.heard, self.ill, self.since = True, False, step
 
     def _halve(self) -> None:
         self.alive /= 2
@@ -95,23 +97,40 @@ class Presences:
         # How many are drawn, or were never heard and may be; None where that has to be counted.
         self._counted: int | None = None
 
-    def take(self, names: Sequence[str | None], silent: Collection[str | None]) -> None:
-        """Of the modules of these names, those have no gradient in this step."""
+    def take(
+        self, names: Sequence[str | None], silent: Collection[str | None], ill: Iterable[str | None] = ()
+    ) -> None:
+        """Take in a step.
+
+        Args:
+            names: of the modules.
+            silent: those that have no gradient, or are ill.
+            ill: those of them whose silence is known to be an illness.
+        """
         if names is not self._names and names != self._names:
             self._rename(names)
         if silent or self._silent:
-            went, came = self._falling_silent(silent), self._coming_up(silent)
+            for name in ill:
+                self._modules[name].ill = True
+            went = self._falling_silent(silent)
+            before = len(self._silent)
+            came = self._coming_up(silent)
             if came and went:
                 for presence in (*came, *went):
                     presence.drawn = True
                 self._some_are_drawn = True
-            if came or went:
+            if went or before != len(self._silent):
                 self._counted = None
         self._step += 1
 
     def silence(self, module: str | None) -> int:
         """For how many steps running it has had no gradient."""
         return self._lasts(self._modules[module])
+
+    def was_heard(self, module: str | None) -> bool:
+        """Whether it has ever had a gradient, and is not drawn."""
+        own = self._modules[module]
+        return own.alive > 0.0 and not own.drawn
 
     def pauses_like_others(self, module: str | None) -> bool:
         """Whether another module has fallen silent too after it was heard, and not as this one did."""
@@ -143,13 +162,15 @@ class Presences:
         return went
 
     def _coming_up(self, silent: Collection[str | None]) -> list[_Presence]:
+        """Those that were silent before, and not ill."""
         if len(silent) == len(self._silent):
             return []
         still = set(silent)
         came = [self._silent.pop(name) for name in list(self._silent) if name not in still]
+        taught = [presence for presence in came if not presence.ill]
         for presence in came:
             presence.come_up(self._step)
-        return came
+        return taught
 
     def _share(self, own: _Presence) -> float:
         """The share of the steps in which it should be heard, guessed low; 1.0 where it should be in every one."""
@@ -194,14 +215,18 @@ class Presences:
     def state_dict(self) -> list[list[Any]]:
         """What is known of each module, as plain values."""
         self._catch_up()
-        return [[name, p.alive, p.silent, self._lasts(p), p.longest, p.drawn] for name, p in self._modules.items()]
+        return [
+            [name, p.alive, p.silent, self._lasts(p), p.longest, p.drawn, p.ill]
+            for name, p in self._modules.items()
+        ]
 
     def load_state_dict(self, state: list[list[Any]]) -> None:
         """Go on from what ``state_dict`` gave."""
         self._step, self._counted = 0, None
         self._modules, self._silent = {}, {}
-        for name, alive, silent, silence, longest, drawn in state:
+        for name, alive, silent, silence, longest, drawn, ill in state:
             presence = self._modules[name] = _Presence(-silence, alive, silent, longest, drawn)
+            presence.ill = ill
             if silence:
                 presence.heard = False
                 self._silent[name] = presence

@@ -10,6 +10,7 @@ from gradwatch.blocks import Block
 from gradwatch.records import Alert, Cause, Severity, StepRecord
 
 __all__ = [
+    "Ending",
     "Finding",
     "GoingOn",
     "Remembering",
@@ -99,6 +100,14 @@ class GoingOn(Screening, Protocol):
         Returns:
             As ``look_over``.
         """
+
+
+@runtime_checkable
+class Ending(Protocol):
+    """A rule whose episodes may end without anything being well again."""
+
+    def ended(self, optimizer: str) -> str:
+        """How it is now, in the words of the alert that is over; empty where all is well again."""
 
 
 @runtime_checkable

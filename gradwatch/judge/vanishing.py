@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from gradwatch.blocks import AFTER, Block, FloatArray
+from gradwatch.blocks import AFTER, Block, BoolArray, FloatArray
 from gradwatch.judge.naming import Naming
 from gradwatch.judge.rule import Finding
+from gradwatch.judge.scale import LIMIT, SHARE, Streaks, faint
 from gradwatch.records import Severity, StepRecord
 
 __all__ = ["Vanishing"]
@@ -26,13 +27,20 @@ class _Memory:
     Attributes:
         modules: names of the modules.
         usual: logarithm of the usual share of each, ``[modules]``; NaN where none is known.
+        streaks: for how long each has been next to nothing.
         naming: under which names those are told of that have vanished.
     """
 
     def __init__(self, clears_after: int) -> None:
         self.modules: tuple[str, ...] = ()
         self.usual: FloatArray = np.zeros(0)
+        self.streaks = Streaks()
         self.naming = Naming(clears_after)
+
+    @property
+    def is_clear(self) -> bool:
+        """Nothing is or was of late next to nothing."""
+        return not (self.streaks.any or self.naming)
 
     def follow(self, logarithms: FloatArray, gaps: bool) -> None:
         """Take in the share of each module.
@@ -55,9 +63,10 @@ class _Memory:
 
     def rename(self, modules: tuple[str, ...]) -> None:
         """Modules have come, or were taken away: what is known of these is forgotten."""
-        known = self.known()
+        known, streaks = self.known(), self.streaks.state_dict(self.modules)
         self.modules = modules
         self.usual = np.array([known.get(name, math.nan) for name in modules], dtype=np.float64)
+        self.streaks.load_state_dict(streaks, modules)
 
 
 class Vanishing:
@@ -65,43 +74,57 @@ class Vanishing:
 
     As training converges every norm falls, and a module that always had a small share of the whole falls below
     any limit in the end: that is none. A module counts whose share of the optimizer's norm is below ``share``,
-    and below a tenth of what it usually was while its norm was above the limit.
+    and below a tenth of what it usually was while its norm was above the limit. A step in which it is exactly 0
+    goes on with what has begun so.
 
     Args:
         limit: norm consumed below which it has vanished.
         share: share of the optimizer's norm above which it has not.
         fires_after: steps running before the alert.
         clears_after: steps running above the limit before the episode is over.
+        critical_after: steps running after which it is critical: as many as the windows of ``growth`` and
+            ``clip-saturated``.
     """
 
     id = "vanishing"
     severity: Severity = "warning"
+    severities: tuple[Severity, ...] = ("warning", "critical")
     wants_cause = True
 
     # The part of the usual share that is no loss.
     _LOSS = 0.1
 
     def __init__(
-        self, *, limit: float = 1e-7, share: float = 0.01, fires_after: int = 5, clears_after: int = 5
+        self,
+        *,
+        limit: float = LIMIT,
+        share: float = SHARE,
+        fires_after: int = 5,
+        clears_after: int = 5,
+        critical_after: int = 100,
     ) -> None:
         self.fires_after = fires_after
         self.clears_after = clears_after
         self._limit = limit
         self._share = share
+        self._critical_after = critical_after
         self._memories: dict[str, _Memory] = {}
 
     def look(self, record: StepRecord) -> list[Finding] | None:
-        """One finding for each module whose gradient has vanished."""
+        """One finding for each module whose gradient has vanished; where the whole has, nothing is told."""
         whole = record.norm_after
-        if record.skipped or not whole < math.inf:
+        if record.skipped or not self._limit <= whole < math.inf:
             return None
         modules = record.owners or record.modules
+        missing = record.missing_owners if record.owners else record.missing_modules
         norms = np.array([[norms.norm_after for norms in modules.values()]])
+        silent = (norms[0] == 0.0) | np.array([name in missing for name in modules], dtype=bool)
         memory = self._memory_of(record.optimizer, tuple(modules))
-        if modules and whole >= self._limit:
-            memory.follow(self._logarithms(norms, np.array([whole]))[0], gaps=True)
-        told = self._told(memory, norms[0], whole, tuple(record.modules))
-        return [self._finding(path, norm, whole) for path, norm in told]
+        wholes = np.array([whole])
+        if modules:
+            memory.follow(self._logarithms(norms, wholes)[0], gaps=True)
+        low = faint(norms, wholes, self._limit, self._share)[0]
+        return self._found(memory, norms[0], low, silent, whole, tuple(record.modules))
 
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding]]:
         """Go on to the first step in which a module's gradient has vanished."""
@@ -109,33 +132,41 @@ class Vanishing:
         norms, wholes = block.finest_norms(AFTER), block.norms(AFTER)
         logarithms = self._logarithms(norms, wholes)
         gaps = bool(np.isnan(logarithms).any())
-        low = np.logical_or.reduce((norms > 0.0) & (norms < self._limit), axis=1)
+        low = faint(norms, wholes, self._limit, self._share)
+        any_low = np.logical_or.reduce(low, axis=1)
         for index, whole in enumerate(wholes[start:].tolist(), start):
-            if block.rows[index].skipped or not whole < math.inf:
+            if block.rows[index].skipped or not self._limit <= whole < math.inf:
                 continue
             if memory is None:
                 memory = self._memory_of(block.layout.optimizer, block.layout.finest.names)
                 gaps = gaps or bool(np.isnan(memory.usual).any())
-            if memory.modules and whole >= self._limit:
+            if memory.modules:
                 memory.follow(logarithms[index], gaps)
-            if low[index] or memory.naming:
-                told = self._told(memory, norms[index], whole, block.layout.lines.names)
-                if told:
-                    return index, [self._finding(path, norm, whole) for path, norm in told]
+            if any_low[index] or not memory.is_clear:
+                silent, lines = block.silent[index], block.layout.lines.names
+                found = self._found(memory, norms[index], low[index], silent, whole, lines)
+                if found:
+                    return index, found
         return len(block), ()
 
     def state_dict(self) -> dict[str, Any]:
-        """The logarithm of the usual share of each module, and the names of those that have vanished."""
+        """The logarithm of the usual share of each module, names and streaks of those that have vanished."""
         return {
-            optimizer: {"usual": memory.known(), "names": memory.naming.state_dict()}
+            optimizer: {
+                "usual": memory.known(),
+                "names": memory.naming.state_dict(),
+                "streaks": memory.streaks.state_dict(memory.modules),
+            }
             for optimizer, memory in self._memories.items()
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave."""
         for optimizer, saved in state.items():
-            memory = self._memory_of(optimizer, tuple(saved["usual"]))
-            memory.usual = np.array(list(saved["usual"].values()), dtype=np.float64)
+            modules = tuple(dict.fromkeys((*saved["usual"], *saved["streaks"])))
+            memory = self._memory_of(optimizer, modules)
+            memory.usual = np.array([saved["usual"].get(name, math.nan) for name in modules], dtype=np.float64)
+            memory.streaks.load_state_dict(saved["streaks"], modules)
             memory.naming.load_state_dict(saved["names"])
 
     def _memory_of(self, optimizer: str, modules: tuple[str, ...]) -> _Memory:
@@ -152,28 +183,44 @@ class Vanishing:
             logarithms: FloatArray = np.log(np.where(norms >= self._limit, norms, np.nan) / wholes[:, None])
             return logarithms
 
-    def _told(
-        self, memory: _Memory, norms: FloatArray, whole: float, lines: Sequence[str]
-    ) -> list[tuple[str | None, float]]:
-        """What has vanished: the name under which it is told, and its norm."""
-        ill: dict[str | None, float] = {}
-        below = min(self._limit, whole * self._share)
-        if whole >= self._limit:
-            for place in np.flatnonzero((norms > 0.0) & (norms < below)).tolist():
-                norm = float(norms[place])
-                if self._has_lost(norm / whole, float(memory.usual[place])):
-                    ill[memory.modules[place]] = norm
-        if not ill and not memory.naming:
+    def _found(
+        self,
+        memory: _Memory,
+        norms: FloatArray,
+        low: BoolArray,
+        silent: BoolArray,
+        whole: float,
+        lines: Sequence[str],
+    ) -> list[Finding]:
+        memory.streaks.take(self._that_have_lost(memory, norms, low, whole), silent)
+        if memory.is_clear:
             return []
-        told = memory.naming.take(dict.fromkeys(ill), memory.modules, lines)
-        return [(path, math.hypot(*(ill[module] for module in modules))) for path, modules in told.items()]
+        lasts = {memory.modules[place]: place for place in np.flatnonzero(memory.streaks.steps).tolist()}
+        told = memory.naming.take(dict.fromkeys(lasts), memory.modules, lines)
+        found = []
+        for path, modules in told.items():
+            places = [lasts[module] for module in modules if module is not None]
+            norm = math.hypot(*(float(norms[place]) for place in places if not silent[place]))
+            steps = int(memory.streaks.steps[places].max())
+            if steps >= self.fires_after:
+                memory.streaks.tell(places)
+            found.append(self._finding(path, memory.naming.words(path), norm, whole, steps))
+        return found
 
-    def _has_lost(self, share: float, usual: float) -> bool:
-        return math.isnan(usual) or share < self._LOSS * math.exp(usual)
+    def _that_have_lost(self, memory: _Memory, norms: FloatArray, low: BoolArray, whole: float) -> BoolArray:
+        """Of those that are faint, those that were not always."""
+        lost = low.copy()
+        for place in np.flatnonzero(low).tolist():
+            usual = float(memory.usual[place])
+            lost[place] = math.isnan(usual) or norms[place] / whole < self._LOSS * math.exp(usual)
+        return lost
 
-    def _finding(self, module: str | None, norm: float, whole: float) -> Finding:
+    def _finding(self, module: str | None, what: str, norm: float, whole: float, steps: int) -> Finding:
         message = (
-            f"the gradient of {module} has all but vanished: its norm is {norm:.3g}, where the optimizer consumes "
+            f"the gradient of {what} has all but vanished: its norm is {norm:.3g}, where the optimizer consumes "
             f"{whole:.3g} in all"
         )
-        return Finding(module, norm, self._limit, message)
+        # What is exactly 0 by now is for the rule ``zero`` to tell.
+        if steps < self._critical_after or norm == 0.0:
+            return Finding(module, norm, self._limit, message)
+        return Finding(module, norm, self._limit, f"{message}; so it was for {steps} steps", "critical")

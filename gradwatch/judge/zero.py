@@ -5,19 +5,20 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from gradwatch.blocks import BEFORE, Block, BoolArray
+from gradwatch.blocks import AFTER, BEFORE, Block, BoolArray
 from gradwatch.causes import cause
-from gradwatch.judge.at_hand import owned, silence
 from gradwatch.judge.naming import Naming
 from gradwatch.judge.presence import Presences
 from gradwatch.judge.rule import Finding
+from gradwatch.judge.scale import LIMIT, faint
+from gradwatch.judge.silent import Known, look_into, norms_of, words_of
 from gradwatch.judge.unreached import Unreached
 from gradwatch.judge.wording import listed
-from gradwatch.records import Cause, GroupNorms, Severity, StepRecord
+from gradwatch.records import Severity, StepRecord
 
 __all__ = ["Zero"]
 
@@ -34,6 +35,8 @@ class _Memory:
         presences: how often each module has a gradient.
         level: logarithm of the norm of late; -inf before the first.
         highest: the highest that the level has been.
+        zeros: in how many steps each module was exactly 0 since it was last alive.
+        dead: modules that were heard, have fallen silent and are told of: only health ends that.
         known: what was found out of each silent module.
         naming: under which names silent modules are told of.
         told: what was found out of those that bear a name together, and which these were.
@@ -44,9 +47,11 @@ class _Memory:
     def __init__(self, clears_after: int, unreached_after: int) -> None:
         self.presences = Presences()
         self.level = self.highest = -math.inf
-        self.known: dict[str | None, _Known] = {}
+        self.zeros: dict[str | None, int] = {}
+        self.dead: dict[str | None, None] = {}
+        self.known: dict[str | None, Known] = {}
         self.naming = Naming(clears_after)
-        self.told: dict[str | None, tuple[list[str | None], _Known]] = {}
+        self.told: dict[str | None, tuple[list[str | None], Known]] = {}
         self.left_out: dict[str, int] = {}
         self.unreached = Unreached(unreached_after)
 
@@ -59,26 +64,18 @@ class _Memory:
             self.highest = max(self.highest, self.level)
 
 
-class _Known(NamedTuple):
-    """Why a module is silent, as far as its record shows, whether a backward reached it, and how it is silent."""
-
-    cause: Cause | None
-    unreached: bool
-    how: str
-
-    def reason(self, doubt: str | None) -> tuple[object, ...]:
-        """The same for modules that are silent for one reason."""
-        return self.how, self.unreached, self.cause and self.cause.kind, doubt
-
-
 class Zero:
     """A module's gradient is exactly 0, or it has none at all: its parameters do not learn.
 
     Without modules the rule looks at the optimizer as a whole. Where modules are trained in turn or drawn at
     random, a silence must be longer than chance explains. It is a warning rather than critical where it may be
-    meant: the module is frozen; for up to ``unreached_after`` steps, no backward has reached it, or other modules
-    pause as well, as where layers are dropped at random; or the norm of the whole optimizer has faded to 0, as it
-    does when a loss is satisfied. Parameters that have none inside a module that learns are a warning as well.
+    meant: the module is frozen, and others are not; for up to ``unreached_after`` steps, no backward has reached
+    it, or other modules pause as well, as where layers are dropped at random; or the norm of the whole optimizer
+    has faded to 0, as it does when a loss is satisfied. Parameters without any inside a module that learns are a
+    warning as well.
+
+    What is next to nothing is no sign of life. An episode of what was alive before ends when it is alive in
+    ``clears_after`` steps running, and teaches nothing of how long its silences usually are.
 
     Args:
         fires_after: steps running before the alert.
@@ -110,8 +107,8 @@ class Zero:
         if record.skipped:
             return None
         memory = self._memory_of(record.optimizer)
-        modules, silent = _sorted_out(record)
-        ill = self._taken(memory, modules, silent, record.norm_before)
+        modules, silent, low = _sorted_out(record)
+        ill = self._taken(memory, modules, silent, low, record.norm_before)
         return [
             *memory.unreached.look(record),
             *self._of_silent(record, memory, modules, silent, ill),
@@ -120,15 +117,15 @@ class Zero:
 
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding]]:
         """Go on to the first step with a module that is silent for too long."""
-        modules, flags = _flags(block)
-        quiet = not flags.any()
+        modules, zeros, lows = _flags(block)
+        quiet = not lows.any()
         for index, norm in enumerate(block.norms(BEFORE)[start:].tolist(), start):
             row = block.rows[index]
             if row.skipped:
                 continue
             memory = self._memory_of(block.layout.optimizer)
-            silent = () if quiet else tuple(modules[place] for place in np.flatnonzero(flags[index]).tolist())
-            ill = self._taken(memory, modules, silent, norm)
+            silent, low = ((), ()) if quiet else (_named(modules, zeros[index]), _named(modules, lows[index]))
+            ill = self._taken(memory, modules, silent, low, norm)
             looks = memory.unreached.looks or not block.complete
             unreached = looks and memory.unreached.take_in(block, index)
             if ill or unreached or row.left_out or memory.left_out:
@@ -149,22 +146,41 @@ class Zero:
         return memory
 
     def _taken(
-        self, memory: _Memory, modules: _Modules, silent: _Modules, norm_before: float
+        self, memory: _Memory, modules: _Modules, silent: _Modules, low: _Modules, norm_before: float
     ) -> dict[str | None, int]:
-        """The modules that have been silent for too long, and for how many steps beyond what is."""
-        memory.presences.take(modules, silent)
+        """The modules that have been silent for too long, and for how many steps beyond what is.
+
+        Args:
+            memory: of the optimizer.
+            modules: all that could be silent.
+            silent: those exactly 0, or missing.
+            low: those, and what is next to nothing.
+            norm_before: of the whole.
+        """
         if len(silent) < len(modules):
             memory.follow(norm_before)
-        if not silent:
-            memory.known.clear()
-            memory.told.clear()
-        return dict(self._beyond(memory.presences, silent))
+        if memory.dead:
+            memory.dead = {module: None for module in memory.dead if module in memory.naming}
+        # What was told as dead is not heard again until it has come back to stay.
+        quiet = tuple(dict.fromkeys((*low, *memory.dead))) if memory.dead else low
+        memory.presences.take(modules, quiet, memory.dead)
+        if not quiet:
+            if memory.zeros:
+                memory.zeros, memory.known, memory.told = {}, {}, {}
+            return {}
+        zeros = set(silent)
+        memory.zeros = {module: memory.zeros.get(module, 0) + (module in zeros) for module in quiet}
+        return dict(self._beyond(memory, low, zeros))
 
-    def _beyond(self, presences: Presences, silent: _Modules) -> Iterator[tuple[str | None, int]]:
-        for module in silent:
-            lasts = presences.silence(module)
-            if lasts >= self.fires_after:
-                beyond = lasts - presences.patience(module, self.fires_after)
+    def _beyond(
+        self, memory: _Memory, low: _Modules, zeros: Collection[str | None]
+    ) -> Iterator[tuple[str | None, int]]:
+        for module in low:
+            lasts = memory.presences.silence(module)
+            if module in memory.dead:
+                yield module, lasts
+            elif module in zeros and memory.zeros[module] >= self.fires_after:
+                beyond = lasts - memory.presences.patience(module, self.fires_after)
                 if beyond >= 0:
                     yield module, beyond
 
@@ -179,21 +195,29 @@ class Zero:
         if not ill and not memory.naming:
             return
         faded = len(silent) == len(modules) and self._has_faded(memory)
-        looked_at = [module for module, beyond in ill.items() if self._is_due(memory, module, beyond)]
+        zeros = set(silent)
+        looked_at = [m for m, beyond in ill.items() if self._is_due(memory, m, beyond, m in zeros)]
         for module in looked_at:
-            memory.known[module] = _look_into(record, module, [module])
-        doubts = {module: self._doubt(memory, module, memory.known[module], faded) for module in ill}
+            memory.known[module] = look_into(record, module, [module])
+        doubts = {module: self._doubt(record, memory, module, faded) for module in ill}
         reasons = {module: memory.known[module].reason(doubt) for module, doubt in doubts.items()}
         for path, those in memory.naming.take(reasons, modules, tuple(record.modules)).items():
             known = _known_of(record, memory, path, those, looked_at)
             # What is told as one may come to differ in time: the gravest counts.
             doubt = None if any(doubts[module] is None for module in those) else doubts[those[0]]
-            message = _words(record, path, _norms_of(record, those), known, doubt)
+            what = None if path is None else memory.naming.words(path)
+            message = words_of(record, what, norms_of(record, those), known, doubt)
+            memory.dead |= dict.fromkeys(those if self._is_death(memory, those) else ())
             severity: Severity = "critical" if doubt is None else "warning"
             yield Finding(path, 0.0, 0.0, message, severity, known.cause, at_once=True)
 
-    def _is_due(self, memory: _Memory, module: str | None, beyond: int) -> bool:
-        return module not in memory.known or beyond <= self._CLOSELY or beyond % self._STRIDE == 0
+    def _is_death(self, memory: _Memory, modules: Iterable[str | None]) -> bool:
+        """Whether these were alive, and a backward pass that reaches them leaves nothing there."""
+        return all(memory.presences.was_heard(m) and not memory.known[m].unreached for m in modules)
+
+    def _is_due(self, memory: _Memory, module: str | None, beyond: int, is_zero: bool) -> bool:
+        closely = beyond <= self._CLOSELY or beyond % self._STRIDE == 0
+        return module not in memory.known or (is_zero and closely)
 
     def _of_left_out(self, record: StepRecord, memory: _Memory) -> Iterator[Finding]:
         """A gradient is computed for these at each step, and nobody consumes it: that may be meant."""
@@ -217,6 +241,8 @@ class Zero:
             name: {
                 "presences": memory.presences.state_dict(),
                 "names": memory.naming.state_dict(),
+                "zeros": list(memory.zeros.items()),
+                "dead": list(memory.dead),
                 "unreached": memory.unreached.state_dict(),
                 "level": None if memory.level == -math.inf else [memory.level, memory.highest],
             }
@@ -229,6 +255,7 @@ class Zero:
             memory = self._memories[name] = _Memory(self.clears_after, self._unreached_after)
             memory.presences.load_state_dict(saved["presences"])
             memory.naming.load_state_dict(saved["names"])
+            memory.zeros, memory.dead = dict(map(tuple, saved["zeros"])), dict.fromkeys(saved["dead"])
             memory.unreached.load_state_dict(saved["unreached"])
             if saved["level"] is not None:
                 memory.level, memory.highest = saved["level"]
@@ -236,10 +263,12 @@ class Zero:
     def _has_faded(self, memory: _Memory) -> bool:
         return memory.level < memory.highest + self._fade
 
-    def _doubt(self, memory: _Memory, module: str | None, known: _Known, faded: bool) -> str | None:
+    def _doubt(self, record: StepRecord, memory: _Memory, module: str | None, faded: bool) -> str | None:
         """Why it may be meant; None where nothing speaks for that."""
+        known = memory.known[module]
         if known.cause is not None:
-            return "frozen" if known.cause.kind == "frozen" else None
+            some_learn = len(record.frozen) < len(record.parameters)
+            return "frozen" if known.cause.kind == "frozen" and some_learn else None
         if faded:
             return "faded"
         if memory.presences.silence(module) > self._unreached_after:
@@ -249,42 +278,37 @@ class Zero:
         return "paused" if memory.presences.pauses_like_others(module) else None
 
 
-def _sorted_out(record: StepRecord) -> tuple[_Modules, _Modules]:
-    """The modules, and those of them without a gradient; None is the whole where there are none."""
+def _sorted_out(record: StepRecord) -> tuple[_Modules, _Modules, _Modules]:
+    """The modules; those of them without a gradient; and these with those that are next to nothing.
+
+    None is the whole where there are no modules.
+    """
     if not (record.owners or record.modules):
         none_at_all = bool(record.missing) and len(record.missing) == len(record.parameters)
-        return (None,), ((None,) if none_at_all or record.norm_after == 0.0 else ())
+        silent: _Modules = (None,) if none_at_all or record.norm_after == 0.0 else ()
+        return (None,), silent, silent
     modules = record.owners or record.modules
     missing = record.missing_owners if record.owners else record.missing_modules
-    return tuple(modules), tuple(
-        name for name, norms in modules.items() if norms[1] == 0.0 or (missing and name in missing)
-    )
+    norms = np.array([[norms[1] for norms in modules.values()]])
+    zeros = (norms[0] == 0.0) | np.array([name in missing for name in modules], dtype=bool)
+    names = tuple(modules)
+    lows = zeros | faint(norms, np.array([record.norm_after]))[0]
+    return names, _named(names, zeros), _named(names, lows)
 
 
-def _flags(block: Block) -> tuple[_Modules, BoolArray]:
-    """The same of a block: which of the modules has no gradient, ``[steps, modules]``."""
-    modules = block.layout.finest.names
-    return (modules, block.silent) if modules else ((None,), block.silent_whole[:, None])
+def _flags(block: Block) -> tuple[_Modules, BoolArray, BoolArray]:
+    """The same of a block, ``[steps, modules]``."""
+    modules, zeros = block.layout.finest.names, block.silent
+    if not modules:
+        return (None,), block.silent_whole[:, None], block.silent_whole[:, None]
+    norms = block.finest_norms(AFTER)
+    # One look tells that nothing is that small; nearly always.
+    lows = zeros | faint(norms, block.norms(AFTER)) if (norms < LIMIT).any() else zeros
+    return modules, zeros, lows
 
 
-def _norms_of(record: StepRecord, modules: Sequence[str | None]) -> GroupNorms:
-    """Of all of them together; NaN where they are missing."""
-    table = record.owners or record.modules
-    if not table:
-        return GroupNorms(record.norm_before, record.norm_after)
-    sides = zip(*(table[module] for module in modules if module is not None), strict=True)
-    return GroupNorms(*map(_together, sides))
-
-
-def _together(norms: Sequence[float]) -> float:
-    there = [norm for norm in norms if not math.isnan(norm)]
-    return math.hypot(*there) if there else math.nan
-
-
-def _look_into(record: StepRecord, path: str | None, modules: Sequence[str | None]) -> _Known:
-    names, norms = owned(record, modules), _norms_of(record, modules)
-    found = silence(record, record.optimizer if path is None else path, names, norms)
-    return _Known(found, found is None and _unreached(record, names, norms), _how(norms))
+def _named(modules: _Modules, flags: BoolArray) -> _Modules:
+    return tuple(modules[place] for place in np.flatnonzero(flags).tolist())
 
 
 def _known_of(
@@ -293,20 +317,14 @@ def _known_of(
     path: str | None,
     modules: list[str | None],
     looked_at: Sequence[str | None],
-) -> _Known:
+) -> Known:
     """What is known of the modules that are told of together, looked into as often as one of them is."""
     if modules == [path]:
         return memory.known[path]
     before = memory.told.get(path)
     if before is None or before[0] != modules or not set(modules).isdisjoint(looked_at):
-        before = memory.told[path] = modules, _look_into(record, path, modules)
+        before = memory.told[path] = modules, look_into(record, path, modules)
     return before[1]
-
-
-def _how(norms: GroupNorms) -> str:
-    if norms.norm_before > 0.0:
-        return "erased"
-    return "missing" if math.isnan(norms.norm_after) else "zero"
 
 
 def _common_path(names: Sequence[str]) -> str:
@@ -314,36 +332,3 @@ def _common_path(names: Sequence[str]) -> str:
     paths = [name.split(".")[:-1] for name in names]
     alike = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
     return ".".join(parts[0] for parts in alike)
-
-
-def _unreached(record: StepRecord, names: Collection[str], norms: GroupNorms) -> bool:
-    """No backward has written any of its gradients, though one ran."""
-    if record.backward_passes == 0 or norms.norm_before > 0.0:
-        return False
-    if math.isnan(norms.norm_after):
-        return True
-    return bool(names) and set(names) <= set(record.unwritten)
-
-
-def _words(record: StepRecord, module: str | None, norms: GroupNorms, known: _Known, doubt: str | None) -> str:
-    what = "the optimizer's gradient" if module is None else f"the gradient of {module}"
-    if norms.norm_before > 0.0:
-        left = "missing" if math.isnan(norms.norm_after) else "exactly 0"
-        return f"{what} was {norms.norm_before:.3g} after backward and {left} at the step: it was erased between"
-    if math.isnan(norms.norm_after):
-        is_so = f"{what} is missing: .grad is None for each of its parameters"
-    else:
-        is_so = f"{what} is exactly 0"
-    if doubt == "frozen":
-        return f"{is_so}, since none of its parameters requires one: the optimizer holds it for nothing"
-    if record.backward_passes == 0:
-        return f"{is_so}: no backward pass has written it since the step before, so nothing is learned there"
-    if known.unreached:
-        return f"{is_so}: the loss does not reach it, so nothing is learned there"
-    if doubt == "paused":
-        return f"{is_so}, so nothing is learned there now; other modules pause as well, so it may be meant to"
-    if doubt == "faded":
-        return (
-            f"{is_so}, as is that of all the optimizer holds: the norm has faded to 0, and nothing is learned now"
-        )
-    return f"{is_so}, so nothing is learned there"

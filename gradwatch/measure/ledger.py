@@ -90,8 +90,12 @@ class Ledger:
     # what has changed between two events is known. What an event led to before is taken from the state itself: a
     # call more for each of six events a step is felt by small networks.
 
-    def beginning(self) -> None:
-        """A backward pass is about to begin."""
+    def beginning(self) -> bool:
+        """A backward pass is about to begin.
+
+        Returns:
+            Whether all that earlier passes wrote, and no step has used, is erased.
+        """
         gradients, codes = look(self._parameters, self._state)
         known, event = self._provenance, ("beginning", codes)
         seen = known.led_to.get(event) or known.after(*event)
@@ -100,6 +104,9 @@ class Ledger:
             zeroed = kernel.zeros(gradients, seen.look_at)
             if zeroed:
                 self._provenance = self._provenance.after("zeroed", zeroed).state
+        if seen.erased is None:
+            return False
+        return not seen.erased or len(kernel.zeros(gradients, seen.erased)) == len(seen.erased)
 
     def ended(self, columns: tuple[int, ...], compared: Sequence[int], loss: int, measuring: bool) -> bool:
         """A pass has ended.

@@ -59,6 +59,7 @@ class PendingStep:
         skipped: the step was not taken at all.
         left_out: parameters of its modules that get a gradient and that no tracked optimizer holds.
         clipped_instead: the optimizer whose gradients were clipped for the step before.
+        lost_passes: backward passes of which nothing was left at the step.
     """
 
     own: RowForm
@@ -76,6 +77,7 @@ class PendingStep:
     skipped: bool = False
     left_out: Mapping[str, tuple[str, ...]] | None = None
     clipped_instead: str | None = None
+    lost_passes: int = 0
 
     def ready(self) -> bool:
         """Whether all of its numbers are on the host; asked, not waited for."""
@@ -105,6 +107,7 @@ class PendingStep:
             and self.found_inf is None
             and self.left_out is None
             and self.clipped_instead is None
+            and not self.lost_passes
         )
 
     def _landed_slowly(self) -> LandedStep:
@@ -132,6 +135,7 @@ class PendingStep:
             scale if loss_scale is None else loss_scale,
             self.left_out,
             self.clipped_instead,
+            self.lost_passes,
         )
         return LandedStep(self.own, row, before.tobytes(), after.tobytes())
 

@@ -69,12 +69,15 @@ class Seen(NamedTuple):
         places: the columns to measure before clipping now, int64, as ``kernel.norms`` takes them; b"" for none.
         look_at: columns whose values alone can tell whether they were zeroed.
         consumed: where the event is a step.
+        erased: where all that was written and not used yet is perhaps erased, the columns whose values tell; None
+            where some of it is as it was.
     """
 
     state: Provenance
     places: bytes = b""
     look_at: tuple[int, ...] = ()
     consumed: Consumed | None = None
+    erased: tuple[int, ...] | None = None
 
 
 class Provenance:
@@ -214,7 +217,15 @@ def _beginning(flags: Flags, losses: Numbers, codes: bytes) -> _Known:
     _changed_by_the_loop(flags, seen)
     # torch does not count what ``.data.zero_()`` does: of what a step has used, values alone can tell.
     as_used = _has(flags, FOLLOWED) & _has(flags, USED | SHARED)
-    return flags, losses, b"", tuple(np.flatnonzero(as_used).tolist())
+    return flags, losses, b"", tuple(np.flatnonzero(as_used).tolist()), None, _perhaps_erased(flags, seen)
+
+
+def _perhaps_erased(flags: Flags, seen: Codes) -> tuple[int, ...] | None:
+    """Of what passes wrote and no step has used, the columns that are not as they were; None unless all are."""
+    unused = _has(flags, EVER_WRITTEN) & ~_has(flags, USED | SHARED | ELSEWHERE)
+    if not unused.any() or (unused & (seen == SAME)).any():
+        return None
+    return tuple(np.flatnonzero(unused & (seen != ABSENT)).tolist())
 
 
 def _zeroed(flags: Flags, losses: Numbers, columns: tuple[int, ...]) -> _Known:
@@ -239,25 +250,29 @@ def _ended(
     seen, written = _codes(codes), _mask(columns, len(flags))
     # A pass that adds to what was there raises the version by one; one that starts anew gives another version.
     added = written & _has(flags, FOLLOWED) & (seen == ONCE)
+    # A hook has clipped these within this very pass, and nothing has come on top: as if it had clipped behind it.
+    clipped_inside = _has(flags, IN_PASS) & _has(flags, OUTDATED) & (seen == SAME)
     # The same loss once more is an accumulation over another optimizer's steps.
     others = _has(flags, SHARED) & (losses != loss)
     leaked = added & (_has(flags, LEAKED | USED) | others)
     between = added & _has(flags, CLIPPED_BETWEEN | CLIPPED_PART)
-    missed, elsewhere = _has(flags, CLIPPED), _has(flags, ELSEWHERE)
+    missed, elsewhere = _has(flags, CLIPPED) & ~clipped_inside, _has(flags, ELSEWHERE)
     _clear(flags, UNTOUCHED, seen != SAME)
     _clear(flags, FOLLOWED, (seen != SAME) & ~written)
-    _clear(flags, USED | SHARED | ELSEWHERE | CLIPPED_PART | LEAKED | CLIPPED_BETWEEN, written)
+    _clear(flags, USED | SHARED | ELSEWHERE | LEAKED | CLIPPED_BETWEEN, written)
+    _clear(flags, CLIPPED_PART, written & ~clipped_inside)
     _set(flags, FOLLOWED | WRITTEN | EVER_WRITTEN, written)
     _set(flags, LEAKED, leaked)
     _set(flags, CLIPPED_BETWEEN, between)
     _set(flags, MISSED, written & missed)
-    _set(flags, BEGUN_ANEW, written & ~added & ~elsewhere)
+    _set(flags, BEGUN_ANEW, written & ~added & ~elsewhere & ~clipped_inside)
     places = b""
     if measuring:
         # What an earlier pass wrote may have been averaged or zeroed since; what was clipped since stays as it was
         # measured, unless it is gone.
         earlier = _has(flags, MEASURED) & (~_has(flags, OUTDATED) | (seen == ABSENT))
-        places = _measuring(flags, seen, written | earlier)
+        places = _measuring(flags, seen, (written & ~clipped_inside) | earlier)
+    flags &= np.uint16(~IN_PASS & 0xFFFF)
     return flags, np.where(written, loss, losses), places
 
 

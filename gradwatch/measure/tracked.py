@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gradwatch.blocks import NotedClip
+from gradwatch.measure.erased import ErasedPasses
 from gradwatch.measure.ledger import Ledger
 from gradwatch.measure.lines import Lines
 from gradwatch.measure.parameters import Given, OptimizerParameters, parameter_ids
@@ -78,6 +79,7 @@ class TrackedOptimizer:
         self._clips: list[SeenClip] = []
         self._loss_scale: object = None
         self._step: PendingStep | None = None
+        self._erased: ErasedPasses | None = None
         self._stepped_unclipped = False
         self.due = every == 1
         self.own = OptimizerParameters(name, optimizer, lines, shards)
@@ -123,9 +125,20 @@ class TrackedOptimizer:
         if number != self._pass_counted or number == NO_PASS:
             self._count(number)
         self._written_at = next(_clock)
+        if self._erased is not None:
+            self._erased.wrote(_call_site(), self.own.parameters)
         if not self.alone:
             self._note_pass(columns, number)
         return True
+
+    def erased(self) -> None:
+        """All that passes have written since the last step is erased, and another pass is about to begin."""
+        if self._backward_passes and self._step is None:
+            if self._erased is None:
+                # Nothing is noted of the passes of a loop that erases none.
+                self._erased = ErasedPasses()
+            else:
+                self._erased.erased(self.own.parameters)
 
     def holds_of(self, number: int) -> bool:
         """Whether any of its gradients is what this pass has left; it is forgotten where none is."""
@@ -260,6 +273,8 @@ class TrackedOptimizer:
     def _completed(self, step: PendingStep) -> PendingStep:
         step.loss_scale = self._loss_scale  # type: ignore[assignment]
         step.clipped_instead = self.clipped_instead
+        if self._erased is not None:
+            step.lost_passes = self._erased.lost
         if self.left_out:
             step.left_out = self._left_out_with_gradients() or None
         if self.ledger.devices.used:
@@ -283,6 +298,8 @@ class TrackedOptimizer:
         self._clips = []
         self._backward_passes = self._passes_before_clip = 0
         self._loss_scale = None
+        if self._erased is not None:
+            self._erased.forget()
 
 
 def _call_site(deepest: int = 32) -> int:

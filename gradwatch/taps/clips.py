@@ -46,22 +46,23 @@ class ClipListener(Protocol):
         """The call is about to change the gradients."""
 
     def clipped(self, event: ClipEvent, norm_returned: Tensor | None) -> None:
-        """The call is done, and this is the norm that it returned."""
+        """The call is done, and this is the norm that it returned, or that it was given."""
 
 
 class _Signature(NamedTuple):
-    """How a function takes its limit, behind the parameters, and whether the p of its norm comes behind that."""
+    """How a function takes its limit, behind the parameters, and whether the p of its norm or a norm is next."""
 
     public_name: str
     limit: str
     has_norm_type: bool = False
+    has_norm: bool = False
 
 
 # By the name under which the module holds the wrapper.
 _FUNCTIONS = {
     "clip_grad_norm_": _Signature("clip_grad_norm_", "max_norm", has_norm_type=True),
     "clip_grad_value_": _Signature("clip_grad_value_", "clip_value"),
-    "_clip_grads_with_norm_": _Signature("clip_grads_with_norm_", "max_norm"),
+    "_clip_grads_with_norm_": _Signature("clip_grads_with_norm_", "max_norm", has_norm=True),
 }
 
 # By module, where it is loaded, and class: a method that clips the gradients of all parameters of its module.
@@ -149,8 +150,10 @@ def _shim(original: Callable[..., Any], signature: _Signature) -> Callable[..., 
             returned = original(*args, **kwargs)
         finally:
             _inside.discard(thread)
+        # One that computes no norm is given one.
+        norm = (args[2] if len(args) > 2 else kwargs.get("total_norm")) if signature.has_norm else returned
         for listener in listeners:
-            listener.clipped(event, returned if isinstance(returned, Tensor) else None)
+            listener.clipped(event, norm if isinstance(norm, Tensor) else None)
         return returned
 
     return untraced(seen)

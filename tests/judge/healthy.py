@@ -181,6 +181,14 @@ def often_clipped(seed: int) -> Iterator[Norms]:
     return steady(seed, 0.8, 0.65)
 
 
+def leaving_a_plateau(seed: int) -> Iterator[Norms]:
+    """A transformer from its own initialisation under a warm-up: quiet, then thirty times that, and as wide again."""
+    rng = random.Random(seed)
+    for step in itertools.count():
+        left = min(max((step - 80) / 60, 0.0), 1.0)
+        yield {"body": noisy(rng, 0.5 * 30**left, 0.2 + 0.6 * left), "head": noisy(rng, 0.3 * 20**left, 0.3)}
+
+
 HEALTHY: Mapping[str, tuple[Callable[[int], Iterator[Norms]], float | None]] = {
     "steady": (steady, 10.0),
     "heavy tails": (heavy_tailed, 1.0),
@@ -202,4 +210,5 @@ HEALTHY: Mapping[str, tuple[Callable[[int], Iterator[Norms]], float | None]] = {
     "rollouts": (rollouts, 1.0),
     "sparse": (sparse_units, None),
     "often clipped": (often_clipped, 1.0),
+    "leaving a plateau": (leaving_a_plateau, 1.0),
 }

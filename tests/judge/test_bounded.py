@@ -26,6 +26,7 @@ LIFE: list[tuple[int, int, dict[str, Any]]] = [
     (80, 12, {"skipped": True, "nonfinite": ("m1.weight",)}),
     (110, 5, {"left_out": {"m2": ("m2.bias",)}}),
     (140, 2, {"clips": (ClipCall("clip_grad_norm_", 1.0, 2.0, 2.0, 2.0, 2.0),)}),
+    (155, 5, {"lost_passes": 3, "backward_passes": 4}),
     (170, 2, {"clips": (ClipCall("clip_grad_norm_", 1.0, 2.0, math.inf, 1e30, 0.0),)}),
 ]
 

@@ -6,10 +6,13 @@ import math
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
+import gradwatch
 from gradwatch.judge.judge import Judge
 from gradwatch.judge.rule import Rule
-from gradwatch.records import Alert, ClipCall, StepRecord
+from gradwatch.records import Alert, ClipCall, GroupNorms, StepRecord
 from gradwatch.rules import ClipBroken, ClipOverflow
 from tests.made_up import record
 
@@ -251,3 +254,83 @@ def test_an_overflow_carries_its_cause() -> None:
     assert alert.cause is not None
     assert (alert.cause.kind, alert.cause.where) == ("clip-overflow", "mlp")
     assert alert.cause.evidence == {"norm": 2.8e19, "norm_returned": math.inf, "limit": 1.0}
+
+
+# A total norm that is not that of what is clipped
+
+
+def given(total: float, after: float, limit: float = 1.0) -> list[Alert]:
+    """Norms of 3 and 4, which make 5."""
+    parameters = {"a.w": GroupNorms(3.0, 3.0 * after / 5.0), "b.w": GroupNorms(4.0, 4.0 * after / 5.0)}
+    call = ClipCall("clip_grads_with_norm_", limit, None, None, 5.0, after, norm_given=total)
+    return broken(call, after=after, modules={}, parameters=parameters)
+
+
+@pytest.mark.parametrize(
+    ("total", "what"),
+    [
+        (3.5, "the mean"),
+        (4.0, "the largest"),
+        (7.0, "the sum"),
+        (25.0, "its square"),
+        (12.5**0.5, "mean of their squares"),
+    ],
+)
+def test_a_total_norm_that_is_something_else(total: float, what: str) -> None:
+    (alert,) = given(total, 5.0 / total)
+    assert (alert.severity, alert.value, alert.threshold) == ("critical", total, 5.0)
+    assert what in alert.message
+
+
+def test_a_total_norm_that_may_be_right_is_silent() -> None:
+    # The true one, one with the rounding of torch's sums, and what other p-norms may be.
+    assert [given(total, 5.0 / total) for total in (5.0, 4.9, 5.1, 2.7, 4.4, 6.3)] == [[]] * 6
+
+
+def test_a_wrong_total_norm_that_changed_nothing_is_a_warning() -> None:
+    (alert,) = given(3.5, 5.0, limit=10.0)
+    assert alert.severity == "warning"
+
+
+@pytest.mark.parametrize("total", ["mean", "true", "infinite"])
+def test_total_norms_in_a_loop(total: str) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    with gradwatch.track(optimizer, net) as watch:
+        for _ in range(5):
+            optimizer.zero_grad()
+            net(torch.randn(16, 4)).pow(2).mean().backward()
+            gradients = [p.grad for p in net.parameters() if p.grad is not None]
+            norms = torch.stack([g.norm() for g in gradients])
+            made = {
+                "mean": norms.mean(),
+                "true": norms.norm(),
+                "infinite": torch.stack([g.abs().max() for g in gradients]).max(),
+            }
+            nn.utils.clip_grads_with_norm_(net.parameters(), 0.01, made[total])
+            optimizer.step()
+    assert [alert.rule for alert in watch.alerts] == (["clip-broken"] if total == "mean" else [])
+
+
+def test_clipping_in_a_hook_of_each_parameter_is_in_order() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    true: list[float] = []
+
+    def clips(parameter: torch.Tensor) -> None:
+        assert parameter.grad is not None
+        true.append(float(parameter.grad.norm()))
+        nn.utils.clip_grad_norm_([parameter], 0.01)
+
+    for parameter in net.parameters():
+        parameter.register_post_accumulate_grad_hook(clips)
+    with gradwatch.track(optimizer, net) as watch:
+        for _ in range(5):
+            optimizer.zero_grad()
+            net(torch.randn(16, 4)).pow(2).mean().backward()
+            optimizer.step()
+    assert watch.alerts == []
+    assert watch["optimizer"].norm_before == pytest.approx(math.hypot(*true[-4:]), rel=1e-5)
+    assert watch["optimizer"].norm_after == pytest.approx(0.02, rel=1e-3)

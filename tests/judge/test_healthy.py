@@ -21,6 +21,8 @@ WARNINGS = {
     "auxiliary loss": Counter({("zero", "warning"): 1}),
     # An agent's norm comes back to where it was some batches of experience ago; in the first of them its limit left
     # less than a hundredth.
+    # It does grow; where it stops, that is said.
+    "leaving a plateau": Counter({("growth", "warning"): 1}),
     "rollouts": Counter({("explosion", "warning"): 1, ("clip-saturated", "warning"): 1}),
 }
 

@@ -86,7 +86,7 @@ def test_all_modules_that_die_at_once_are_critical() -> None:
 
 
 def test_a_gradient_that_vanishes() -> None:
-    said = fall_ill(lambda made, _: remade(made, head=1e-9))
+    said = fall_ill(lambda made, _: remade(made, head=1e-9), steps=ONSET + 50)
     assert (only(said, "vanishing").module, len(said)) == ("head", 1)
 
 

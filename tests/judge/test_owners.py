@@ -206,3 +206,30 @@ def test_a_head_of_many_owners_that_dies_is_one_alert() -> None:
         )
 
     assert [name for name, *_ in fired(told(map(step_of, range(1, 500))))] == ["heads.2"]
+
+
+# Many modules, one reason
+
+
+LAYERS = [f"h.{i}.{part}" for i in range(12) for part in ("attn", "mlp")]
+
+
+@pytest.mark.parametrize(("rule", "norm"), [(Zero, 0.0), (Vanishing, 1e-9)])
+def test_many_modules_that_fall_ill_for_one_reason_are_one_alert(rule: type[Rule], norm: float) -> None:
+    ill = {owner: norm for owner in LAYERS if owner.endswith("mlp")}
+    owners = ["wte", *LAYERS, "head"]
+    well = [made(step, owners=owners) for step in range(1, 10)]
+    alerts = told([*well, *(made(step, ill, owners) for step in range(10, 40))], rule())
+    assert [alert.module for alert in alerts] == ["h.0.mlp"]
+    assert "the gradient of h.0.mlp and 11 more" in alerts[0].message
+
+
+def test_the_name_of_many_stays_while_the_first_is_ill() -> None:
+    owners = ["wte", *LAYERS, "head"]
+    ill = [owner for owner in LAYERS if owner.endswith("mlp")]
+    well = [made(step, owners=owners) for step in range(1, 10)]
+    records = [*well, *(made(step, zero(*ill), owners) for step in range(10, 20))]
+    some_are_well = [made(step, zero(*ill[:6]), owners) for step in range(20, 40)]
+    the_first_is_well = [made(step, zero(*ill[1:6]), owners) for step in range(40, 60)]
+    states = [(a.state, a.module, a.step) for a in told([*records, *some_are_well, *the_first_is_well])]
+    assert states == [("firing", "h.0.mlp", 12), ("firing", "h.1.mlp", 42), ("resolved", "h.0.mlp", 44)]

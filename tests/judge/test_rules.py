@@ -305,3 +305,48 @@ def test_a_norm_just_above_is_critical_and_one_just_below_is_not(sigma: float) -
     (above,) = rule.look(record(100, edge * 1.0001))
     assert above.severity == "critical"
     assert rule.look(record(101, edge * 0.9999)) == []
+
+
+# explosion: the first steps, and what is climbed to
+
+
+def test_a_jump_at_the_first_update_that_does_not_come_back() -> None:
+    for first in (1, 2, 5, 9):
+        (alert,) = alerts(Explosion(), run(*[1.3] * first, *[30.0, 20.0, 60.0, 40.0] * 10))
+        assert (alert.severity, alert.step, alert.state) == ("critical", 20, "firing"), first
+        assert f"jumped at step {first + 1}" in alert.message
+    for first, step in ((12, 20), (17, 20), (18, 23), (20, 23)):
+        assert said(Explosion(), *[1.3] * first, *[30.0, 20.0, 60.0, 40.0] * 10) == [("firing", step)], first
+
+
+def test_a_jump_in_the_first_steps_that_comes_back_is_none() -> None:
+    assert said(Explosion(), 1.3, *[30.0] * 8, *[1.3] * 60) == []
+    assert said(Explosion(), 1.3, *[30.0, 30.0, 30.0, 3.0] * 20) == []
+    assert said(Explosion(), 1.3, *[12.0] * 60) == []
+    assert said(Explosion(), *[30.0] * 5, *[1.3] * 60) == []
+
+
+def test_an_explosion_of_the_first_steps_ends_when_the_norm_is_back() -> None:
+    assert said(Explosion(), 1.3, *[40.0] * 40, *[1.5] * 25) == [("firing", 20), ("resolved", 61)]
+
+
+def test_what_is_climbed_to_step_by_step_is_no_explosion_up_to_a_hundred_times() -> None:
+    climbs = [math.exp(step / 10) for step in range(80)]
+    assert said(Explosion(), *[1.0] * 60, *climbs[:45], *[90.0] * 100) == []
+    assert said(Explosion(), *[1.0] * 60, *climbs, *[2000.0] * 9)[0] == ("firing", 110)
+
+
+def test_a_level_held_before_is_remembered_also_within_the_window() -> None:
+    converged = [*[0.5] * 30, *[1e-6] * 60]
+    (alert,) = alerts(Explosion(), run(*converged, *[0.004] * 3))
+    assert (alert.severity, alert.message.split("; ")[1]) == ("warning", "earlier in this run it was at 0.5")
+
+
+def test_a_resumed_run_knows_that_its_first_steps_exploded() -> None:
+    norms = [1.3, *[40.0] * 60]
+    for cut in (1, 19, 20, 22, 40):
+        first, second = Judge([Explosion()]), Judge([Explosion()])
+        told = [a for made in run(*norms)[:cut] for a in first.judge(made)]
+        second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+        told += [a for made in run(*norms)[cut:] for a in second.judge(made)]
+        assert [a.step for a in told] == [20], cut

@@ -6,6 +6,7 @@ import json
 import math
 import random
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import pytest
 
@@ -188,3 +189,72 @@ def test_a_resumed_run_goes_on(kind: type[Rule]) -> None:
     assert said == expected
     assert expected
     assert isinstance(kind(), Remembering)
+
+
+def test_growth_is_told_by_fitted_values() -> None:
+    wild = {6: 1e6, 25: 1e-6}
+    made = [record(s, wild.get(s, 2 ** (s / 3))) for s in range(1, 26)]
+    (alert,) = told(Growth(), made)
+    begin, end = (float(word) for word in alert.message.split("about ")[1].split(" in ")[0].split(" to "))
+    assert begin == pytest.approx(2 ** (1 / 3), rel=0.3)
+    assert end == pytest.approx(2 ** (25 / 3), rel=0.3)
+
+
+def test_what_only_has_stopped_growing_is_not_called_healthy() -> None:
+    _, over = told(Growth(), norms(lambda step: 2 ** (min(step, 60) / 4), 300))
+    assert "healthy" not in over.message
+    assert "no longer grows, and stays at 3.28e+04, where it was 1." in over.message
+    _, over = told(Growth(), norms(lambda step: 2 ** (step / 4) if step <= 60 else 1.0, 300))
+    assert "the last 50 did not show it" in over.message
+
+
+# One scale, from what it was down to nothing
+
+
+def turns(*norms: float) -> list[StepRecord]:
+    return [small(1, norm)[0] for norm in norms]
+
+
+def numbered(records: Iterable[StepRecord]) -> list[StepRecord]:
+    return [replace(made, step=step) for step, made in enumerate(records, 1)]
+
+
+def test_next_to_nothing_and_exactly_0_in_turn_are_one_streak() -> None:
+    well = turns(*[0.1] * 10)
+    for ill in ([1e-28, 0.0], [1e-28, 0.0, 0.0], [0.0, 1e-28, 1e-28]):
+        said = told(Vanishing(), numbered([*well, *turns(*ill * 4)]))
+        assert [(a.rule, a.module) for a in said] == [("vanishing", "mlp")]
+        assert said[0].step <= 16
+
+
+def test_what_is_only_exactly_0_is_not_for_vanishing_to_tell() -> None:
+    assert told(Vanishing(), numbered(turns(*[0.1] * 10, 1e-9, *[0.0] * 50))) == []
+
+
+def test_what_has_vanished_stays_so_while_it_is_exactly_0() -> None:
+    ill = turns(*[0.1] * 10, *[1e-9] * 8, *[0.0] * 300)
+    assert [a.state for a in told(Vanishing(), numbered(ill))] == ["firing"]
+    assert [a.state for a in told(Vanishing(), numbered([*ill, *turns(*[0.1] * 5)]))] == ["firing", "resolved"]
+
+
+def test_vanishing_that_lasts_is_critical() -> None:
+    said = told(Vanishing(), small(150, 1e-9))
+    assert [(a.severity, a.state, a.step) for a in said] == [
+        ("warning", "firing", 5), ("warning", "resolved", 100), ("critical", "firing", 100),
+    ]  # fmt: skip
+    assert "so it was for 100 steps" in said[2].message
+
+
+def test_streaks_go_on_in_a_resumed_run() -> None:
+    made = numbered(turns(*[0.1] * 10, *[1e-28, 0.0] * 60, *[0.0] * 9, *[0.1] * 9))
+    whole = told(Vanishing(), made)
+    assert [a.state for a in whole] == ["firing", "resolved", "firing", "resolved"]
+    for cut in (11, 13, 16, 100, 132):
+        first, second = Judge([Vanishing()]), Judge([Vanishing()])
+        said = [a for one in made[:cut] for a in first.judge(one)]
+        second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+        assert said + [a for one in made[cut:] for a in second.judge(one)] == whole, cut
+
+
+def test_a_layer_that_starts_faint_is_silent_where_all_is_small() -> None:
+    assert told(Vanishing(), numbered(small(9, 1e-9, 1e-8))) == []

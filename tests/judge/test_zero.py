@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
+
+import pytest
 
 from gradwatch.judge.judge import Judge
 from gradwatch.judge.rule import Rule
@@ -145,3 +148,66 @@ def test_a_skipped_step_neither_ends_nor_lengthens_a_silence() -> None:
     made = [*zeros(2), *zeros(20, skipped=True), *zeros(1)]
     assert [a.state for a in alerts(Zero(), made)] == ["firing"]
     assert [a.state for a in alerts(Zero(), [*zeros(3), *zeros(20, skipped=True)])] == ["firing"]
+
+
+# Only health ends it
+
+
+def lives(pattern: str) -> list[StepRecord]:
+    """Steps of a module: alive (#), exactly 0 (0), next to nothing (v)."""
+    norms = {"#": 0.5, "0": 0.0, "v": 1e-28}
+    return [
+        record(step, modules=modules(cnn=(5.0, 5.0), mlp=(norms[sign], norms[sign])))
+        for step, sign in enumerate(pattern, 1)
+    ]
+
+
+def test_a_step_of_life_now_and_then_ends_nothing() -> None:
+    dying = "########" + "000000000000000#" * 3 + "0000000#0000000000v00000" + "0" * 100
+    said = alerts(Zero(), lives(dying))
+    assert [(a.state, a.severity, a.step) for a in said] == [("firing", "critical", 11)]
+    assert [a.state for a in alerts(Zero(), lives(dying + "#0##0###"))] == ["firing", "resolved"]
+
+
+def test_what_is_next_to_nothing_is_no_sign_of_life() -> None:
+    assert [a.state for a in alerts(Zero(), lives("#" * 9 + "0000" + "v" * 20))] == ["firing"]
+    assert [(a.state, a.step) for a in alerts(Zero(), lives("#" * 9 + "0v00v0"))] == [("firing", 13)]
+    # Never exactly 0 in three steps: that is for the rule ``vanishing``.
+    assert alerts(Zero(), lives("#" * 9 + "v" * 20)) == []
+
+
+def test_a_death_teaches_nothing_of_what_is_usual() -> None:
+    said = alerts(Zero(), lives("#" * 9 + "0" * 100 + "#####" + "0" * 5))
+    assert [(a.state, a.step) for a in said] == [("firing", 12), ("resolved", 112), ("firing", 117)]
+
+
+def test_silences_that_were_never_told_are_still_usual() -> None:
+    assert alerts(Zero(), lives("#0" * 40 + "000")) == []
+
+
+def test_what_is_dead_stays_so_in_a_resumed_run() -> None:
+    made = lives("#" * 9 + "0000#0000v000#00v0" + "###" + "0000")
+    whole = alerts(Zero(), made)
+    assert [a.state for a in whole] == ["firing", "resolved", "firing"]
+    for cut in (10, 13, 14, 19, 28, 29, 30):
+        first, second = Judge([Zero()]), Judge([Zero()])
+        said = [a for one in made[:cut] for a in first.judge(one)]
+        second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+        assert said + [a for one in made[cut:] for a in second.judge(one)] == whole, cut
+
+
+def test_an_optimizer_that_is_frozen_as_a_whole_is_critical() -> None:
+    names = {"parameters": modules(**{"cnn.w": (NAN, NAN), "mlp.w": (NAN, NAN)}), "backward_passes": 0}
+    gone = modules(cnn=(NAN, NAN), mlp=(NAN, NAN))
+    both = {"modules": gone, "missing_modules": ("cnn", "mlp"), "frozen": ("cnn.w", "mlp.w"), **names}
+    said = alerts(Zero(), [record(step, NAN, NAN, **both) for step in range(1, 30)])
+    assert {(a.severity, a.step, a.cause.kind if a.cause else None) for a in said} == {("critical", 3, "frozen")}
+    assert "this optimizer learns nothing" in said[0].message
+
+
+def test_the_state_of_another_version_is_told_of_and_left(caplog: pytest.LogCaptureFixture) -> None:
+    judge = Judge([Zero()])
+    old = {"agent": {"presences": [["mlp", 1.0, 0.0, 0, False]], "names": [["mlp", "mlp", 0]], "level": None}}
+    judge.load_state_dict({"episodes": [], "rules": {"zero": old}})
+    assert "The rule 'zero' begins anew" in caplog.text
+    assert [a.state for made in zeros(4) for a in judge.judge(made)] == ["firing"]

@@ -890,12 +890,32 @@ case(
     """,
 )
 case(
-    "measured within a pass and again when it ended: a step within another pass does not trust it",
+    "measured within a pass that has ended since: a step within another pass does not trust it",
     """
     clipping NN 0 in pass      -> measures 0
     clipped  OS 0
-    end      SS writes 01      -> measures 01
-    step     SS in pass        -> missed 0, before is after 01
+    end      SS writes 01      -> measures 1
+    step     SS in pass        -> before is after 01
+    """,
+)
+case(
+    "clipped in a hook of the pass that writes it: as if it had been clipped behind the pass",
+    """
+    begin    AA
+    clipping NA 0 in pass      -> measures 0
+    clipped  OA 0
+    end      SN writes 01      -> measures 1
+    step     SS                -> as usual
+    """,
+)
+case(
+    "clipped in a hook, and added to within the same pass: that part was not clipped",
+    """
+    begin    AA
+    clipping NA 0 in pass      -> measures 0
+    clipped  OA 0
+    end      ON writes 01      -> measures 01
+    step     SS                -> missed 0
     """,
 )
 

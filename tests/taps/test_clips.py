@@ -131,7 +131,7 @@ def test_clipping_with_a_norm_computed_before(keyword: bool) -> None:
     with Ear() as ear:
         call(parameters=mine, max_norm=1.0, total_norm=total) if keyword else call((p for p in mine), 1.0, total)
     assert norm(mine) == pytest.approx(1.0, rel=1e-5)
-    assert [(e.function, e.limit, n) for e, n in ear.after] == [("clip_grads_with_norm_", 1.0, None)]
+    assert [(e.function, e.limit, n) for e, n in ear.after] == [("clip_grads_with_norm_", 1.0, 13.0)]
 
 
 def test_the_deprecated_function() -> None:

@@ -24,6 +24,7 @@ _FAMILIES = [
     "faults_odd",
     "faults_wild",
     "faults_consumed",
+    "faults_lost",
     "faults_faint",
     "faults_lookalikes",
     "faults_replaced",

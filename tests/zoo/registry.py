@@ -31,6 +31,7 @@ SEVERITIES: Mapping[str, str] = {
     "zero": "critical",
     "stale": "critical",
     "leaked": "warning",
+    "lost": "critical",
     "clip-broken": "critical",
     "clip-saturated": "warning",
     "clip-overflow": "critical",
