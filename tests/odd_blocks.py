@@ -33,7 +33,7 @@ def _facts(columns: int) -> Any:
 def _clips(columns: int) -> Any:
     which = st.sampled_from([np.arange(columns), np.arange(1), np.arange(0)])
     repeated = st.sampled_from([(), (0,)])
-    function = st.sampled_from(["clip_grad_norm_", "clip_grad_value_"])
+    function = st.sampled_from(["clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_"])
     return st.builds(NotedClip, function, st.floats(0), _optional, _optional, which, repeated)
 
 

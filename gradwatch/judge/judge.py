@@ -214,11 +214,7 @@ class _Looks:
                 return cast(Screening, rule).look_over(self._block, index)
             alerts = [episode.alert for episode in episodes.values() if episode.alert and not episode.well]
             if len(alerts) == len(episodes) and hasattr(rule, "look_on"):
-                start = index
-                index, found = cast(GoingOn, rule).look_on(self._block, index, alerts)
-                for episode in episodes.values():
-                    episode.ill += index - start
-                return index, found
+                return cast(GoingOn, rule).look_on(self._block, index, alerts)
         return index, rule.look(self._record(index))
 
     def _record(self, index: int) -> StepRecord:
@@ -257,7 +253,7 @@ def _changes(
 
 def _went_on(episode: _Episode, rule: Rule, when: _When, finding: Finding) -> Iterator[Alert]:
     """One more finding: it may fire, make a warning critical, or tell the cause of what fires."""
-    episode.ill += 1
+    episode.ill = min(episode.ill + 1, rule.fires_after)
     episode.well = 0
     if not (finding.at_once or episode.ill >= rule.fires_after):
         return

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gradwatch.blocks import AFTER, BEFORE, Block, Columns, FloatArray, NotedClip
+from gradwatch.blocks import AFTER, BEFORE, BY_GIVEN_NORM, Block, Columns, FloatArray, NotedClip
 from gradwatch.records import GroupNorms, StepRecord
 from gradwatch.sinks.encoding import BLANK, encoded, line
 
@@ -63,6 +63,7 @@ def _key(block: Block, index: int) -> Hashable:
         clipped,
         *[_key_of(clip, block) for clip in row.clips],
         row.backward_passes,
+        row.lost_passes,
         row.skipped,
         row.loss_scale is None,
         row.left_out and tuple(row.left_out.items()),
@@ -86,6 +87,7 @@ def _form(record: StepRecord) -> str:
             norm_returned=clip.norm_returned if clip.norm_returned is None else blank,
             scope_before=clip.scope_before if clip.scope_before is None else blank,
             scope_after=clip.scope_after if clip.scope_after is None else blank,
+            norm_given=clip.norm_given if clip.norm_given is None else blank,
         )
         for clip in record.clips
     ]
@@ -130,10 +132,12 @@ class _Numbers:
         yield from _where_given([block.clipping[index][0] for index in indices])
         for clips in zip(*[row.clips for row in rows], strict=True):
             yield [encoded(clip.limit) for clip in clips]
-            yield from _where_given([clip.norm_returned for clip in clips])
+            norms, were_given = [clip.norm_returned for clip in clips], clips[0].function == BY_GIVEN_NORM
+            yield from () if were_given else _where_given(norms)
             if len(clips[0].columns):
                 for side in (BEFORE, AFTER):
                     yield [self._norms(side, clip.columns)[i] for clip, i in zip(clips, indices, strict=True)]
+            yield from _where_given(norms) if were_given else ()
         yield from (_picked(words, indices) for words in self._tables)
         yield from _where_given([row.loss_scale for row in rows])
 
