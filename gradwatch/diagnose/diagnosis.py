@@ -15,15 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from gradwatch.causes import cause
-from gradwatch.diagnose import engine
-from gradwatch.diagnose.contributions import Contribution, Contributions
-from gradwatch.diagnose.forward import Calls, readable
-from gradwatch.diagnose.missing import Owners, why_missing
-from gradwatch.diagnose.numbers import badness, largest
+from gradwatch.diagnose.graph.shortcut import downstream
+from gradwatch.diagnose.graph.walk import Node
+from gradwatch.diagnose.look import engine
+from gradwatch.diagnose.look.calls import Calls, readable
+from gradwatch.diagnose.look.numbers import badness, largest
+from gradwatch.diagnose.look.place import OWN_PARAMETERS
 from gradwatch.diagnose.passes import Pass
-from gradwatch.diagnose.place import OWN_PARAMETERS
-from gradwatch.diagnose.shortcut import downstream
-from gradwatch.diagnose.walk import Node
+from gradwatch.diagnose.reasons.contributions import Contribution, Contributions
+from gradwatch.diagnose.reasons.missing import Owners, why_missing
 from gradwatch.records import Cause
 from gradwatch.wrappers import children, named_parameters, walk
 

@@ -356,7 +356,7 @@ def output_times_mask_outside() -> Loop:
     return Loop({"net": net}, lambda: (net(x) * mask).sum().backward(), lambda: not mask.any())
 
 
-@fault("masked", at="body", where="MulBackward0")
+@fault("zero-factor", at="body", where="MulBackward0", factor="the number 0")
 def times_zero_between_modules() -> Loop:
     body, head, x, switch = nn.Linear(4, 4), nn.Linear(4, 1), batch(3, 4), 0.0
     step = lambda: head(body(x) * switch).sum().backward()  # noqa: E731

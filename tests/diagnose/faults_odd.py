@@ -95,7 +95,7 @@ def custom_function_without_gradient() -> Loop:
     return Loop(net, lambda: net[1](GivesNone.apply(net[0](x))).sum().backward(), lambda: True)
 
 
-@fault("unknown", at="net", operation="RoundBackward0")
+@fault("constant", at="net", operation="RoundBackward0")
 def rounding() -> Loop:
     net, x = nn.Linear(4, 4), batch(3, 4)
     return Loop({"net": net}, lambda: net(x).round().sum().backward(), lambda: True)

@@ -242,7 +242,7 @@ def glu_shut() -> Loop:
     return Loop(net, lambda: net(x).sum().backward(), lambda: not torch.sigmoid(net[0](x)[:, 4:]).any())
 
 
-@fault("saturated-sigmoid", at="lstm", where="lstm", share_output_gate_at_0=1.0)
+@fault("saturated-sigmoid", at="lstm", where="lstm")
 def lstm_output_gate() -> Loop:
     net = nn.LSTM(3, 5, batch_first=True)
     with torch.no_grad():
@@ -251,7 +251,7 @@ def lstm_output_gate() -> Loop:
     return Loop({"lstm": net, "head": head}, lambda: head(net(x)[0]).sum().backward(), lambda: not net(x)[0].any())
 
 
-@fault("saturated-sigmoid", at="lstm", where="lstm", share_output_gate_at_0=1.0)
+@fault("saturated-sigmoid", at="lstm", where="lstm")
 def lstm_in_layers_and_both_directions() -> Loop:
     net = nn.LSTM(3, 5, num_layers=2, bidirectional=True, batch_first=True)
     with torch.no_grad():
@@ -332,7 +332,7 @@ def fused_attention_with_keys_from_zero() -> Loop:
     return Loop(net, lambda: net(x).square().sum().backward(), lambda: not net.key(x).any())
 
 
-@fault("unknown", at="query", where="(root)")
+@fault("constant", at="query", where="(root)", candidates=1)
 def attention_over_one_token() -> Loop:
     net, x = Attention(1.0), batch(2, 1, 4)
     return Loop(net, lambda: net(x).square().sum().backward(), lambda: x.shape[1] == 1)

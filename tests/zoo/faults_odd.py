@@ -35,7 +35,7 @@ def kernel_without_a_backward(run: Run) -> None:
             optimizer.step()
 
 
-@fault(Verdict("zero", "unknown", module="codes", where=("RoundBackward0", "codes")))
+@fault(Verdict("zero", "constant", module="codes", where=("RoundBackward0", "codes")))
 def rounding_without_a_straight_through_gradient(run: Run) -> None:
     codes, head = mlp(6, 8, 4), nn.Linear(4, 1)
     optimizer = torch.optim.SGD([*codes.parameters(), *head.parameters()], lr=0.01)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
-from gradwatch.diagnose.numbers import Extent, extent, tensors_in
-from gradwatch.diagnose.walk import Node
+from gradwatch.diagnose.graph.walk import Node
+from gradwatch.diagnose.look.numbers import Extent, extent, tensors_in
 
 __all__ = ["Call", "Calls", "readable"]
 

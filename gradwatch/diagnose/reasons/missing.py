@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor, nn
 
 from gradwatch.causes import cause
-from gradwatch.diagnose.forward import Call, Calls
-from gradwatch.diagnose.place import OWN_PARAMETERS
-from gradwatch.diagnose.walk import Graph
+from gradwatch.diagnose.graph.walk import Graph
+from gradwatch.diagnose.look.calls import Call, Calls
+from gradwatch.diagnose.look.place import OWN_PARAMETERS
 from gradwatch.records import Cause
 
 __all__ = ["Owners", "frozen", "not_in_optimizer", "why_missing"]
