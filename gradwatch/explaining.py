@@ -191,7 +191,7 @@ class Explainer:
 
     def _cause_for(self, diagnosis: Diagnosis, rule: str, optimizer: str, module: str | None) -> Cause | None:
         found = self._fitting(diagnosis.causes, rule, optimizer, module)
-        if rule == "nonfinite" and found is not None and WEIGHTS_GONE in found.evidence.values():
+        if rule == "nonfinite" and found is not None and _is_about_weights(found):
             return self._too_late(optimizer, found)
         if rule == "vanishing":
             own = self._own(optimizer, module)
@@ -234,6 +234,10 @@ class Explainer:
             return line
         inside = self._lines.module_of(module)
         return () if inside is None else inside.parameters()
+
+
+def _is_about_weights(found: Cause) -> bool:
+    return found.kind == "nonfinite-weights" or WEIGHTS_GONE in found.evidence.values()
 
 
 def _most_common(causes: Sequence[Cause]) -> Cause:

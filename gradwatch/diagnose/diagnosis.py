@@ -221,7 +221,7 @@ class Diagnosis:
             cause_of_it = _common([by_id.get(parameter) for parameter in held])
             if path and cause_of_it is not None:
                 # What is so of every parameter is so of the module.
-                of_one = cause_of_it.where in self._parameters
+                of_one = cause_of_it.where in self._parameters and not cause_of_it.kind.startswith("nonfinite")
                 found[path] = replace(cause_of_it, where=path) if of_one and held else cause_of_it
         return found
 

@@ -178,7 +178,7 @@ def attention_under_no_grad() -> Loop:
     return Loop({"attention": attention, "head": head}, step, lambda: silent)
 
 
-@fault("no-grad", at="body")
+@fault("no-grad", at="body", remedy="Pass use_reentrant=False to the checkpoint")
 def checkpoint_without_gradient_of_inputs() -> Loop:
     """Reentrant checkpointing of a segment whose input needs no gradient: torch warns, and trains nothing in it."""
     body, head, x = nn.Linear(4, 4), nn.Linear(4, 1), batch(3, 4)

@@ -35,7 +35,7 @@ def nan_in_the_targets() -> Loop:
     return Loop({"net": net}, lambda: functional.mse_loss(net(x), wanted).backward(), lambda: not_finite(wanted))
 
 
-@fault("nonfinite-loss", at="net")
+@fault("nonfinite-weights", at="net", where="net.0.weight", parameters=1, dtype="float32")
 def nan_in_a_weight() -> Loop:
     net, x = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 1)), batch(3, 4)
     with torch.no_grad():
@@ -57,7 +57,14 @@ def nan_that_an_inner_gradient_began_with() -> Loop:
     return Loop(net, step, lambda: True)
 
 
-@fault("nonfinite-op", at="net", operation="DivBackward0", direction="forward", input_nearest_0=0.0)
+@fault(
+    "nonfinite-op",
+    at="net",
+    operation="DivBackward0",
+    direction="forward",
+    input_nearest_0=0.0,
+    remedy="Keep what is divided by away from 0",
+)
 def mean_over_a_mask_of_nothing() -> Loop:
     """What is divided by is a count, a whole number."""
     net, x, mask = nn.Linear(4, 1), batch(3, 4), torch.zeros(3, 1, dtype=torch.bool)
@@ -74,7 +81,14 @@ class Through(nn.Module):
         return self.last(self.function(self.first(x)))
 
 
-@fault("nonfinite-op", at="first", where="(root)", operation="LogBackward0", direction="forward")
+@fault(
+    "nonfinite-op",
+    at="first",
+    where="(root)",
+    operation="LogBackward0",
+    direction="forward",
+    remedy="Keep what the logarithm takes above 0",
+)
 def log_of_negative() -> Loop:
     net, x = Through(torch.log, bias=-9.0), batch(3, 4)
     return Loop(net, lambda: net(x).square().sum().backward(), lambda: not_finite(torch.log(net.first(x))))
@@ -86,13 +100,26 @@ def exp_overflows() -> Loop:
     return Loop(net, lambda: net(x).sum().backward(), lambda: not_finite(torch.exp(net.first(x))))
 
 
-@fault("nonfinite-op", at="first", where="(root)", operation="DivBackward0", direction="forward")
+@fault(
+    "nonfinite-op",
+    at="first",
+    where="(root)",
+    operation="DivBackward0",
+    direction="forward",
+    remedy="Keep what is divided by away from 0",
+)
 def division_by_zero() -> Loop:
     net, x = Through(lambda h: h / torch.zeros(4)), batch(3, 4)
     return Loop(net, lambda: net(x).sum().backward(), lambda: True)
 
 
-@fault("nonfinite-op", at="net", where="LogBackward0", direction="forward")
+@fault(
+    "nonfinite-op",
+    at="net",
+    where="LogBackward0",
+    direction="forward",
+    remedy="Keep what the logarithm takes above 0",
+)
 def log_of_zero_probability() -> Loop:
     net, x = filled(nn.Linear(4, 3), bias=0.0), batch(5, 4)
     with torch.no_grad():
@@ -118,7 +145,14 @@ def square_overflows() -> Loop:
     return Loop({"net": net}, lambda: ((net(x) - 1) ** 2).mean().backward(), lambda: not_finite(net(x) ** 2))
 
 
-@fault("nonfinite-op", at="net", where="SqrtBackward0", operation="SqrtBackward0", direction="backward")
+@fault(
+    "nonfinite-op",
+    at="net",
+    where="SqrtBackward0",
+    operation="SqrtBackward0",
+    direction="backward",
+    remedy="Put an epsilon inside the root",
+)
 def sqrt_at_zero() -> Loop:
     net, x = nn.Linear(4, 1), torch.zeros(3, 4)
     filled(net, bias=0.0)
@@ -126,13 +160,27 @@ def sqrt_at_zero() -> Loop:
     return Loop({"net": net}, step, lambda: not net(x).any())
 
 
-@fault("nonfinite-op", at="first", where="(root)", operation="SqrtBackward0", direction="backward")
+@fault(
+    "nonfinite-op",
+    at="first",
+    where="(root)",
+    operation="SqrtBackward0",
+    direction="backward",
+    remedy="Put an epsilon inside the root",
+)
 def sqrt_in_a_module() -> Loop:
     net, x = Through(lambda h: (h - h.detach()).abs().sqrt()), batch(3, 4)
     return Loop(net, lambda: net(x).sum().backward(), lambda: not (net.first(x) - net.first(x)).any())
 
 
-@fault("nonfinite-op", at="first", where="(root)", operation="LogBackward0", direction="backward")
+@fault(
+    "nonfinite-op",
+    at="first",
+    where="(root)",
+    operation="LogBackward0",
+    direction="backward",
+    remedy="Keep what the logarithm takes above 0",
+)
 def where_does_not_save_from_log() -> Loop:
     net, x = Through(lambda h: torch.where(h > 0, torch.log(h * (h > 0)), 0.0)), batch(3, 4)
     return Loop(
@@ -140,7 +188,7 @@ def where_does_not_save_from_log() -> Loop:
     )
 
 
-@fault("nonfinite-op", at="net", direction="backward")
+@fault("nonfinite-op", at="net", direction="backward", remedy="Keep what is divided by away from 0")
 def division_underneath() -> Loop:
     net, x = filled(nn.Linear(4, 2), weight=0.0, bias=0.0), batch(3, 4)
     step = lambda: (1 / (1 + 1 / net(x).abs())).sum().backward()  # noqa: E731
@@ -173,3 +221,26 @@ def attention_to_nothing() -> Loop:
     mask[0] = -math.inf
     step = lambda: net(x, x, x, key_padding_mask=mask)[0].square().mean().backward()  # noqa: E731
     return Loop({"net": net}, step, lambda: not_finite(mask) and not not_finite(x))
+
+
+@fault("nonfinite-op", at="a", direction="forward", operation="ToCopyBackward0")
+def cast_overflows() -> Loop:
+    """Finite numbers become Inf where they are cast to a type that ends before them."""
+    a, b, x = nn.Linear(4, 8), nn.Linear(8, 2), batch(3, 4)
+    step = lambda: b((a(x) * 1e6).half().float()).square().sum().backward()  # noqa: E731
+    return Loop({"a": a, "b": b}, step, lambda: not_finite((a(x) * 1e6).half()) and not not_finite(a(x) * 1e6))
+
+
+@fault("nonfinite-op", at="net", operation="CtcLossBackward0", remedy="Check the lengths")
+def ctc_loss_of_a_target_that_does_not_fit() -> Loop:
+    net, x, target = nn.Linear(4, 5), batch(3, 2, 4), torch.randint(1, 5, (2, 4))
+    loss = lambda: functional.ctc_loss(net(x).log_softmax(-1), target, (3, 3), (4, 4))  # noqa: E731
+    return Loop({"net": net}, lambda: loss().backward(), lambda: not_finite(loss()))
+
+
+@fault("nonfinite-op", at="net", operation="PowBackward0", direction="backward")
+def nan_in_the_targets_behind_a_where() -> Loop:
+    net, x, wanted = nn.Linear(4, 2), batch(3, 4), batch(3, 2)
+    wanted[0, 0] = math.nan
+    loss = lambda: torch.where(wanted.isnan(), 0.0, (net(x) - wanted).pow(2)).sum()  # noqa: E731
+    return Loop({"net": net}, lambda: loss().backward(), lambda: not_finite(wanted) and not not_finite(loss()))

@@ -30,6 +30,7 @@ class Fault:
         at: module path or parameter name that is ill.
         where: where the cause is said to be; None where that is not what the fault is about.
         evidence: numbers that must be in the evidence.
+        remedy: how a remedy begins that fits better than that of the kind; None for that one.
     """
 
     build: Callable[[], Loop]
@@ -37,6 +38,7 @@ class Fault:
     at: str
     where: str | None
     evidence: dict[str, object]
+    remedy: str | None = None
 
     @property
     def name(self) -> str:
@@ -47,10 +49,10 @@ FAULTS: list[Fault] = []
 
 
 def fault(
-    kind: str, at: str, where: str | None = None, **evidence: object
+    kind: str, at: str, where: str | None = None, remedy: str | None = None, **evidence: object
 ) -> Callable[[Callable[[], Loop]], Callable[[], Loop]]:
     def note(build: Callable[[], Loop]) -> Callable[[], Loop]:
-        FAULTS.append(Fault(build, kind, at, where, evidence))
+        FAULTS.append(Fault(build, kind, at, where, evidence, remedy))
         return build
 
     return note

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from gradwatch.diagnose import REMEDIES, Diagnosis
-from gradwatch.diagnose.graph.catalogue import ROWS
 from tests.diagnose import faults_factors, faults_missing, faults_nonfinite, faults_odd, faults_slopes
 from tests.diagnose.planted import FAULTS, Fault, Loop, parameters_at
 
@@ -52,8 +51,7 @@ def test_fault(fault: Fault) -> None:
     cause = diagnosis.causes[fault.at]
     assert cause.kind == fault.kind, cause
     assert fault.where in (None, cause.where), cause
-    fitting = {row.remedy for row in ROWS.values()} if fault.kind == "nonfinite-op" else set()
-    assert cause.remedy in {REMEDIES[fault.kind], *fitting}
+    assert cause.remedy.startswith(fault.remedy or REMEDIES[fault.kind])
     for name, value in fault.evidence.items():
         assert cause.evidence[name] == value, cause
     assert all(isinstance(v, (int, float, str)) for v in cause.evidence.values())

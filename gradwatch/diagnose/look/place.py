@@ -55,6 +55,10 @@ class Place:
             path = _common_path(self.behind(node), self._ahead(node))
         return path or str(node.name())
 
+    def name(self, leaf: Node) -> str | None:
+        """The name of the parameter that a leaf accumulates the gradient of; None for another tensor."""
+        return self._names.get(id(leaf.variable))
+
     def behind(self, node: Node) -> str | None:
         """The module whose parameter is nearest below an operation: what feeds it; None where none is near."""
         below = (made_by for at in self._below(node) for made_by, _ in self.graph.inputs.get(at, ()))
@@ -80,7 +84,7 @@ class Place:
 
     def _owner(self, nodes: Iterable[Node]) -> str | None:
         for node in nodes:
-            name = self._names.get(id(node.variable)) if is_leaf(node) else None
+            name = self.name(node) if is_leaf(node) else None
             if name is not None:
                 return name.rpartition(".")[0] or name
         return None

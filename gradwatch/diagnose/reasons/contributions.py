@@ -11,7 +11,7 @@ from gradwatch.causes import cause
 from gradwatch.diagnose.graph.walk import Node, row_of
 from gradwatch.diagnose.look.calls import Call
 from gradwatch.diagnose.look.notes import Notes
-from gradwatch.diagnose.look.numbers import badness, in_words
+from gradwatch.diagnose.look.numbers import arithmetic, badness, in_words, largest
 from gradwatch.diagnose.look.place import OWN_PARAMETERS
 from gradwatch.diagnose.look.site import Finding
 from gradwatch.diagnose.look.values import Values
@@ -160,6 +160,9 @@ class Contributions:
     @cached_property
     def _of_loss(self) -> Cause:
         """The loss itself is not finite: whatever the backward pass did, the forward pass came first."""
+        gone = self._weights_gone()
+        if gone is not None:
+            return gone
         calls = self._notes.calls
         forward = Forward(self._notes.graph, self._notes.values, calls, self._notes.loss)
         values = forward.first_operation()
@@ -175,6 +178,22 @@ class Contributions:
             )
         state = _state_of_calls(calls) if calls else self._state_of_data(forward.entrance())
         return cause("nonfinite-loss", "loss", loss=in_words(self._notes.loss), **state)
+
+    def _weights_gone(self) -> Cause | None:
+        """Parameters that were not finite before the forward pass: all else follows from that."""
+        leaves = self._notes.graph.leaves.values()
+        with arithmetic():
+            sizes = {
+                name: (leaf, largest(leaf.variable)) for leaf in leaves if (name := self._notes.place.name(leaf))
+            }
+        gone = {name: leaf for name, (leaf, size) in sizes.items() if not math.isfinite(size)}
+        if not gone:
+            return None
+        first = next(iter(gone))
+        dtype = str(gone[first].variable.dtype).removeprefix("torch.")
+        return cause(
+            "nonfinite-weights", first, largest=in_words(sizes[first][1]), dtype=dtype, parameters=len(gone)
+        )
 
     def _state_of_data(self, entrance: Values | None) -> dict[str, float | int | str]:
         """What is known where no calls of modules were noted."""

@@ -14,11 +14,14 @@ from gradwatch.diagnose.look.numbers import arithmetic, in_words, largest
 from gradwatch.diagnose.look.place import Place
 from gradwatch.diagnose.look.site import Evidence
 from gradwatch.diagnose.look.witness import Broken
+from gradwatch.diagnose.reasons.bounds import is_shifted
 from gradwatch.records import Cause
 
 __all__ = ["behind_finite_loss"]
 
-_HIDDEN = "the NaN came in with data or targets, and the loss was kept from it: leave it out before this operation"
+_CAME_IN = "a NaN came in with data or targets, and only the loss was kept from it"
+_WAS_THERE = "what came into it was NaN already, and only the loss was kept from it"
+_BEFORE = "Leave out what is NaN before this operation, not after it: 0 times NaN is NaN in backward."
 _AGAIN = "it is looked at when it happens again, if the weights are still finite: with guard='skip' they are"
 
 
@@ -54,8 +57,9 @@ def _proved(graph: Graph, place: Place, loss: float, broken: Broken) -> Cause:
         evidence["behind"] = behind
     if math.isnan(broken.value):
         above = [consumer.node.name() for consumer in graph.consumers[broken.node]]
-        evidence |= {"reason": _HIDDEN, "hidden_by": ", ".join(above)}
-        return cause("nonfinite-op", place.where(broken.node), **evidence)
+        constant = any(made_by is None or is_shifted(graph, made_by) for made_by, _ in graph.inputs[broken.node])
+        evidence |= {"reason": _CAME_IN if constant else _WAS_THERE, "hidden_by": ", ".join(above)}
+        return cause("nonfinite-op", place.where(broken.node), _BEFORE, **evidence)
     return cause("nonfinite-op", place.where(broken.node), None if row is None else row.remedy, **evidence)
 
 

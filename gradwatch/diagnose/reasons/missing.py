@@ -22,6 +22,9 @@ _MAYBE_COMPILED = (
     "process: run this step once without it"
 )
 
+_CHECKPOINTED = "a re-entrant checkpoint runs it without a graph, since no input of it asks for a gradient"
+_NOT_REENTRANT = "Pass use_reentrant=False to the checkpoint, or let an input of it ask for a gradient."
+
 # Modules whose parameters their parent uses without calling them.
 _CONTAINERS = (nn.ParameterList, nn.ParameterDict, nn.ModuleList, nn.ModuleDict)
 
@@ -125,7 +128,10 @@ def _from_calls(name: str, user: nn.Module, noted: list[Call], owners: Owners, c
         # The outermost module called so: what is to be moved out of no_grad() is its call, not that of a part.
         last_calls = (call for module in owners.enclosing(user) for call in calls.of(module)[-1:])
         outermost = [noted[-1], *(call for call in last_calls if not call.grad_mode)][-1]
-        return cause("no-grad", outermost.path, calls=len(noted), calls_in_grad_mode=0)
+        numbers = {"calls": len(noted), "calls_in_grad_mode": 0}
+        if noted[-1].checkpointed:
+            return cause("no-grad", outermost.path, _NOT_REENTRANT, **numbers, reason=_CHECKPOINTED)
+        return cause("no-grad", outermost.path, **numbers)
     depends = any(made is not None for call in with_graph for made in call.made)
     evidence = {"calls": len(noted), "calls_in_grad_mode": len(with_graph), "in_graph_of_loss": 0}
     if depends and not type(user).__module__.startswith("torch.nn."):
