@@ -92,7 +92,7 @@ class Explainer:
         Returns:
             What is explained already by what was seen of the passes before it.
         """
-        alerts = self._seen_at_once(optimizer)
+        alerts = [*self._seen_elsewhere(optimizer), *self._seen_at_once(optimizer)]
         open_keys = {_key(alert) for alert in self._judge.active}
         self._looks = Counter({key: looks for key, looks in self._looks.items() if key in open_keys})
         wanted = [key for key in self._unexplained(optimizer) if self._looks[key] < self.MOST_LOOKS]
@@ -144,6 +144,16 @@ class Explainer:
         for armed in self._armed.values():
             armed.finish()
         self._armed.clear()
+
+    def _seen_elsewhere(self, optimizer: str) -> list[Alert]:
+        """Where no backward pass wrote a gradient: passes that ran all the same, and reached something else."""
+        told = []
+        for alert in self._judge.active:
+            if alert.optimizer == optimizer and alert.cause is not None and alert.cause.kind == "no-backward":
+                held = self._parameters(optimizer)
+                own = {name: held[name] for name in self._own(optimizer, alert.module)}
+                told.append(self._told(*_key(alert), self._lookout.elsewhere(alert.cause.where, own)))
+        return [alert for alert in told if alert is not None]
 
     def _seen_at_once(self, optimizer: str) -> list[Alert]:
         """What the passes before this step have shown of gradients that are not finite."""

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gradwatch.blocks import AFTER, BEFORE, Block
-from gradwatch.judge.at_hand import shortcut
 from gradwatch.judge.rule import Finding
 from gradwatch.records import Severity, StepRecord, clip_ratio
 
@@ -133,4 +132,4 @@ class ClipSaturated:
             f"the median (now {record.norm_before:.3g}, clipped to {record.norm_after:.3g}): the limit alone sets "
             "the size of each update, and hides what the norm does"
         )
-        return Finding(None, middle, self._ratio, message, cause=shortcut(record))
+        return Finding(None, middle, self._ratio, message)

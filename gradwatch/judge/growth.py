@@ -10,7 +10,6 @@ from statistics import median
 from typing import Any
 
 from gradwatch.blocks import BEFORE, Block
-from gradwatch.judge.at_hand import shortcut
 from gradwatch.judge.rule import Finding
 from gradwatch.records import Severity, StepRecord
 
@@ -156,7 +155,7 @@ class Growth:
             f"the norm before clipping grows without pause: it doubles every {doubling:.3g} steps, and went from "
             f"{math.exp(trend.logarithms[-steps]):.3g} to {record.norm_before:.3g} in the last {steps}"
         )
-        return Finding(None, doubling, steps / _BLOCKS, message, cause=shortcut(record))
+        return Finding(None, doubling, steps / _BLOCKS, message)
 
 
 def _slope(values: Sequence[float]) -> float:

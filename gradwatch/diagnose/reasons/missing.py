@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
 
 from gradwatch.causes import cause
-from gradwatch.diagnose.graph.walk import Graph
+from gradwatch.diagnose.graph.walk import Graph, Node
 from gradwatch.diagnose.look.calls import Call, Calls
 from gradwatch.diagnose.look.place import OWN_PARAMETERS
 from gradwatch.records import Cause
@@ -24,6 +25,8 @@ _MAYBE_COMPILED = (
 
 _CHECKPOINTED = "a re-entrant checkpoint runs it without a graph, since no input of it asks for a gradient"
 _NOT_REENTRANT = "Pass use_reentrant=False to the checkpoint, or let an input of it ask for a gradient."
+
+_A_COPY = "Call the model that the optimizer holds, not a copy of it: deepcopy cuts the copy off from it."
 
 # Modules whose parameters their parent uses without calling them.
 _CONTAINERS = (nn.ParameterList, nn.ParameterDict, nn.ModuleList, nn.ModuleDict)
@@ -92,6 +95,27 @@ def not_in_optimizer(name: str, parameter: Tensor, held: set[int]) -> Cause | No
         held: ``id`` of every parameter that an optimizer holds.
     """
     return None if id(parameter) in held else cause("not-in-optimizer", name, optimizers_holding_it=0)
+
+
+def reached_none(where: str, passes: int, root: Node, parameters: Mapping[str, Tensor]) -> Cause | None:
+    """Backward passes ran, and reached none of the parameters; None where one was reached.
+
+    Args:
+        where: what the parameters are of.
+        passes: how many ran since the last step.
+        root: where the last one began.
+        parameters: by name.
+    """
+    leaves = Graph([root]).leaves
+    if any(id(parameter) in leaves for parameter in parameters.values()):
+        return None
+    evidence = {"backward_passes": 0, "passes_that_reached_none_of_it": passes}
+    reached = Counter(tuple(leaf.variable.shape) for leaf in leaves.values())
+    if not Counter(tuple(parameter.shape) for parameter in parameters.values()) <= reached:
+        return cause("no-backward", where, **evidence, reason="the loss does not depend on it")
+    return cause(
+        "no-backward", where, _A_COPY, **evidence, reason="they reached others of the same shapes: a copy"
+    )
 
 
 def why_missing(name: str, parameter: Tensor, owners: Owners, calls: Calls) -> Cause:
