@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from gradwatch.records import Cause
 
-__all__ = ["REMEDIES", "cause"]
+__all__ = ["REGISTER", "REMEDIES", "cause"]
 
 REMEDIES: Mapping[str, str] = {
     "frozen": "Set requires_grad_(True) on it, or leave it out of the optimizer if it is meant to stay as it is.",
@@ -37,6 +37,11 @@ REMEDIES: Mapping[str, str] = {
     "nonfinite-weights": "Look at the update: lower the rate, raise eps (in float16 1e-8 is 0), or use float32.",
     "unknown": "Read the evidence: it names the place and what was ruled out.",
 }
+
+# For parameters that no module holds.
+REGISTER = (
+    "Hold these layers in nn.ModuleList, or the tensor as a Parameter of a module: no optimizer can find them."
+)
 
 
 def cause(kind: str, where: str, fitting: str | None = None, /, **evidence: float | int | str) -> Cause:

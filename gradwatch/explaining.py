@@ -14,7 +14,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from gradwatch.causes import cause
-from gradwatch.diagnose import WEIGHTS_GONE, Diagnosis, Lookout, shortcut
+from gradwatch.diagnose import WEIGHTS_GONE, Diagnosis, Lookout, Stray, shortcut, strays
 from gradwatch.judge.judge import Judge
 from gradwatch.measure.lines import Lines
 from gradwatch.records import Alert, Cause, StepRecord
@@ -42,6 +42,7 @@ class Explainer:
         optimizers: names of the optimizers.
         parameters: name of an optimizer -> name and tensor of each parameter that it holds now.
         newest: name of an optimizer -> its newest record.
+        strays: told of parameters that the loss reaches and that nobody is known to hold.
     """
 
     # A cause that is not found in so many looks at one episode is not looked for any more.
@@ -54,6 +55,7 @@ class Explainer:
         optimizers: Iterable[str],
         parameters: Callable[[str], Mapping[str, Tensor]],
         newest: Callable[[str], StepRecord | None],
+        strays: Callable[[list[Stray]], object],
     ) -> None:
         self._lines = lines
         self._judge = judge
@@ -65,7 +67,8 @@ class Explainer:
         self._looks: Counter[_Key] = Counter()
         self._newest = newest
         self._downstream: dict[str, Mapping[str, set[str]]] = {}
-        self._lookout = Lookout(self._for_a_lookout, self._wants_a_lookout)
+        self._strays = strays
+        self._lookout = Lookout(self._for_a_lookout, self._wants_a_lookout, self._survey)
         # The autograd engine starts from something; what is returned is to be called when it is over.
         self.starting_from = self._lookout.began
 
@@ -185,6 +188,13 @@ class Explainer:
 
     def _for_a_lookout(self) -> Diagnosis:
         return self.diagnosis(self._optimizers)
+
+    def _survey(self, root: object) -> None:
+        """A graph of a new sort: are there parameters in it that nobody is known to hold?"""
+        held = {id(p): n for name in self._optimizers for n, p in self._parameters(name).items()}
+        found = strays(root, {**self._lines.names, **held})
+        if found:
+            self._strays(found)
 
     def _wants_a_lookout(self) -> bool:
         """What is not finite is news, as long as it has not been told."""

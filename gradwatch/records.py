@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
 __all__ = [
+    "OUTSIDE",
     "Alert",
     "Cause",
     "ClipCall",
@@ -25,6 +26,9 @@ __all__ = [
     "State",
     "StepRecord",
 ]
+
+# Under this in ``StepRecord.left_out`` are parameters that no module holds.
+OUTSIDE = "(outside every module)"
 
 SCHEMA_VERSION = 1
 

@@ -230,6 +230,56 @@ def test_what_is_left_out_of_the_optimizer_is_told() -> None:
     assert watch["optimizer"].left_out == {"head": ("head.weight", "head.bias")}
 
 
+class ListOfLayers(nn.Module):
+    """Hidden layers in a Python list, which no optimizer finds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.first, self.last = nn.Linear(4, 8), nn.Linear(8, 1)
+        self.hidden = [nn.Linear(8, 8) for _ in range(2)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for layer in self.hidden:
+            x = torch.tanh(layer(x))
+        return self.last(x)
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_layers_that_are_held_by_a_list_alone_are_told(held: bool) -> None:
+    model = ListOfLayers()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    other = torch.optim.SGD([p for layer in model.hidden for p in layer.parameters()], lr=0.01)
+    with gradwatch.track(optimizer, model) as watch:
+        for _ in range(8):
+            optimizer.zero_grad()
+            model(torch.randn(6, 4)).square().mean().backward()
+            optimizer.step()
+            if held:  # by an optimizer that is not tracked
+                other.step()
+    if held:
+        assert watch.alerts == []
+        return
+    (alert,) = watch.alerts
+    assert (alert.rule, alert.severity, alert.module) == ("zero", "warning", "(outside every module)")
+    assert alert.cause is not None
+    assert (alert.cause.kind, alert.cause.evidence["parameters"]) == ("not-in-optimizer", 4)
+    assert "nn.ModuleList" in alert.cause.remedy
+    assert "a parameter of 8 x 8 behind first" in watch["optimizer"].left_out["(outside every module)"]
+
+
+def test_what_comes_after_all_that_is_tracked_may_be_anybodys() -> None:
+    model, critic = nn.Linear(4, 4), nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with gradwatch.track(optimizer, model) as watch:
+        for _ in range(8):
+            optimizer.zero_grad()
+            critic(model(torch.randn(6, 4))).square().mean().backward()
+            optimizer.step()
+    assert watch.alerts == []
+
+
 def test_a_frozen_part_left_out_is_none_of_that() -> None:
     model = nn.ModuleDict({"body": nn.Linear(4, 8), "head": nn.Linear(8, 1)})
     model["body"].requires_grad_(False)

@@ -7,6 +7,7 @@ from gradwatch.diagnose.look.place import OWN_PARAMETERS
 from gradwatch.diagnose.lookout import Lookout
 from gradwatch.diagnose.reasons.contributions import WEIGHTS_GONE
 from gradwatch.diagnose.reasons.missing import frozen, not_in_optimizer
+from gradwatch.diagnose.reasons.strays import Stray, strays
 
 __all__ = [
     "OWN_PARAMETERS",
@@ -14,7 +15,9 @@ __all__ = [
     "WEIGHTS_GONE",
     "Diagnosis",
     "Lookout",
+    "Stray",
     "frozen",
     "not_in_optimizer",
     "shortcut",
+    "strays",
 ]

@@ -31,16 +31,22 @@ class Lookout:
     Args:
         diagnosis: makes one for all that is tracked; called where a loss is not finite.
         wanted: whether somebody wants to know, asked then.
+        new: told where a pass of a sort begins that has not been seen before.
     """
 
-    def __init__(self, diagnosis: Callable[[], Diagnosis], wanted: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        diagnosis: Callable[[], Diagnosis],
+        wanted: Callable[[], bool],
+        new: Callable[[Node], object] = lambda _: None,
+    ) -> None:
         self._diagnosis = diagnosis
         self._wanted = wanted
         self._running: list[Diagnosis] = []
         self._causes: Mapping[str, Cause] = {}
         # Where the last pass began, and its loss; NaN where that is not known without waiting for the device.
         self._sound: tuple[Node, float] | None = None
-        self._witness = Witness()
+        self._witness = Witness(new)
         self._passes = 0
         self._lock = threading.Lock()
 

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import torch
@@ -192,7 +193,8 @@ def _in_reentrant_checkpoint() -> bool:
     module = sys.modules.get("torch.utils.checkpoint")
     if module is None:
         return False
-    code, frame = module.CheckpointFunction.forward.__code__, sys._getframe()
+    code = module.CheckpointFunction.forward.__code__
+    frame: FrameType | None = sys._getframe()
     while frame is not None and frame.f_code is not code:
         frame = frame.f_back
     return frame is not None

@@ -64,12 +64,17 @@ class _Tree:
 
 
 class Witness:
-    """Keeps what those operations saved, from pass to pass, until it is told to forget."""
+    """Keeps what those operations saved, from pass to pass, until it is told to forget.
+
+    Args:
+        new: told where a pass of a sort begins that has not been seen before.
+    """
 
     # Operations that are looked at in one sort of graph, and steps down from the loss to reach them all.
     MOST, STEPS = 8, 256
 
-    def __init__(self) -> None:
+    def __init__(self, new: Callable[[Node], object]) -> None:
+        self._new = new
         self._trees: dict[str, _Tree] = {}
         self._kept: list[tuple[Node, Node, dict[str, Tensor]]] = []
         self._handles: list[RemovableHandle] = []
@@ -79,6 +84,7 @@ class Witness:
         tree = self._trees.get(root.name())
         if tree is None:
             tree = self._trees[root.name()] = _learned(root, self.MOST, self.STEPS)
+            self._new(root)
         if tree.below or tree.operation:
             for node in tree.nodes(root):
                 self._handles.append(node.register_hook(self._keeping(root, node)))
