@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from gradwatch.diagnose import Diagnosis
-from tests.diagnose.planted import batch, filled
+from tests.zoo.nets import batch, filled
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 import gradwatch.diagnose.passes
 from gradwatch.diagnose import Diagnosis
 from gradwatch.diagnose.graph.walk import Graph
-from tests.diagnose.loops import LOOPS
-from tests.diagnose.planted import batch, filled
+from tests.zoo.healthy_still import actor_critic
+from tests.zoo.nets import batch, filled
 
 
 def dead_net() -> nn.Sequential:
@@ -328,7 +328,7 @@ def test_inside_functional_transforms_and_tracing_it_keeps_out() -> None:
 
 def test_downstream_follows_the_graph() -> None:
     torch.manual_seed(2)
-    healthy = LOOPS["actor_critic"]()
+    healthy = actor_critic()
     with Diagnosis(healthy.modules) as diagnosis:
         healthy.step()
     assert diagnosis.downstream["actor"] == {"critic"}

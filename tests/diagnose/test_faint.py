@@ -10,7 +10,7 @@ from torch.nn import functional
 from gradwatch.diagnose import Diagnosis
 from gradwatch.diagnose.reasons.attenuation import Loss
 from gradwatch.diagnose.reasons.vanishing import of_most
-from tests.diagnose.planted import batch, filled
+from tests.zoo.nets import batch, filled
 
 
 def losses(*decades: float) -> list[Loss]:

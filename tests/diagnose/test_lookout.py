@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gradwatch.diagnose import Diagnosis, Lookout
 from gradwatch.diagnose.look import engine
-from tests.diagnose.planted import batch
+from tests.zoo.nets import batch
 
 
 class Watched:

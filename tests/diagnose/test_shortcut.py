@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gradwatch.diagnose import Diagnosis, shortcut
-from tests.diagnose.faults_slopes import ActorCritic
+from tests.zoo.still_slopes import ActorCritic
 
 FED = {"cnn": {"mlp"}}
 

@@ -20,16 +20,17 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from tests.healthy.recipes import RECIPES
 from tests.healthy.run import carried_out
 from tests.healthy.table import show
 from tests.healthy.workloads import VARIANTS, WORKLOADS
 
 
 def main(arguments: list[str] | None = None) -> int:
-    known = {workload.name: workload for workload in (*WORKLOADS, *VARIANTS)}
+    known = {workload.name: workload for workload in (*WORKLOADS, *VARIANTS, *RECIPES)}
     parser = _parser(known)
     options = parser.parse_args(arguments)
-    names = options.names or [workload.name for workload in (VARIANTS if options.variants else WORKLOADS)]
+    names = options.names or [workload.name for workload in options.chosen]
     unknown = [name for name in names if name not in known]
     if unknown:
         parser.error(f"there is no workload {unknown[0]!r}: choose of {', '.join(known)}")
@@ -52,7 +53,14 @@ def _parser(names: Iterable[str]) -> argparse.ArgumentParser:
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; the first four by default"
     )
-    parser.add_argument("--variants", action="store_true", help="those in other settings, in place of the four")
+    parser.set_defaults(chosen=WORKLOADS)
+    for name, chosen, what in (
+        ("variants", VARIANTS, "those in other settings"),
+        ("recipes", RECIPES, "usual recipes"),
+    ):
+        parser.add_argument(
+            f"--{name}", dest="chosen", action="store_const", const=chosen, help=f"{what}, in place of the four"
+        )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="each workload once for each of these")
     return parser
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from gradwatch import Alert, Cause, StepRecord
 from tests.blocks import blocks_of, judged_alike
 from tests.loops.frozen import differences, not_restored, torch_itself
-from tests.zoo.registry import Fault, Healthy, Verdict
+from tests.zoo.registry import ANYWHERE, Fault, Healthy, Verdict
 from tests.zoo.run import Run, carried_out
 
 __all__ = ["MOST_DELAY", "Found", "Outcome", "judged_fault", "judged_healthy"]
@@ -47,6 +47,7 @@ class Outcome:
         found: of a fault, what became of each verdict.
         alerts: of a healthy loop, every alert that fired.
         alarms: alerts that nothing in the loop explains, in words.
+        missed: lines that are ill and of which no alert tells, in words.
         broken: what is wrong with the loop or with tracking itself, in words.
     """
 
@@ -54,13 +55,14 @@ class Outcome:
     found: list[Found] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
     alarms: list[str] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
 
     @property
     def complaints(self) -> list[str]:
         """All that is wrong."""
         of_verdicts = [each for found in self.found for each in (*found.symptom, *found.wrong)]
-        return [*self.broken, *of_verdicts, *self.alarms]
+        return [*self.broken, *of_verdicts, *self.missed, *self.alarms]
 
 
 def judged_fault(fault: Fault) -> Outcome:
@@ -74,7 +76,11 @@ def judged_fault(fault: Fault) -> Outcome:
         )
         return outcome
     alerts = _alerts(run)
-    outcome.found = [_found(verdict, alerts, run) for verdict in fault.verdicts]
+    outcome.broken += _of_diagnoses(run)
+    outcome.found = [
+        _asked(verdict, run) if verdict.asked else _found(verdict, alerts, run) for verdict in fault.verdicts
+    ]
+    outcome.missed = list(_untold(alerts, run))
     outcome.alarms = list(_beside(fault, alerts, run))
     return outcome
 
@@ -83,8 +89,13 @@ def judged_healthy(healthy: Healthy) -> Outcome:
     """Carry the loop out bare and tracked, and look at what was said."""
     run, broken = _both(healthy.loop)
     broken += [f"it is not hard to tell: never {name}" for name, so in run.traits.items() if not so]
+    broken += _of_diagnoses(run)
+    broken += ["the fault is there all the same"] if any(run.seen.values()) else []
     fired = [alert for alert in _alerts(run) if alert.state == "firing"]
     alarms = [
+        f"a cause of nothing: {_in_short(cause)}" for each in run.diagnosed for cause in each.causes.values()
+    ]
+    alarms += [
         _told(alert) for alert in fired if alert.severity == "critical" or alert.rule not in healthy.warnings
     ]
     return Outcome(healthy.name, alerts=fired, alarms=alarms, broken=broken)
@@ -104,6 +115,23 @@ def _both(loop: object) -> tuple[Run, list[str]]:
     )
 
 
+def _of_diagnoses(run: Run) -> list[str]:
+    """What went wrong inside a diagnosis that the loop has asked for."""
+    wrong = [f"an error in a diagnosis: {error!r}" for each in run.diagnosed for error in each.errors]
+    return wrong + ["a diagnosis that saw no backward pass" for each in run.diagnosed if not each.passes]
+
+
+def _untold(alerts: list[Alert], run: Run) -> Iterator[str]:
+    """Lines of the report that the loop itself sees ill, and of which no alert tells."""
+    assert run.watch is not None
+    lines = {line for record in run.watch.history for line in record.modules}
+    told = {(alert.rule, alert.module) for alert in alerts}
+    for rule, ill in run.ill.items():
+        yield from (
+            f"no {rule} alert on {line}" for line in lines & ill if not told & {(rule, line), (rule, None)}
+        )
+
+
 def _alike_in_blocks(history: list[StepRecord]) -> bool:
     # Optimizers take turns; each for itself, so that there are blocks.
     by_optimizer = sorted(history, key=lambda record: record.optimizer)
@@ -119,9 +147,21 @@ def _alerts(run: Run) -> list[Alert]:
     return list(run.watch.alerts)
 
 
+def _asked(verdict: Verdict, run: Run) -> Found:
+    """What the first diagnosis that the loop asked for says of the module or parameter."""
+    found = Found(verdict, delay=0)
+    assert verdict.module is not None
+    found.cause = run.diagnosed[0].causes.get(verdict.module)
+    if found.cause is None:
+        found.wrong.append(f"a diagnosis has no cause for {verdict.module}, should be {verdict.cause}")
+    else:
+        found.wrong += _wrong_in(found.cause, verdict, min(run.seen_by(verdict.rule)), run)
+    return found
+
+
 def _found(verdict: Verdict, alerts: list[Alert], run: Run) -> Found:
     found, visible = Found(verdict), min(run.seen_by(verdict.rule))
-    mine = [alert for alert in alerts if _about(alert) == _wanted(verdict)]
+    mine = [alert for alert in alerts if _matches(verdict, alert)]
     fired = [alert for alert in mine if alert.state == "firing" and alert.step >= visible]
     if not fired:
         found.symptom.append(f"no {verdict.rule} alert on {_name(verdict.optimizer, verdict.module)}")
@@ -137,26 +177,34 @@ def _found(verdict: Verdict, alerts: list[Alert], run: Run) -> Found:
 
 
 def _judge_cause(found: Found, told: list[Alert], run: Run) -> None:
-    """The last cause told of it counts: a diagnosis may say more of what was at hand."""
     verdict = found.verdict
     explained = [alert for alert in told if alert.cause is not None]
     if not explained:
         found.wrong.append(f"{verdict.rule} has no cause, should be {verdict.cause}")
         return
-    alert = explained[0]
+    alert = explained[-1 if verdict.recurs else 0]
     found.cause = alert.cause
     assert found.cause is not None
-    if found.cause.kind != verdict.cause:
-        found.wrong.append(f"the cause is {_in_short(found.cause)}, should be {verdict.cause}")
-        return
-    if verdict.where and found.cause.where not in verdict.where:
-        found.wrong.append(f"the cause is at {found.cause.where!r}, should be at {' or '.join(verdict.where)}")
-    delay = alert.step - min(run.seen_by(verdict.rule))
+    found.wrong += _wrong_in(found.cause, verdict, alert.step, run)
+    seen = run.seen_by(verdict.rule)
+    delay = alert.step - (max(step for step in seen if step <= alert.step) if verdict.recurs else min(seen))
     if delay > MOST_DELAY + 1:
         found.wrong.append(f"the cause came {delay} steps after the fault was visible")
-    if not found.cause.remedy.strip():
-        found.wrong.append("the cause has no remedy")
-    found.wrong += _contradictions(found.cause, verdict, alert.step, run)
+
+
+def _wrong_in(cause: Cause, verdict: Verdict, step: int, run: Run) -> Iterator[str]:
+    """Kind, place, remedy and evidence of a cause, held against the verdict."""
+    if cause.kind not in verdict.kinds:
+        yield f"the cause is {_in_short(cause)}, should be {verdict.cause}"
+        return
+    if verdict.where and cause.where not in verdict.where:
+        yield f"the cause is at {cause.where!r}, should be at {' or '.join(verdict.where)}"
+    if not cause.remedy.strip():
+        yield "the cause has no remedy"
+    for words in verdict.remedy:
+        if not any(word in cause.remedy.lower() for word in words.lower().split("|")):
+            yield f"the remedy does not speak of {words!r}: {cause.remedy}"
+    yield from _contradictions(cause, verdict, step, run)
 
 
 def _contradictions(cause: Cause, verdict: Verdict, step: int, run: Run) -> Iterator[str]:
@@ -166,6 +214,12 @@ def _contradictions(cause: Cause, verdict: Verdict, step: int, run: Run) -> Iter
         true = [numbers[name] for numbers in measured]
         if not isinstance(told, (int, float)) or not any(_agree(told, each) for each in true):
             yield f"the evidence says {name}={told!r}, measured were {true[-3:]}"
+    for name, wanted in verdict.exact.items():
+        if cause.evidence.get(name) != wanted:
+            yield f"the evidence says {name}={cause.evidence.get(name)!r}, should be {wanted!r}"
+    for name, value in cause.evidence.items():
+        if not isinstance(value, (int, float, str)) or (name.startswith("share") and value != value):
+            yield f"the evidence is no plain value: {name}={value!r}"
 
 
 def _agree(one: float, other: float) -> bool:
@@ -174,23 +228,23 @@ def _agree(one: float, other: float) -> bool:
 
 def _beside(fault: Fault, alerts: list[Alert], run: Run) -> Iterator[str]:
     """Alerts that no verdict asks for, and those that came before there was anything to see."""
-    wanted = {_wanted(verdict) for verdict in fault.verdicts}
     for alert in alerts:
         if alert.state != "firing":
             continue
         visible = min(run.seen_by(alert.rule) or {1: {}})
         if alert.step < visible and alert.rule not in fault.also:
             yield f"before the fault was visible at step {visible}: {_told(alert)}"
-        elif _about(alert) not in wanted and alert.rule not in fault.also:
+        elif (alert.module or "") in run.ill.get(alert.rule, ()):
+            continue
+        elif alert.rule not in fault.also and not any(_matches(verdict, alert) for verdict in fault.verdicts):
             yield _told(alert)
 
 
-def _about(alert: Alert) -> tuple[str, str, str | None]:
-    return alert.rule, alert.optimizer, alert.module
-
-
-def _wanted(verdict: Verdict) -> tuple[str, str, str | None]:
-    return verdict.rule, verdict.optimizer, verdict.module
+def _matches(verdict: Verdict, alert: Alert) -> bool:
+    """Whether the alert is the one that is asked for; a verdict of a diagnosis asks for none."""
+    if verdict.asked or (alert.rule, alert.optimizer) != (verdict.rule, verdict.optimizer):
+        return False
+    return verdict.module in (alert.module, ANYWHERE)
 
 
 def _name(optimizer: str, module: str | None) -> str:

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-__all__ = ["convolutions", "filled", "mlp", "norm", "silent", "trained"]
+from tests.zoo.run import Run
+
+__all__ = ["batch", "convolutions", "filled", "mlp", "norm", "optimized", "silent", "trained"]
 
 
 def mlp(
@@ -16,6 +18,11 @@ def mlp(
 ) -> nn.Sequential:
     """Three layers, the middle one an activation."""
     return nn.Sequential(nn.Linear(inputs, hidden), activation(), nn.Linear(hidden, outputs))
+
+
+def batch(*shape: int) -> Tensor:
+    """Normal numbers."""
+    return torch.randn(*shape)
 
 
 def convolutions(channels: int = 4, outputs: int = 6) -> nn.Sequential:
@@ -53,3 +60,31 @@ def trained(optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> Ten
     value = loss()
     value.backward()
     return value
+
+
+def optimized(
+    run: Run,
+    modules: nn.Module | dict[str, nn.Module],
+    loss: Callable[[], Tensor],
+    ill: Callable[[], bool],
+    optimizer: torch.optim.Optimizer | None = None,
+    steps: int = 40,
+) -> None:
+    """A plain loop: ``zero_grad``, ``backward`` and ``step``, by Adam over all of the modules if nothing else is given.
+
+    Args:
+        run: the run.
+        modules: what is tracked.
+        loss: of one step.
+        ill: whether the fault is there, asked between ``backward`` and ``step``.
+        optimizer: in place of Adam.
+        steps: how many.
+    """
+    if optimizer is None:
+        holder = modules if isinstance(modules, nn.Module) else nn.ModuleDict(modules)
+        optimizer = torch.optim.Adam(holder.parameters(), lr=1e-3)
+    with run.track(optimizer, modules):
+        for _ in run.steps(steps):
+            trained(optimizer, loss)
+            run.fault(ill())
+            optimizer.step()

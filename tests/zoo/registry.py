@@ -7,7 +7,20 @@ from dataclasses import dataclass, field
 
 from tests.zoo.run import Run
 
-__all__ = ["FAULTS", "HEALTHY", "SEVERITIES", "Fault", "Healthy", "Verdict", "fault", "healthy"]
+__all__ = [
+    "FAULTS",
+    "HEALTHY",
+    "SEVERITIES",
+    "Fault",
+    "Healthy",
+    "Verdict",
+    "fault",
+    "fault_and_repair",
+    "healthy",
+]
+
+# In place of a module, where the fault is outside of every one.
+ANYWHERE = "*"
 
 # Of each rule, as the list of verdicts has it.
 SEVERITIES: Mapping[str, str] = {
@@ -30,12 +43,16 @@ class Verdict:
 
     Attributes:
         rule: id of the rule.
-        cause: kind of the cause; None where none is asked for.
-        module: the module that the alert is about; None for the optimizer as a whole.
+        cause: kind of the cause, or all that are right, divided by ``|``; None where none is asked for.
+        module: the module that the alert is about; None for the optimizer as a whole, ``ANYWHERE`` for either.
         optimizer: name of the optimizer.
         where: where the cause may be said to be: module paths or operations; empty where that is not what it is about.
         severity: that the alert must have in the end; None for the rule's own.
         evidence: numbers of the cause that must agree with what the loop has measured by itself.
+        exact: what must be in the evidence word by word.
+        remedy: words that must occur in the remedy; of those divided by ``|``, one.
+        asked: the cause is the one that ``watch.diagnose()`` gives of the module or parameter, in place of an alert's.
+        recurs: the last cause counts, told soon after the fault was there again; else the first, after it first was.
     """
 
     rule: str
@@ -45,6 +62,15 @@ class Verdict:
     where: tuple[str, ...] = ()
     severity: str | None = None
     evidence: tuple[str, ...] = ()
+    exact: Mapping[str, object] = field(default_factory=dict)
+    remedy: tuple[str, ...] = ()
+    asked: bool = False
+    recurs: bool = False
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of cause that are right."""
+        return () if self.cause is None else tuple(self.cause.split("|"))
 
     @property
     def worst(self) -> str:
@@ -97,6 +123,26 @@ def fault(*verdicts: Verdict, also: tuple[str, ...] = ()) -> Callable[[_Loop], _
         name = loop.__name__
         assert name not in FAULTS, f"two faults are called {name}"
         FAULTS[name] = Fault(name, loop, verdicts, also)
+        return loop
+
+    return note
+
+
+def fault_and_repair(
+    *verdicts: Verdict, also: tuple[str, ...] = (), **warnings: str
+) -> Callable[[Callable[[Run, bool], None]], Callable[[Run, bool], None]]:
+    """Note a loop as one with a planted fault, and with ``fixed=True`` as a healthy one: its repaired twin."""
+
+    def note(loop: Callable[[Run, bool], None]) -> Callable[[Run, bool], None]:
+        def ill(run: Run) -> None:
+            loop(run, False)
+
+        def repaired(run: Run) -> None:
+            loop(run, True)
+
+        ill.__name__, repaired.__name__ = loop.__name__, f"{loop.__name__}_repaired"
+        fault(*verdicts, also=also)(ill)
+        healthy(**warnings)(repaired)
         return loop
 
     return note

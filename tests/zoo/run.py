@@ -15,6 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 import gradwatch
+from gradwatch.diagnose import Diagnosis
 from tests.loops.frozen import Frozen, frozen
 from tests.machine import one_thread
 
@@ -30,7 +31,8 @@ class Run:
         seen: rule -> step -> numbers that the loop measured there, for the steps in which it saw its fault; under
             the rule None what holds for all rules that it does not name.
         traits: what makes a healthy loop hard to tell, and whether it has been so.
-        diagnosed: what ``watch.diagnose()`` found, where the loop used it.
+        diagnosed: what each ``watch.diagnose()`` of the loop found.
+        ill: rule -> paths of all modules that the loop itself sees ill, of which alerts are right.
     """
 
     def __init__(self, tracked: bool) -> None:
@@ -38,7 +40,8 @@ class Run:
         self.step = 0
         self.seen: dict[str | None, dict[int, dict[str, float]]] = {}
         self.traits: dict[str, bool] = {}
-        self.diagnosed: Any = None
+        self.diagnosed: list[Diagnosis] = []
+        self.ill: dict[str, set[str]] = {}
         self.kept: dict[str, Any] = {}
         self._tracked = tracked
 
@@ -85,10 +88,13 @@ class Run:
 
     def diagnose(self) -> AbstractContextManager[object]:
         """``watch.diagnose()`` in the tracked run."""
-        if self.watch is None:
-            return nullcontext()
-        self.diagnosed = self.watch.diagnose()
-        return self.diagnosed  # type: ignore[no-any-return]
+        return nullcontext() if self.watch is None else self._diagnosed(self.watch)
+
+    @contextmanager
+    def _diagnosed(self, watch: gradwatch.Watch) -> Iterator[None]:
+        with watch.diagnose() as diagnosis:
+            yield
+        self.diagnosed.append(diagnosis)
 
     def keep(self, **things: Any) -> None:
         """More of what training leaves behind, that must be the same with and without tracking."""

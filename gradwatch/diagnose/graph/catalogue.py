@@ -56,6 +56,7 @@ class Row(NamedTuple):
         again: makes its result of its saved inputs.
         number: the name under which a plain number that ``again`` takes beside them is saved.
         remedy: what to do where it made NaN or Inf; "" where the remedy of the kind fits.
+        constant: the same where what it makes does not depend on what comes in.
     """
 
     family: Family
@@ -71,6 +72,7 @@ class Row(NamedTuple):
     again: Callable[..., Tensor] | None = None
     number: str = ""
     remedy: str = ""
+    constant: str = ""
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -92,6 +94,11 @@ _ROOT = "Put an epsilon inside the root, sqrt(x + eps): its slope is infinite at
 _DIVIDED = "Keep what is divided by away from 0: add an epsilon to it, or divide only where it is not 0."
 _LOGARITHM = "Keep what the logarithm takes above 0: clamp it, or use log_softmax, logsigmoid or log1p."
 _LENGTHS = "Check the lengths: each target must fit into its input; or give the CTC loss zero_infinity=True."
+_NORM = "Take this norm out, or let it normalise over more than one element: what it makes is its bias."
+_ONE_CLASS = "Use a sigmoid, or two classes: over one class it is 1 whatever comes in."
+_STEPS = (
+    "Let the gradient through by hand, x + (y - x).detach(), or sample smoothly: this is flat between its steps."
+)
 
 UNKNOWN = Row("unknown", saved=())
 
@@ -131,7 +138,7 @@ _rows("Dot", Row("contraction", saved=("self", "tensor")))
 _rows("Convolution", Row("contraction", saved=("input", "weight", "")))
 _rows("WeightNormInterface", Row("contraction", saved=("v", "g")))
 
-_norm = Row("normaliser", saved=("input", "weight", ""), breaks="anything")
+_norm = Row("normaliser", saved=("input", "weight", ""), constant=_NORM)
 _rows("NativeLayerNorm NativeBatchNorm CudnnBatchNorm NativeGroupNorm FusedRmsNorm", _norm)
 
 _saturates = Row("activation", saved=("self",), bound="one", breaks="nothing", flat="saturated-sigmoid")
@@ -152,15 +159,19 @@ _rows("Hardtanh", _clamps, limits=("min_val", "max_val"))
 _rows("Hardsigmoid", _clamps, limits=(-3.0, 3.0))
 _rows("Softshrink Hardshrink", _clamps)
 _rows("Minimum Maximum", Row("selection", saved=("self", "other"), bound="inputs", breaks="nothing"))
-_rows("Softmax", Row("softmax", saved=(), result="result", flat="saturated-sigmoid"))
-_rows("LogSoftmax", Row("softmax", saved=(), result="result", flat="saturated-sigmoid", as_loss="zero-loss"))
+_shares = Row("softmax", saved=(), result="result", flat="saturated-sigmoid", constant=_ONE_CLASS)
+_rows("Softmax", _shares)
+_rows("LogSoftmax", _shares, as_loss="zero-loss")
 _attends = Row("attention", saved=("query", "key", "value"), flat="saturated-sigmoid")
 _rows(
     "ScaledDotProductFlashAttentionForCpu ScaledDotProductFlashAttention ScaledDotProductEfficientAttention",
     _attends,
 )
 _rows("MkldnnRnnLayer", Row("gates", saved=("input", "", ""), flat="saturated-sigmoid"))
-_rows("Round Floor Ceil Trunc Sign Sgn Heaviside Bernoulli FloorDivide", Row("steps", flat="constant"))
+_rows(
+    "Round Floor Ceil Trunc Sign Sgn Heaviside Bernoulli FloorDivide",
+    Row("steps", flat="constant", constant=_STEPS),
+)
 
 _at_zero = Row("distance", flat="zero-input", as_loss="zero-loss")
 _rows("Abs", _at_zero, bound="inputs", breaks="nothing")

@@ -129,7 +129,7 @@ class Contributions:
         if behind is not None and where in (node.name(), OWN_PARAMETERS):
             evidence = {**evidence, "behind": behind}
         row = row_of(node)
-        fitting = row.remedy if row is not None and kind == "nonfinite-op" else None
+        fitting = None if row is None else {"nonfinite-op": row.remedy, "constant": row.constant}.get(kind)
         return cause(kind, where, fitting, **evidence)
 
     def _cause_on_edge(self, crossing: Crossing, where: str) -> Cause:

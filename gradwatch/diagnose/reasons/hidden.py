@@ -21,7 +21,7 @@ __all__ = ["behind_finite_loss"]
 
 _CAME_IN = "a NaN came in with data or targets, and only the loss was kept from it"
 _WAS_THERE = "what came into it was NaN already, and only the loss was kept from it"
-_BEFORE = "Leave out what is NaN before this operation, not after it: 0 times NaN is NaN in backward."
+_BEFORE = "Mask what is NaN in data or targets before this operation, not after it: 0 times NaN is NaN."
 _AGAIN = "it is looked at when it happens again, if the weights are still finite: with guard='skip' they are"
 
 

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tests.diagnose.planted import Loop, batch, fault
+from tests.zoo.nets import batch
+from tests.zoo.still import Loop, still
 
 
-@fault("unused", at="second", calls=0)
+@still("unused", at="second", calls=0)
 def head_not_called() -> Loop:
     first, second, x = nn.Linear(4, 1), nn.Linear(4, 1), batch(3, 4)
     called: list[int] = []
@@ -27,7 +28,7 @@ class Forgotten(nn.Module):
         return self.layer(x)
 
 
-@fault("unused", at="scale")
+@still("unused", at="scale")
 def parameter_left_out_of_forward() -> Loop:
     net, x = Forgotten(), batch(3, 4)
 
@@ -38,7 +39,7 @@ def parameter_left_out_of_forward() -> Loop:
     return Loop(net, lambda: net(x).sum().backward(), present)
 
 
-@fault("unused", at="experts.2")
+@still("unused", at="experts.2")
 def expert_never_chosen() -> Loop:
     experts, x = nn.ModuleList(nn.Linear(4, 1) for _ in range(3)), batch(3, 4)
     called: list[int] = []
@@ -47,14 +48,14 @@ def expert_never_chosen() -> Loop:
     return Loop({"experts": experts}, step, lambda: not called)
 
 
-@fault("detached", at="encoder", where="encoder", in_graph_of_loss=0)
+@still("detached", at="encoder", where="encoder", in_graph_of_loss=0)
 def output_detached() -> Loop:
     encoder, head, x = nn.Sequential(nn.Linear(4, 4), nn.Tanh()), nn.Linear(4, 1), batch(3, 4)
     step = lambda: head(encoder(x).detach()).sum().backward()  # noqa: E731
     return Loop({"encoder": encoder, "head": head}, step, lambda: encoder(x).requires_grad)
 
 
-@fault("detached", at="net.0", where="net.0")
+@still("detached", at="net.0", where="net.0")
 def detached_inside() -> Loop:
     class Inside(nn.Module):
         def __init__(self) -> None:
@@ -73,14 +74,14 @@ def detached_inside() -> Loop:
     )
 
 
-@fault("detached", at="encoder")
+@still("detached", at="encoder")
 def through_numpy() -> Loop:
     encoder, head, x = nn.Linear(4, 4), nn.Linear(4, 1), batch(3, 4)
     step = lambda: head(torch.from_numpy(encoder(x).detach().numpy())).sum().backward()  # noqa: E731
     return Loop({"encoder": encoder, "head": head}, step, lambda: encoder(x).requires_grad)
 
 
-@fault("detached", at="generator")
+@still("detached", at="generator")
 def gan_discriminator_loss_only() -> Loop:
     """The generator has an optimizer, but only the discriminator's loss was run, on detached samples."""
     generator, critic, noise = nn.Linear(2, 4), nn.Linear(4, 1), batch(5, 2)
@@ -88,7 +89,7 @@ def gan_discriminator_loss_only() -> Loop:
     return Loop({"generator": generator, "critic": critic}, step, lambda: generator(noise).requires_grad)
 
 
-@fault("detached", at="policy")
+@still("detached", at="policy")
 def arg_max_of_actions() -> Loop:
     policy, q, x = nn.Linear(4, 3), nn.Linear(7, 1), batch(5, 4)
 
@@ -99,7 +100,7 @@ def arg_max_of_actions() -> Loop:
     return Loop({"policy": policy, "q": q}, step, lambda: not policy(x).argmax(-1).requires_grad)
 
 
-@fault("detached", at="attention")
+@still("detached", at="attention")
 def attention_detached() -> Loop:
     """The last layer of attention is not called by its parent, which hands its weight to a function."""
     attention, head, x = nn.MultiheadAttention(4, 2, batch_first=True), nn.Linear(4, 1), batch(2, 3, 4)
@@ -126,14 +127,14 @@ class EndsInCustomFunction(nn.Module):
         return Doubled.apply(self.layer(x))
 
 
-@fault("detached", at="encoder")
+@still("detached", at="encoder")
 def custom_function_detached() -> Loop:
     encoder, head, x = EndsInCustomFunction(), nn.Linear(4, 1), batch(3, 4)
     step = lambda: head(encoder(x).detach()).sum().backward()  # noqa: E731
     return Loop({"encoder": encoder, "head": head}, step, lambda: encoder(x).requires_grad)
 
 
-@fault("no-grad", at="encoder", where="encoder", calls_in_grad_mode=0)
+@still("no-grad", at="encoder", where="encoder", calls_in_grad_mode=0)
 def called_under_no_grad() -> Loop:
     encoder, head, x = nn.Sequential(nn.Tanh(), nn.Linear(4, 4)), nn.Linear(4, 1), batch(3, 4)
     modes: list[bool] = []
@@ -147,7 +148,7 @@ def called_under_no_grad() -> Loop:
     return Loop({"encoder": encoder, "head": head}, step, lambda: modes == [False])
 
 
-@fault("no-grad", at="net.encoder")
+@still("no-grad", at="net.encoder")
 def decorated_with_no_grad() -> Loop:
     class Encoder(nn.Module):
         def __init__(self) -> None:
@@ -164,7 +165,7 @@ def decorated_with_no_grad() -> Loop:
     return Loop({"net": net}, step, lambda: not net["encoder"](x).requires_grad)
 
 
-@fault("no-grad", at="attention.out_proj")
+@still("no-grad", at="attention.out_proj")
 def attention_under_no_grad() -> Loop:
     attention, head, x = nn.MultiheadAttention(4, 2, batch_first=True), nn.Linear(4, 1), batch(2, 3, 4)
 
@@ -178,7 +179,7 @@ def attention_under_no_grad() -> Loop:
     return Loop({"attention": attention, "head": head}, step, lambda: silent)
 
 
-@fault("no-grad", at="body", remedy="Pass use_reentrant=False to the checkpoint")
+@still("no-grad", at="body")
 def checkpoint_without_gradient_of_inputs() -> Loop:
     """Reentrant checkpointing of a segment whose input needs no gradient: torch warns, and trains nothing in it."""
     body, head, x = nn.Linear(4, 4), nn.Linear(4, 1), batch(3, 4)
@@ -194,7 +195,7 @@ def checkpoint_without_gradient_of_inputs() -> Loop:
     return Loop({"body": body, "head": head}, step, lambda: not x.requires_grad)
 
 
-@fault("frozen", at="backbone.0")
+@still("frozen", at="backbone.0")
 def fine_tuning_with_frozen_backbone() -> Loop:
     backbone, head, x = nn.Sequential(nn.Linear(4, 4), nn.ReLU()), nn.Linear(4, 1), batch(3, 4)
     backbone.requires_grad_(False)

@@ -6,38 +6,39 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tests.diagnose.planted import Loop, batch, fault, filled
+from tests.zoo.nets import batch, filled
+from tests.zoo.still import Loop, still
 
 
-@fault("saturated-tanh", at="body.0", where="body.1")
+@still("saturated-tanh", at="body.0", where="body.1")
 def checkpointed_tanh() -> Loop:
     body, head, x = nn.Sequential(filled(nn.Linear(4, 4), bias=30.0), nn.Tanh()), nn.Linear(4, 1), batch(3, 4)
     step = lambda: head(checkpoint(body, x, use_reentrant=False)).sum().backward()  # noqa: E731
     return Loop({"body": body, "head": head}, step, lambda: bool((body(x) == 1).all()))
 
 
-@fault("dead-relu", at="body.0", where="body.1")
+@still("dead-relu", at="body.0", where="body.1")
 def checkpointed_relu() -> Loop:
     body, head, x = nn.Sequential(filled(nn.Linear(4, 4), bias=-30.0), nn.ReLU()), nn.Linear(4, 1), batch(3, 4)
     step = lambda: head(checkpoint(body, x, use_reentrant=False)).sum().backward()  # noqa: E731
     return Loop({"body": body, "head": head}, step, lambda: not body(x).any())
 
 
-@fault("zero-weight", at="body.0", where="body.1")
+@still("zero-weight", at="body.0", where="body.1")
 def checkpointed_zero_weight() -> Loop:
     body, x = nn.Sequential(nn.Linear(4, 4), filled(nn.Linear(4, 1), weight=0.0)), batch(3, 4)
     step = lambda: (checkpoint(body, x, use_reentrant=False) - 1).square().sum().backward()  # noqa: E731
     return Loop({"body": body}, step, lambda: not body[1].weight.any())
 
 
-@fault("zero-input", at="body.0.weight", where="body.0")
+@still("zero-input", at="body.0.weight", where="body.0")
 def checkpointed_zero_input() -> Loop:
     body, x = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1)), torch.zeros(3, 4)
     step = lambda: (checkpoint(body, x, use_reentrant=False) - 1).square().sum().backward()  # noqa: E731
     return Loop({"body": body}, step, lambda: not x.any())
 
 
-@fault("dead-relu", at="body.0", where="body.1", dead_units=4)
+@still("dead-relu", at="body.0", where="body.1", dead_units=4)
 def reentrant_checkpoint() -> Loop:
     body, head, x = nn.Sequential(filled(nn.Linear(4, 4), bias=-30.0), nn.ReLU()), nn.Linear(4, 1), batch(3, 4)
     x.requires_grad_()
@@ -45,7 +46,7 @@ def reentrant_checkpoint() -> Loop:
     return Loop({"body": body, "head": head}, step, lambda: not body(x).any())
 
 
-@fault("zero-loss", at="body.0")
+@still("zero-loss", at="body.0")
 def reentrant_checkpoint_below_a_zero_loss() -> Loop:
     body, head, x = nn.Sequential(nn.Linear(4, 4), nn.Tanh()), nn.Linear(4, 1), batch(3, 4)
     x.requires_grad_()
@@ -67,7 +68,7 @@ class Scatter(Silent):
     """Called like an operation of torch's that only moves elements or writes over them."""
 
 
-@fault("unknown", at="0", operation="ScatterBackward", ruled_out="unused, no-grad, detached, zero-loss")
+@still("unknown", at="0", operation="ScatterBackward", ruled_out="unused, no-grad, detached, zero-loss")
 def custom_function_with_a_name_of_torchs() -> Loop:
     net, x = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1)), batch(3, 4)
     return Loop(net, lambda: net[1](Scatter.apply(net[0](x))).sum().backward(), lambda: True)
@@ -83,25 +84,25 @@ class GivesNone(torch.autograd.Function):
         return None
 
 
-@fault("unknown", at="0", operation="SilentBackward", ruled_out="unused, no-grad, detached, zero-loss")
+@still("unknown", at="0", operation="SilentBackward", ruled_out="unused, no-grad, detached, zero-loss")
 def custom_function() -> Loop:
     net, x = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1)), batch(3, 4)
     return Loop(net, lambda: net[1](Silent.apply(net[0](x))).sum().backward(), lambda: True)
 
 
-@fault("unknown", at="0", operation="GivesNoneBackward")
+@still("unknown", at="0", operation="GivesNoneBackward")
 def custom_function_without_gradient() -> Loop:
     net, x = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1)), batch(3, 4)
     return Loop(net, lambda: net[1](GivesNone.apply(net[0](x))).sum().backward(), lambda: True)
 
 
-@fault("constant", at="net", operation="RoundBackward0")
+@still("constant", at="net", operation="RoundBackward0")
 def rounding() -> Loop:
     net, x = nn.Linear(4, 4), batch(3, 4)
     return Loop({"net": net}, lambda: net(x).round().sum().backward(), lambda: True)
 
 
-@fault("unknown", at="net")
+@still("unknown", at="net")
 def contributions_cancel() -> Loop:
     net, x = nn.Linear(4, 4), batch(3, 4)
 
@@ -112,7 +113,7 @@ def contributions_cancel() -> Loop:
     return Loop({"net": net}, step, lambda: True)
 
 
-@fault("dead-relu", at="0", where="1")
+@still("dead-relu", at="0", where="1")
 def accumulation() -> Loop:
     net = nn.Sequential(filled(nn.Linear(4, 4), bias=-30.0), nn.ReLU(), nn.Linear(4, 1))
     parts = batch(4, 2, 4)
@@ -124,7 +125,7 @@ def accumulation() -> Loop:
     return Loop(net, step, lambda: bool((net[0](parts) < 0).all()))
 
 
-@fault("saturated-tanh", at="0", where="1")
+@still("saturated-tanh", at="0", where="1")
 def graph_kept_and_used_twice() -> Loop:
     net, x = nn.Sequential(filled(nn.Linear(4, 4), bias=30.0), nn.Tanh(), nn.Linear(4, 1)), batch(3, 4)
 
@@ -136,7 +137,7 @@ def graph_kept_and_used_twice() -> Loop:
     return Loop(net, step, lambda: bool((net[:2](x) == 1).all()))
 
 
-@fault("saturated-tanh", at="0", where="1")
+@still("saturated-tanh", at="0", where="1")
 def gradient_penalty() -> Loop:
     net, x = nn.Sequential(filled(nn.Linear(4, 4), bias=30.0), nn.Tanh(), nn.Linear(4, 1)), batch(3, 4)
 
@@ -149,14 +150,14 @@ def gradient_penalty() -> Loop:
     return Loop(net, step, lambda: bool((net[:2](x) == 1).all()))
 
 
-@fault("dead-relu", at="0", where="1")
+@still("dead-relu", at="0", where="1")
 def scaled_loss() -> Loop:
     net, x = nn.Sequential(filled(nn.Linear(4, 4), bias=-30.0), nn.ReLU(), nn.Linear(4, 1)), batch(3, 4)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     return Loop(net, lambda: scaler.scale(net(x).mean()).backward(), lambda: not net[:2](x).any())
 
 
-@fault("dead-relu", at="0", where="1")
+@still("dead-relu", at="0", where="1")
 def several_losses_at_once() -> Loop:
     net, x = nn.Sequential(filled(nn.Linear(4, 4), bias=-30.0), nn.ReLU(), nn.Linear(4, 2)), batch(3, 4)
 
@@ -167,7 +168,7 @@ def several_losses_at_once() -> Loop:
     return Loop(net, step, lambda: not net[:2](x).any())
 
 
-@fault("saturated-tanh", at="0", where="1")
+@still("saturated-tanh", at="0", where="1")
 def offloaded_to_memory() -> Loop:
     net, x = nn.Sequential(filled(nn.Linear(4, 4), bias=30.0), nn.Tanh(), nn.Linear(4, 1)), batch(3, 4)
 

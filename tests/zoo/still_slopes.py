@@ -1,4 +1,4 @@
-"""Functions that went flat: ReLUs that died, tanh and sigmoid saturated, clamps out of range."""
+"""Functions that went flat: ReLUs that died, tanh saturated, clamps out of range."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.diagnose.planted import Loop, batch, fault, filled
+from tests.zoo.nets import batch, filled
+from tests.zoo.still import Loop, still
 
 
-@fault("dead-relu", at="0", where="1", dead_units=16, units=16, share=1.0)
+@still("dead-relu", at="0", where="1", dead_units=16, units=16, share=1.0)
 def mlp() -> Loop:
     net = nn.Sequential(filled(nn.Linear(8, 16), bias=-100.0), nn.ReLU(), nn.Linear(16, 2))
     x = batch(5, 8)
     return Loop(net, lambda: net(x).square().mean().backward(), lambda: bool((net[0](x) < 0).all()))
 
 
-@fault("dead-relu", at="0", where="2", dead_units=6, units=6)
+@still("dead-relu", at="0", where="2", dead_units=6, units=6)
 def cnn_with_batch_norm() -> Loop:
     net = nn.Sequential(
         nn.Conv2d(3, 6, 3), filled(nn.BatchNorm2d(6), bias=-50.0), nn.ReLU(), nn.Flatten(), nn.Linear(96, 2)
@@ -25,7 +26,7 @@ def cnn_with_batch_norm() -> Loop:
     return Loop(net, lambda: net(x).sum().backward(), lambda: not net[:3](x).any())
 
 
-@fault("dead-relu", at="1", where="2")
+@still("dead-relu", at="1", where="2")
 def second_of_three() -> Loop:
     """Stacked: everything below the dead ReLU is silent too, and the tanh below it is saturated as well."""
     net = nn.Sequential(
@@ -38,7 +39,7 @@ def second_of_three() -> Loop:
     return Loop(net, lambda: net(x).sum().backward(), lambda: not net[:3](x).any())
 
 
-@fault("dead-relu", at="0", where="2")
+@still("dead-relu", at="0", where="2")
 def below_both() -> Loop:
     """The layer below a saturated tanh *and* a dead ReLU: no gradient reaches the tanh, so the ReLU is the cause."""
     net = nn.Sequential(
@@ -66,14 +67,14 @@ class Functional(nn.Module):
         return self.last(self.function(self.first(x)))
 
 
-@fault("dead-relu", at="body.first", where="body", share=1.0)
+@still("dead-relu", at="body.first", where="body", share=1.0)
 def functional_relu() -> Loop:
     body = Functional(-80.0, torch.relu)
     x = batch(3, 4)
     return Loop({"body": body}, lambda: body(x).mean().backward(), lambda: bool((body.first(x) < 0).all()))
 
 
-@fault("dead-relu", at="layer.linear1", where="layer")
+@still("dead-relu", at="layer.linear1", where="layer")
 def transformer_feed_forward() -> Loop:
     layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
     filled(layer.linear1, bias=-99.0)
@@ -83,34 +84,34 @@ def transformer_feed_forward() -> Loop:
     )
 
 
-@fault("dead-relu", at="first", where="(root)")
+@still("dead-relu", at="first", where="(root)")
 def gelu_far_left() -> Loop:
     net = Functional(-60.0, functional.gelu)
     x = batch(3, 4)
     return Loop(net, lambda: net(x).mean().backward(), lambda: not functional.gelu(net.first(x)).any())
 
 
-@fault("dead-relu", at="first", where="(root)")
+@still("dead-relu", at="first", where="(root)")
 def leaky_without_slope() -> Loop:
     net = Functional(-60.0, lambda x: functional.leaky_relu(x, 0.0))
     x = batch(3, 4)
     return Loop(net, lambda: net(x).mean().backward(), lambda: bool((net.first(x) < 0).all()))
 
 
-@fault("dead-relu", at="net", where="ReluBackward0")
+@still("dead-relu", at="net", where="ReluBackward0")
 def relu_on_the_output_outside() -> Loop:
     net, x = filled(nn.Linear(4, 2), bias=-50.0), batch(3, 4)
     return Loop({"net": net}, lambda: torch.relu(net(x)).mean().backward(), lambda: bool((net(x) < 0).all()))
 
 
-@fault("dead-relu", at="first", where="(root)")
+@still("dead-relu", at="first", where="(root)")
 def in_place_relu() -> Loop:
     net = Functional(-60.0, lambda x: functional.relu(x, inplace=True))
     x = batch(3, 4)
     return Loop(net, lambda: net(x).mean().backward(), lambda: bool((net.first(x) < 0).all()))
 
 
-@fault("dead-relu", at="embedding", where="act")
+@still("dead-relu", at="embedding", where="act")
 def embedding_below() -> Loop:
     net = nn.ModuleDict(
         {"embedding": nn.Embedding(7, 4), "lin": filled(nn.Linear(4, 4), bias=-50.0), "act": nn.ReLU()}
@@ -118,10 +119,10 @@ def embedding_below() -> Loop:
     tokens = torch.randint(7, (2, 3))
     forward = lambda: net["act"](net["lin"](net["embedding"](tokens)))  # noqa: E731
     head = nn.Linear(4, 1)
-    return Loop(dict(net.items()), lambda: head(forward()).sum().backward(), lambda: not forward().any())
+    return Loop(net, lambda: head(forward()).sum().backward(), lambda: not forward().any())
 
 
-@fault("saturated-tanh", at="0", where="1", share_beyond_9=1.0, largest_slope=0.0, operation="TanhBackward0")
+@still("saturated-tanh", at="0", where="1", share_beyond_9=1.0, largest_slope=0.0, operation="TanhBackward0")
 def mlp_tanh() -> Loop:
     net = nn.Sequential(filled(nn.Linear(8, 16), bias=30.0), nn.Tanh(), nn.Linear(16, 2))
     x = batch(5, 8)
@@ -158,7 +159,7 @@ class ActorCritic:
         return {"actor_cnn": self.cnn, "actor_mlp": self.policy}
 
 
-@fault("saturated-tanh", at="actor_mlp", where="actor_mlp", share_beyond_9=1.0)
+@still("saturated-tanh", at="actor_mlp", where="actor_mlp", share_beyond_9=1.0)
 def actor_critic() -> Loop:
     agent = ActorCritic()
     return Loop(
@@ -166,7 +167,7 @@ def actor_critic() -> Loop:
     )
 
 
-@fault("saturated-tanh", at="rnn", where="rnn")
+@still("saturated-tanh", at="rnn", where="rnn")
 def rnn() -> Loop:
     net = nn.RNN(3, 5, batch_first=True)
     nn.init.constant_(net.bias_ih_l0, 90.0)
@@ -178,7 +179,7 @@ def rnn() -> Loop:
     )
 
 
-@fault("saturated-tanh", at="0", where="1")
+@still("saturated-tanh", at="0", where="1")
 def bfloat16_autocast() -> Loop:
     net = nn.Sequential(filled(nn.Linear(8, 8), bias=30.0), nn.Tanh(), nn.Linear(8, 2))
     x = batch(5, 8)
@@ -191,14 +192,14 @@ def bfloat16_autocast() -> Loop:
     return Loop(net, step, lambda: bool((net[:2](x) == 1).all()))
 
 
-@fault("saturated-tanh", at="0", where="1")
+@still("saturated-tanh", at="0", where="1")
 def double() -> Loop:
     net = nn.Sequential(filled(nn.Linear(8, 8), bias=30.0), nn.Tanh(), nn.Linear(8, 2)).double()
     x = batch(5, 8).double()
     return Loop(net, lambda: net(x).sum().backward(), lambda: bool((net[:2](x) == 1).all()))
 
 
-@fault("saturated-tanh", at="0.0", where="0.1")
+@still("saturated-tanh", at="0.0", where="0.1")
 def both_signs() -> Loop:
     inner = nn.Sequential(nn.Linear(8, 8, bias=False), nn.Tanh())
     with torch.no_grad():
@@ -212,161 +213,35 @@ def both_signs() -> Loop:
     )
 
 
-@fault("saturated-sigmoid", at="0", where="1", share_at_0=1.0)
-def shut_gate() -> Loop:
-    net = nn.Sequential(filled(nn.Linear(4, 4), bias=-300.0), nn.Sigmoid(), nn.Linear(4, 1))
-    x = batch(3, 4)
-    return Loop(net, lambda: net(x).sum().backward(), lambda: not net[:2](x).any())
-
-
-@fault("saturated-sigmoid", at="0", where="1", share_at_1=1.0)
-def open_gate() -> Loop:
-    net = nn.Sequential(filled(nn.Linear(4, 4), bias=60.0), nn.Sigmoid(), nn.Linear(4, 1))
-    x = batch(3, 4)
-    return Loop(net, lambda: net(x).sum().backward(), lambda: bool((net[:2](x) == 1).all()))
-
-
-@fault("saturated-sigmoid", at="0", where="1")
-def silu_far_left() -> Loop:
-    net = nn.Sequential(filled(nn.Linear(4, 4), bias=-300.0), nn.SiLU(), nn.Linear(4, 1))
-    x = batch(3, 4)
-    return Loop(net, lambda: net(x).sum().backward(), lambda: bool((torch.sigmoid(net[0](x)) == 0).all()))
-
-
-@fault("saturated-sigmoid", at="0", where="1")
-def glu_shut() -> Loop:
-    net = nn.Sequential(nn.Linear(4, 8), nn.GLU(), nn.Linear(4, 1))
-    with torch.no_grad():
-        net[0].bias[4:] = -400.0
-    x = batch(3, 4)
-    return Loop(net, lambda: net(x).sum().backward(), lambda: not torch.sigmoid(net[0](x)[:, 4:]).any())
-
-
-@fault("saturated-sigmoid", at="lstm", where="lstm")
-def lstm_output_gate() -> Loop:
-    net = nn.LSTM(3, 5, batch_first=True)
-    with torch.no_grad():
-        net.bias_ih_l0[15:] = -500.0
-    head, x = nn.Linear(5, 1), batch(2, 4, 3)
-    return Loop({"lstm": net, "head": head}, lambda: head(net(x)[0]).sum().backward(), lambda: not net(x)[0].any())
-
-
-@fault("saturated-sigmoid", at="lstm", where="lstm")
-def lstm_in_layers_and_both_directions() -> Loop:
-    net = nn.LSTM(3, 5, num_layers=2, bidirectional=True, batch_first=True)
-    with torch.no_grad():
-        for name, parameter in net.named_parameters():
-            if name.startswith("bias_ih"):
-                parameter[15:] = -500.0
-    x = batch(2, 4, 3)
-    return Loop({"lstm": net}, lambda: net(x)[0].sum().backward(), lambda: not net(x)[0].any())
-
-
-@fault("zero-input", at="lstm.weight_ih_l0", where="lstm")
-def lstm_of_zeros() -> Loop:
-    net, x = nn.LSTM(3, 5, batch_first=True), torch.zeros(2, 4, 3)
-    return Loop({"lstm": net}, lambda: net(x)[0].sum().backward(), lambda: not x.any())
-
-
-@fault("saturated-sigmoid", at="generator", where="critic.1")
-def generator_against_a_sure_critic() -> Loop:
-    """The GAN loss that saturates: log(1 - D(G(z))) while D is sure."""
-    generator, critic = nn.Linear(2, 4), nn.Sequential(filled(nn.Linear(4, 1), bias=-200.0), nn.Sigmoid())
-    noise = batch(5, 2)
-    step = lambda: torch.log(1 - critic(generator(noise))).mean().backward()  # noqa: E731
-    return Loop({"generator": generator, "critic": critic}, step, lambda: not critic(generator(noise)).any())
-
-
-@fault("saturated-sigmoid", at="cell", where="cell")
-def lstm_cell() -> Loop:
-    net = nn.LSTMCell(3, 5)
-    with torch.no_grad():
-        net.bias_ih[15:] = -500.0
-    head, x = nn.Linear(5, 1), batch(2, 3)
-    return Loop({"cell": net, "head": head}, lambda: head(net(x)[0]).sum().backward(), lambda: not net(x)[0].any())
-
-
-@fault("saturated-sigmoid", at="gru", where="gru")
-def gru_update_gate() -> Loop:
-    """The update gate is 1 throughout: the state is handed on and nothing is written to it."""
-    net = nn.GRU(3, 5, batch_first=True)
-    with torch.no_grad():
-        net.bias_ih_l0[:10] = 500.0
-    head, x = nn.Linear(5, 1), batch(2, 4, 3)
-    return Loop({"gru": net, "head": head}, lambda: head(net(x)[0]).sum().backward(), lambda: not net(x)[0].any())
-
-
-class Attention(nn.Module):
-    """One head, written out."""
-
-    def __init__(self, scale: float) -> None:
-        super().__init__()
-        self.query, self.key, self.value = (nn.Linear(4, 4) for _ in range(3))
-        self.scale = scale
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        scores = self.query(x) @ self.key(x).mT * self.scale
-        if mask is not None:
-            scores = scores.masked_fill(mask, float("-inf"))
-        return scores.softmax(-1) @ self.value(x)
-
-
-@fault("saturated-sigmoid", at="query", where="(root)", share_one_hot=1.0)
-def attention_scores_too_large() -> Loop:
-    net, x = Attention(1e7), batch(2, 4, 4)
-    present = lambda: bool(((net.query(x) @ net.key(x).mT * 1e7).softmax(-1).amax(-1) == 1).all())  # noqa: E731
-    return Loop(net, lambda: net(x).square().sum().backward(), present)
-
-
-class Fused(Attention):
-    """The same by torch's own fused function."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.scaled_dot_product_attention(self.query(x), self.key(x), self.value(x))
-
-
-@fault("zero-weight", at="query", where="(root)")
-def fused_attention_with_keys_from_zero() -> Loop:
-    net, x = Fused(1.0), batch(2, 3, 4, 4)
-    filled(net.key, weight=0.0, bias=0.0)
-    return Loop(net, lambda: net(x).square().sum().backward(), lambda: not net.key(x).any())
-
-
-@fault("constant", at="query", where="(root)", candidates=1)
-def attention_over_one_token() -> Loop:
-    net, x = Attention(1.0), batch(2, 1, 4)
-    return Loop(net, lambda: net(x).square().sum().backward(), lambda: x.shape[1] == 1)
-
-
-@fault("clamped", at="0", where="1", share_above=1.0)
+@still("clamped", at="0", where="1", share_above=1.0)
 def relu6() -> Loop:
     net = nn.Sequential(filled(nn.Linear(4, 4), bias=70.0), nn.ReLU6(), nn.Linear(4, 1))
     x = batch(3, 4)
     return Loop(net, lambda: net(x).sum().backward(), lambda: bool((net[:2](x) == 6).all()))
 
 
-@fault("clamped", at="0", where="1", share_below=1.0)
+@still("clamped", at="0", where="1", share_below=1.0)
 def hardtanh() -> Loop:
     net = nn.Sequential(filled(nn.Linear(4, 4), bias=-70.0), nn.Hardtanh(), nn.Linear(4, 1))
     x = batch(3, 4)
     return Loop(net, lambda: net(x).sum().backward(), lambda: bool((net[:2](x) == -1).all()))
 
 
-@fault("clamped", at="first", where="(root)")
+@still("clamped", at="first", where="(root)")
 def clamp_of_an_action() -> Loop:
     net = Functional(20.0, lambda x: x.clamp(-1, 1))
     x = batch(3, 4)
     return Loop(net, lambda: net(x).sum().backward(), lambda: bool((net.first(x) > 1).all()))
 
 
-@fault("clamped", at="first", where="(root)")
+@still("clamped", at="first", where="(root)")
 def clamp_by_tensors() -> Loop:
     net = Functional(20.0, lambda x: torch.clamp(x, -torch.ones(8), torch.ones(8)))
     x = batch(3, 4)
     return Loop(net, lambda: net(x).sum().backward(), lambda: bool((net.first(x) > 1).all()))
 
 
-@fault("clamped", at="policy", where="ClampBackward1")
+@still("clamped", at="policy", where="ClampBackward1")
 def ppo_ratio() -> Loop:
     """Every ratio is beyond the clip range and its advantage agrees: PPO leaves all of it out."""
     policy, x = nn.Linear(4, 1), batch(6, 4)
@@ -380,7 +255,7 @@ def ppo_ratio() -> Loop:
     return Loop({"policy": policy}, step, lambda: bool(((policy(x) - old).exp() > 1.2).all()))
 
 
-@fault("clamped", at="log_std")
+@still("clamped", at="log_std")
 def log_std_at_its_limit() -> Loop:
     net = nn.Module()
     net.mean = nn.Linear(4, 2)
