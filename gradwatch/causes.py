@@ -40,7 +40,7 @@ REMEDIES: Mapping[str, str] = {
 
 # For parameters that no module holds.
 REGISTER = (
-    "Hold these layers in nn.ModuleList, or the tensor as a Parameter of a module: no optimizer can find them."
+    "Register it in __init__, as a module, in nn.ModuleList or as nn.Parameter, and build the optimizer then."
 )
 
 

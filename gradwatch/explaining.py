@@ -84,6 +84,18 @@ class Explainer:
             self._suspected.clear()
             self._looks.clear()
 
+    def reconsidered(self, alert: Alert) -> Alert:
+        """An alert that has just fired: where it says that there was no backward pass, though one reached others.
+
+        What the loss depends on instead may be told at once; else a look must tell.
+        """
+        known = alert.cause
+        if alert.state != "firing" or known is None or known.kind != "no-backward" or not self._lookout.passes:
+            return alert
+        held = self._parameters(alert.optimizer)
+        own = {name: held[name] for name in self._own(alert.optimizer, alert.module)}
+        return self._judge.corrected(alert, self._lookout.elsewhere(known.where, own))
+
     @property
     def is_looking(self) -> bool:
         """Whether a look is armed: what the next step is like decides what is said of this one."""
@@ -95,7 +107,7 @@ class Explainer:
         Returns:
             What is explained already by what was seen of the passes before it.
         """
-        alerts = [*self._seen_elsewhere(optimizer), *self._seen_at_once(optimizer)]
+        alerts = self._seen_at_once(optimizer)
         open_keys = {_key(alert) for alert in self._judge.active}
         self._looks = Counter({key: looks for key, looks in self._looks.items() if key in open_keys})
         wanted = [key for key in self._unexplained(optimizer) if self._looks[key] < self.MOST_LOOKS]
@@ -147,16 +159,6 @@ class Explainer:
         for armed in self._armed.values():
             armed.finish()
         self._armed.clear()
-
-    def _seen_elsewhere(self, optimizer: str) -> list[Alert]:
-        """Where no backward pass wrote a gradient: passes that ran all the same, and reached something else."""
-        told = []
-        for alert in self._judge.active:
-            if alert.optimizer == optimizer and alert.cause is not None and alert.cause.kind == "no-backward":
-                held = self._parameters(optimizer)
-                own = {name: held[name] for name in self._own(optimizer, alert.module)}
-                told.append(self._told(*_key(alert), self._lookout.elsewhere(alert.cause.where, own)))
-        return [alert for alert in told if alert is not None]
 
     def _seen_at_once(self, optimizer: str) -> list[Alert]:
         """What the passes before this step have shown of gradients that are not finite."""

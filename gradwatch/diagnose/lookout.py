@@ -19,7 +19,7 @@ from gradwatch.diagnose.diagnosis import Diagnosis
 from gradwatch.diagnose.graph.walk import Node
 from gradwatch.diagnose.look.witness import Witness
 from gradwatch.diagnose.reasons.hidden import behind_finite_loss
-from gradwatch.diagnose.reasons.missing import reached_none
+from gradwatch.diagnose.reasons.missing import a_copy_was_reached
 from gradwatch.records import Cause
 
 __all__ = ["Lookout"]
@@ -32,6 +32,9 @@ class Lookout:
         diagnosis: makes one for all that is tracked; called where a loss is not finite.
         wanted: whether somebody wants to know, asked then.
         new: told where a pass of a sort begins that has not been seen before.
+
+    Attributes:
+        passes: runs of the engine since the last step, whatever they reached.
     """
 
     def __init__(
@@ -47,7 +50,7 @@ class Lookout:
         # Where the last pass began, and its loss; NaN where that is not known without waiting for the device.
         self._sound: tuple[Node, float] | None = None
         self._witness = Witness(new)
-        self._passes = 0
+        self.passes = 0
         self._lock = threading.Lock()
 
     def began(
@@ -58,7 +61,7 @@ class Lookout:
             # A run inside the one that is looked at, as a re-entrant checkpoint makes it.
             running = tuple(self._running)
             return running[-1].began(roots, gradients) if running else None
-        self._passes += 1
+        self.passes += 1
         root = roots[0] if len(roots) == 1 else None
         if type(root) is not Tensor or root.numel() != 1 or not _is_plain():
             return None
@@ -71,15 +74,13 @@ class Lookout:
         return None
 
     def elsewhere(self, where: str, parameters: Mapping[str, Tensor]) -> Cause | None:
-        """Why no backward pass wrote a gradient of some parameters, where passes ran that reached none of them.
+        """Why passes that ran wrote no gradient of some parameters, where that is plain to see.
 
         Args:
             where: what the parameters are of.
             parameters: by name.
         """
-        if not self._passes or self._sound is None:
-            return None
-        return reached_none(where, self._passes, self._sound[0], parameters)
+        return None if self._sound is None else a_copy_was_reached(where, self.passes, self._sound[0], parameters)
 
     def found(self, parameters: Mapping[str, Tensor]) -> Mapping[str, Cause]:
         """Why gradients are not finite, by name of a parameter or path of a module, as far as can be told.
@@ -99,7 +100,7 @@ class Lookout:
         """A step is done: what led to it is of no more interest."""
         self._causes = {}
         self._sound = None
-        self._passes = 0
+        self.passes = 0
         self._witness.forget()
 
     def _look(self, roots: Sequence[object], gradients: Sequence[object]) -> Callable[[], None]:

@@ -97,6 +97,13 @@ class Judge:
         """The alerts that fire now and that may come from a loss that reaches one module around another."""
         return [alert for alert in self._active if alert.rule in self._shortcuts]
 
+    def corrected(self, alert: Alert, cause: Cause | None) -> Alert:
+        """An alert whose cause at hand is not the right one: another one, or None where it must be looked for."""
+        episode = self._episodes[alert.rule][alert.optimizer][alert.module]
+        episode.alert = replace(alert, cause=cause)
+        self._changed()
+        return episode.alert
+
     def explained(self, rule_id: str, optimizer: str, module: str | None, cause: Cause, step: int) -> Alert | None:
         """Take in the cause of an alert that fires, found at this step.
 

@@ -220,8 +220,8 @@ class Log(torch.autograd.Function):
 
 def test_a_function_of_the_users_own_is_not_cleared_by_the_name_it_has(watched: Watched) -> None:
     Log.apply(watched.net(batch(3, 4)).abs().clamp(min=1e-9)).sum().backward()  # type: ignore[no-untyped-call]
-    assert watched.found()["net.weight"] == "unknown"
-    assert watched.evidence()["suspects"] == "LogBackward, an overflow, or a hook"
+    assert watched.found()["net.weight"] == "nonfinite-op"
+    assert watched.evidence()["operation"] == "LogBackward"
 
 
 def test_an_overflow_is_not_blamed_on_an_innocent_root(watched: Watched) -> None:

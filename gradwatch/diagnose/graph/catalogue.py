@@ -94,6 +94,7 @@ _ROOT = "Put an epsilon inside the root, sqrt(x + eps): its slope is infinite at
 _DIVIDED = "Keep what is divided by away from 0: add an epsilon to it, or divide only where it is not 0."
 _LOGARITHM = "Keep what the logarithm takes above 0: clamp it, or use log_softmax, logsigmoid or log1p."
 _LENGTHS = "Check the lengths: each target must fit into its input; or give the CTC loss zero_infinity=True."
+_RANGE = "Keep this in bfloat16 or float32, or make what is cast smaller: it is beyond the range of the type."
 _NORM = "Take this norm out, or let it normalise over more than one element: what it makes is its bias."
 _ONE_CLASS = "Use a sigmoid, or two classes: over one class it is 1 whatever comes in."
 _STEPS = (
@@ -113,7 +114,7 @@ _rows(
     "Alias AsStrided Chunk Clone Contiguous Detach Expand ExpandAs Flatten Flip Narrow Permute Repeat Reshape "
     "ReshapeAlias Roll Select Slice Split SplitWithSizes Squeeze T ToCopy Transpose Unbind Unflatten UnsafeSplit "
     "UnsafeSplitWithSizes UnsafeView Unsqueeze View",
-    Row("view", saved=(), bound="inputs", breaks="nothing"),
+    Row("view", saved=(), bound="inputs", breaks="nothing", remedy=_RANGE),
 )
 _rows("Cat Stack", Row("joint", saved=(), bound="inputs", breaks="nothing"))
 _rows("Add Sub Rsub IndexAdd ScatterAdd", Row("sum", saved=(), breaks="nothing"))
@@ -129,13 +130,13 @@ _rows("AdaptiveMaxPool2D Median Sort Topk", Row("reduction", saved=(), bound="in
 _rows("Mul", Row("product", saved=("self", "other"), again=torch.mul))
 _rows("Div", Row("product", saved=("self", "other"), again=torch.div, pole=("other", (0.0,)), remedy=_DIVIDED))
 _rows("Addcmul", Row("product", saved=("", "tensor1", "tensor2")))
-_rows("Mm Bmm", Row("contraction", saved=("self", "mat2")))
-_rows("Addmm", Row("contraction", saved=("", "mat1", "mat2")))
-_rows("Baddbmm", Row("contraction", saved=("", "batch1", "batch2")))
+_rows("Mm Bmm", Row("contraction", saved=("self", "mat2"), remedy=_RANGE))
+_rows("Addmm", Row("contraction", saved=("", "mat1", "mat2"), remedy=_RANGE))
+_rows("Baddbmm", Row("contraction", saved=("", "batch1", "batch2"), remedy=_RANGE))
 _rows("Mv", Row("contraction", saved=("self", "vec")))
 _rows("Addmv", Row("contraction", saved=("", "mat", "vec")))
 _rows("Dot", Row("contraction", saved=("self", "tensor")))
-_rows("Convolution", Row("contraction", saved=("input", "weight", "")))
+_rows("Convolution", Row("contraction", saved=("input", "weight", ""), remedy=_RANGE))
 _rows("WeightNormInterface", Row("contraction", saved=("v", "g")))
 
 _norm = Row("normaliser", saved=("input", "weight", ""), constant=_NORM)
@@ -172,6 +173,8 @@ _rows(
     "Round Floor Ceil Trunc Sign Sgn Heaviside Bernoulli FloorDivide",
     Row("steps", flat="constant", constant=_STEPS),
 )
+
+_rows("GridSampler2D GridSampler3D", Row("steps", saved=("input", "grid"), flat="constant", constant=_STEPS))
 
 _at_zero = Row("distance", flat="zero-input", as_loss="zero-loss")
 _rows("Abs", _at_zero, bound="inputs", breaks="nothing")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from gradwatch.diagnose.graph.catalogue import Family
-from gradwatch.diagnose.graph.walk import Graph, Node, hands_on, is_leaf, row_of
+from gradwatch.diagnose.graph.catalogue import UNKNOWN, Family
+from gradwatch.diagnose.graph.walk import Graph, Node, hands_on, is_leaf, operation, row_of
 from gradwatch.diagnose.look.place import Place
 
 __all__ = ["Side", "Sides"]
@@ -13,11 +13,8 @@ __all__ = ["Side", "Sides"]
 # ``output`` is what is done to the network's own output first, outside of every module with parameters.
 Side = Literal["network", "output", "loss"]
 
-# What may follow in a loss; a layer of a network is none of these.
-_IN_LOSSES: tuple[Family, ...] = (
-    "clamp", "distance", "function", "joint", "loss", "overwriting", "product", "reduction",
-    "selection", "softmax", "sum", "view",
-)  # fmt: skip
+# What may follow a loss: it is only reshaped, scaled and added up.
+_FOLLOWS: tuple[Family, ...] = ("joint", "product", "reduction", "selection", "sum", "view")
 
 
 class Sides:
@@ -51,18 +48,18 @@ class Sides:
         return sides
 
     def _tail(self) -> set[Node]:
-        """The operations that nothing but a loss's follow."""
+        """The operations that nothing else follows."""
         tail: set[Node] = set()
         for node in reversed(self.graph.order):
             above = [consumer.node for consumer in self.graph.consumers[node]]
-            if is_leaf(node) or not all(other in tail and _in_losses(other) for other in above):
+            if is_leaf(node) or not all(other in tail and _may_follow(other, node) for other in above):
                 continue
             tail.add(node)
         return tail
 
     def _side(self, node: Node, sides: dict[Node, Side]) -> Side:
-        below = [made_by for made_by, _ in self.graph.inputs[node] if made_by is not None]
-        met = {sides.get(made_by, "network") for made_by in below}
+        below = (self.graph.producer(node, index) for index in range(len(self.graph.inputs[node])))
+        met = {sides.get(made_by) or self._before(made_by) for made_by in below if made_by is not None}
         row = row_of(node)
         outside = self.place.knows_modules and not self.place.in_network(node)
         if "loss" in met or (row is not None and self._teaches(node, outside)):
@@ -73,6 +70,11 @@ class Sides:
             return "output" if "output" in met else "network"
         return "loss" if "output" in met else "output"
 
+    def _before(self, node: Node) -> Side:
+        """The side of an operation that is not the end of everything: in the network, or outside of it."""
+        outside = self.place.knows_modules and not is_leaf(node) and not self.place.in_network(node)
+        return "output" if outside else "network"
+
     def _teaches(self, node: Node, outside: bool) -> bool:
         """Whether an operation makes a loss of what comes in, whatever that is."""
         row = row_of(node)
@@ -81,6 +83,8 @@ class Sides:
         return row.family != "distance" or outside or not self.place.knows_modules or self.place.beside_loss(node)
 
 
-def _in_losses(node: Node) -> bool:
-    row = row_of(node)
-    return row is not None and (row.as_loss != "" or row.family in _IN_LOSSES)
+def _may_follow(above: Node, node: Node) -> bool:
+    row, its = row_of(above) or UNKNOWN, row_of(node) or UNKNOWN
+    # A softmax and the likelihood of its classes are one loss in two operations.
+    of_classes = row.family == "loss" and its.family in ("softmax", "view")
+    return of_classes or row.family in _FOLLOWS or operation(above) == "Neg"

@@ -31,6 +31,10 @@ _HANDS_DOWN: tuple[Family, ...] = ("joint", "sum", "view")
 _SPOILED_BY_NAN: tuple[Family, ...] = ("contraction", "distance", "function", "product")
 
 
+# Of a function of the user's own the gradients are kept.
+_IN, _OUT = "gradient_in", "gradient_out"
+
+
 class Broken(NamedTuple):
     """An operation whose backward cannot have given anything finite.
 
@@ -106,9 +110,11 @@ class Witness:
         return next((proof for proof in proofs if proof is not None), None)
 
     def _keeping(self, root: Node, node: Node) -> Callable[..., None]:
-        def hook(_: object, incoming: tuple[Tensor | None, ...]) -> None:
+        def hook(outgoing: tuple[Tensor | None, ...], incoming: tuple[Tensor | None, ...]) -> None:
             if any(gradient is not None for gradient in incoming):
-                values = {name: read_saved(node, name) for name in _names(node)}
+                values: dict[str, object] = {name: read_saved(node, name) for name in _names(node)}
+                if _is_own(node):
+                    values = {_IN: incoming[0], _OUT: outgoing[0]}
                 tensors = {name: value.detach() for name, value in values.items() if isinstance(value, Tensor)}
                 self._kept.append((root, node, tensors))
 
@@ -123,7 +129,14 @@ def _may_break(node: Node, hidden: bool) -> bool:
         hidden: whether something above it may keep what it made from the loss.
     """
     row = row_of(node)
-    return row is not None and (_singular(node, row) is not None or (hidden and row.family in _SPOILED_BY_NAN))
+    if row is None:
+        return _is_own(node)
+    return _singular(node, row) is not None or (hidden and row.family in _SPOILED_BY_NAN)
+
+
+def _is_own(node: Node) -> bool:
+    """Whether it is a function of the user's own, which saves what it likes."""
+    return hasattr(node, "_forward_cls")
 
 
 def _singular(node: Node, row: Row) -> tuple[str, tuple[float, ...]] | None:
@@ -173,7 +186,7 @@ def _add(tree: _Tree, way: tuple[int, ...], name: str) -> int:
 def _proof(root: Node, node: Node, saved: dict[str, Tensor]) -> Broken | None:
     row = row_of(node)
     if row is None:
-        return None
+        return _proof_by_gradients(root, node, saved)
     for name, at in filter(None, (_singular(node, row), row.pole)):
         for value in at:
             if name in saved and bool((saved[name] == value).any()):
@@ -181,3 +194,9 @@ def _proof(root: Node, node: Node, saved: dict[str, Tensor]) -> Broken | None:
     spoiled = (name for name, values in saved.items() if values.is_floating_point() and bool(values.isnan().any()))
     first = next(spoiled, None) if row.family in _SPOILED_BY_NAN else None
     return None if first is None else Broken(root, node, first, math.nan)
+
+
+def _proof_by_gradients(root: Node, node: Node, kept: dict[str, Tensor]) -> Broken | None:
+    if set(kept) != {_IN, _OUT} or not bool(kept[_IN].isfinite().all()) or bool(kept[_OUT].isfinite().all()):
+        return None
+    return Broken(root, node, _OUT, math.nan if bool(kept[_OUT].isnan().any()) else math.inf)

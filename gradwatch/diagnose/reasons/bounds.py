@@ -64,7 +64,8 @@ class Bounds:
         """A bound of what an operation made; Inf where there is none to be had."""
         if node in self._made:
             return _size(self._made[node])
-        return largest(node.variable) if is_leaf(node) else self.of_inputs(node, depth)
+        size = largest(node.variable) if is_leaf(node) else self.of_inputs(node, depth)
+        return size if size < largest_of_type(node) else math.inf
 
     def of_inputs(self, node: Node, depth: int = _DEPTH) -> float:
         """The same, by what came in alone, whatever came out."""
@@ -93,8 +94,8 @@ class Bounds:
         if name == "Sum":
             return sum(sizes) * math.prod(read_saved(node, "self_sym_sizes") or ())
         if name in ("NllLoss", "NllLoss2D"):
-            mean = read_saved(node, "reduction") == 1
-            return max(map(_size, saved.values()), default=math.inf) * (mean or math.inf)
+            summed = read_saved(node, "reduction") == 2
+            return math.inf if summed else max(map(_size, saved.values()), default=math.inf)
         row = row_of(node)
         return sum(sizes) if row is not None and row.family == "sum" and row.breaks == "nothing" else math.inf
 

@@ -6,7 +6,7 @@ kind: a parameter, a layer's input, a mask, the output of something that saturat
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from gradwatch.diagnose.graph.walk import Node, row_of
@@ -74,7 +74,7 @@ def _kind_of_constant(site: Site, factor: Tensor | None) -> tuple[str, Evidence]
     call = site.sides.place.call(site.node)
     if call is not None and isinstance(call.module, _DropoutNd):
         return "masked", {"probability": call.module.p}
-    if _is_frozen_weight(site, factor):
+    if _is_frozen_weight(site):
         return "zero-weight", {"frozen": 1}
     side = site.sides.of(site.node)
     if side == "loss" or (side == "output" and factor.dim() == 0):
@@ -86,13 +86,12 @@ def _kind_of_constant(site: Site, factor: Tensor | None) -> tuple[str, Evidence]
     return "zero-factor", {"factor": _in_words(factor)}
 
 
-def _is_frozen_weight(site: Site, factor: Tensor) -> bool:
-    """A constant of zeros that is a parameter all the same: without a gradient it leaves no other trace."""
-    call = site.sides.place.call(site.node)
-    if call is None:
-        return False
-    frozen = (p.detach() for p in call.module.parameters(recurse=False) if not p.requires_grad)
-    return any(values.numel() == factor.numel() and not largest(values) for values in frozen)
+def _is_frozen_weight(site: Site) -> bool:
+    """A constant of zeros that is a parameter all the same, transposed at the most: no gradient is asked for."""
+    saved = (site.saved(name) for name in site.row.saved if name)
+    tensors = [value for value in saved if isinstance(value, Tensor)]
+    weights = (one for value in tensors for one in (value, value._base) if isinstance(one, nn.Parameter))
+    return any(not largest(weight) for weight in weights)
 
 
 def _kind_of_made(site: Site, producer: Node) -> tuple[str, Evidence]:

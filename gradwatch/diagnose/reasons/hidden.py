@@ -52,10 +52,10 @@ def behind_finite_loss(
 def _proved(graph: Graph, place: Place, loss: float, broken: Broken) -> Cause:
     row, behind = row_of(broken.node), place.behind(broken.node)
     evidence: Evidence = {"operation": broken.node.name(), "direction": "backward", "loss": in_words(loss)}
-    evidence[f"saved_{broken.saved}"] = in_words(broken.value)
+    evidence[broken.saved if row is None else f"saved_{broken.saved}"] = in_words(broken.value)
     if behind is not None:
         evidence["behind"] = behind
-    if math.isnan(broken.value):
+    if math.isnan(broken.value) and row is not None:
         above = [consumer.node.name() for consumer in graph.consumers[broken.node]]
         constant = any(made_by is None or is_shifted(graph, made_by) for made_by, _ in graph.inputs[broken.node])
         evidence |= {"reason": _CAME_IN if constant else _WAS_THERE, "hidden_by": ", ".join(above)}

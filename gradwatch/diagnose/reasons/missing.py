@@ -26,7 +26,7 @@ _MAYBE_COMPILED = (
 _CHECKPOINTED = "a re-entrant checkpoint runs it without a graph, since no input of it asks for a gradient"
 _NOT_REENTRANT = "Pass use_reentrant=False to the checkpoint, or let an input of it ask for a gradient."
 
-_A_COPY = "Call the model that the optimizer holds, not a copy of it: deepcopy cuts the copy off from it."
+_A_COPY = "Call the very model that the optimizer holds: another one was, of the same shapes, as a copy is."
 
 # Modules whose parameters their parent uses without calling them.
 _CONTAINERS = (nn.ParameterList, nn.ParameterDict, nn.ModuleList, nn.ModuleDict)
@@ -97,8 +97,8 @@ def not_in_optimizer(name: str, parameter: Tensor, held: set[int]) -> Cause | No
     return None if id(parameter) in held else cause("not-in-optimizer", name, optimizers_holding_it=0)
 
 
-def reached_none(where: str, passes: int, root: Node, parameters: Mapping[str, Tensor]) -> Cause | None:
-    """Backward passes ran, and reached none of the parameters; None where one was reached.
+def a_copy_was_reached(where: str, passes: int, root: Node, parameters: Mapping[str, Tensor]) -> Cause | None:
+    """Backward passes reached others of the same shapes in place of some parameters; None where they did not.
 
     Args:
         where: what the parameters are of.
@@ -109,10 +109,10 @@ def reached_none(where: str, passes: int, root: Node, parameters: Mapping[str, T
     leaves = Graph([root]).leaves
     if any(id(parameter) in leaves for parameter in parameters.values()):
         return None
-    evidence = {"backward_passes": 0, "passes_that_reached_none_of_it": passes}
     reached = Counter(tuple(leaf.variable.shape) for leaf in leaves.values())
     if not Counter(tuple(parameter.shape) for parameter in parameters.values()) <= reached:
-        return cause("no-backward", where, **evidence, reason="the loss does not depend on it")
+        return None
+    evidence = {"backward_passes": 0, "passes_that_reached_none_of_it": passes}
     return cause(
         "no-backward", where, _A_COPY, **evidence, reason="they reached others of the same shapes: a copy"
     )

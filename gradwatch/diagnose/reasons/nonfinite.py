@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from gradwatch.diagnose.graph.walk import Graph, Node, hands_on, row_of
+from gradwatch.diagnose.graph.walk import Graph, Node, hands_on, is_leaf, row_of
 from gradwatch.diagnose.look.calls import Call
 from gradwatch.diagnose.look.numbers import Extent, extent
 from gradwatch.diagnose.look.site import Evidence, Finding
@@ -50,12 +50,32 @@ class Forward:
         shifted = any(is_shifted(self._graph, below) for below in fed)
         can_overflow = self._bounds.of_inputs(first) >= largest_of_type(first)
         if not self._fed_finite(first, values) or self._cannot_break(first, can_overflow):
-            return None
+            return self._overflow_below(first)
         if not shifted and not can_overflow:
             return None  # numbers of these sizes do not overflow there: something else wrote to what it made
         if values.inputs or not fed:
             return values
         return values._replace(at_most=max(map(self._bounds.of, fed)), shifted=shifted)
+
+    def _overflow_below(self, broken: Node) -> Values | None:
+        """The only operation that can have overflowed, of those below a broken one whose numbers nothing tells."""
+        waiting, unseen = [broken], [broken]
+        while waiting:
+            for below, _ in self._graph.inputs[waiting.pop()]:
+                if below is not None and below not in self._made and below not in unseen and not is_leaf(below):
+                    unseen.append(below)
+                    waiting.append(below)
+        can = [node for node in unseen[1:] if self._bounds.of(node) == math.inf]
+        first = min(can, key=lambda node: node._sequence_nr(), default=None)
+        if first is None or first not in self._seen or not self._only_overflows(first):
+            return None
+        fed = [below for below, _ in self._graph.inputs[first] if below is not None]
+        return self._seen[first]._replace(at_most=max(map(self._bounds.of, fed), default=math.inf))
+
+    def _only_overflows(self, node: Node) -> bool:
+        """Whether what comes into an operation is known to fit its type, and what it makes may not."""
+        values = self._seen[node]
+        return self._fed_finite(node, values) and math.inf > self._bounds.of_inputs(node) >= largest_of_type(node)
 
     def entrance(self) -> Values | None:
         """The first operation that NaN or Inf came into from outside the graph, as from the data."""

@@ -6,6 +6,7 @@ is blamed only if it took most of what was lost, counted in decades, as losses a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from torch import Tensor
@@ -76,6 +77,16 @@ def _by_its_factor(site: Site, numbers: Evidence) -> Finding:
     return Finding(kind, {**numbers, "largest_factor": largest(factor), "elements": factor.numel(), **extra})
 
 
+def _as_constant(site: Site, numbers: Evidence) -> Finding:
+    """A normaliser over one element hands on nothing but rounding errors."""
+    shape, groups = site.saved("normalized_shape"), site.saved("group")
+    alone = shape is not None and math.prod(shape) == 1
+    if isinstance(groups, int):
+        alone = site.saved("C") * site.saved("HxW") == groups
+    reason = "it normalises over one element: what is left of the gradient is rounding"
+    return Finding("constant", {**numbers, "reason": reason}) if alone else _undecided(site, numbers)
+
+
 def _as_loss(site: Site, numbers: Evidence) -> Finding:
     return Finding("zero-loss", {**numbers, **input_range(site.node)})
 
@@ -94,6 +105,7 @@ _SMALL_BY: dict[str, Callable[[Site, Evidence], Finding]] = {
     "contraction": _by_its_factor,
     "product": _by_its_factor,
     "loss": _as_loss,
+    "normaliser": _as_constant,
     "distance": _as_loss,
     "joint": _as_part,
     "overwriting": _as_part,

@@ -149,6 +149,9 @@ def _distance(site: Site) -> Finding:
 
 
 def _steps(site: Site) -> Finding:
+    """Constant between its steps; a sampler that is not the nearest's is flat outside of what it samples only."""
+    if site.saved("interpolation_mode") == 0:
+        return _left_out(site)
     return Finding("constant", {"reason": "it is constant between its steps, so no gradient ever comes through"})
 
 
