@@ -85,10 +85,11 @@ class Witness:
 
     def attend(self, root: Node) -> None:
         """A backward pass starts here."""
-        tree = self._trees.get(root.name())
-        if tree is None:
-            tree = self._trees[root.name()] = _learned(root, self.MOST, self.STEPS)
+        name = root.name()
+        if name not in self._trees:
+            self._trees[name] = _learned(root, self.MOST, self.STEPS)
             self._new(root)
+        tree = self._trees[name]
         if tree.below or tree.operation:
             for node in tree.nodes(root):
                 self._handles.append(node.register_hook(self._keeping(root, node)))
@@ -158,7 +159,7 @@ def _learned(root: Node, most: int, steps: int) -> _Tree:
     met = {root}
     while waiting and found < most:
         node, way, hidden = waiting.popleft()
-        if _may_break(node, hidden):
+        if _may_break(node, hidden) and not (node is root and _is_own(node)):
             added = _add(tree, way, operation(node))
             found, size = found + 1, size + added
             if size > steps:
