@@ -161,8 +161,8 @@ class Explainer:
         self._armed.clear()
 
     def _seen_at_once(self, optimizer: str) -> list[Alert]:
-        """What the passes before this step have shown of gradients that are not finite."""
-        if self._wants_a_lookout():
+        """What the passes before this step have shown of gradients that are not finite, also of a recurrence."""
+        if not any(alert.rule == "nonfinite" for alert in self._judge.active):
             self._lookout.forget()
             self._suspected.pop(optimizer, None)
             return []
@@ -172,6 +172,8 @@ class Explainer:
             causes: Mapping[str, Cause] = {}
             self._suspected[optimizer] = cause("unknown", optimizer, reason=CHANGED, ruled_out="nonfinite-op")
         else:
+            undecided = [alert for alert in self._judge.undecided() if alert.optimizer == optimizer]
+            wanted += [_key(alert) for alert in undecided if alert.rule == "nonfinite"]
             causes = self._lookout.found(self._parameters(optimizer)) if wanted else {}
         self._lookout.forget()
         suspected = next((found for found in causes.values() if found.kind == "unknown"), None)
@@ -199,8 +201,9 @@ class Explainer:
             self._strays(found)
 
     def _wants_a_lookout(self) -> bool:
-        """What is not finite is news, as long as it has not been told."""
-        return not any(alert.rule == "nonfinite" for alert in self._judge.active)
+        """What is not finite is news, as long as it has not been told why."""
+        told = [alert for alert in self._judge.active if alert.rule == "nonfinite"]
+        return all(alert in self._judge.undecided() for alert in told)
 
     def _told(self, rule: str, optimizer: str, module: str | None, found: Cause | None) -> Alert | None:
         record = self._newest(optimizer)

@@ -143,6 +143,22 @@ def test_the_first_operation_that_made_a_nan_is_named() -> None:
     assert "Sqrt" in str(explained[0].cause)
 
 
+def test_what_was_not_found_at_first_is_found_when_it_happens_again() -> None:
+    """A hook spoils the third step, and nothing tells; a root at 0 spoils the tenth, and is seen."""
+    model = Policy(1.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    with gradwatch.track(optimizer, model, guard="skip") as watch:
+        for step in range(12):
+            optimizer.zero_grad()
+            out = model(torch.randn(6, 4))
+            if step == 2:
+                out.register_hook(lambda gradient: gradient * math.nan)
+            (out * (0.0 if step == 9 else 1.0)).square().sum().sqrt().backward()
+            optimizer.step()
+    told = [(a.step, a.cause.kind) for a in watch.alerts if a.state == "explained" and a.cause is not None]
+    assert told[-1] == (10, "nonfinite-op")
+
+
 class ActorCritic(nn.Module):
     def __init__(self) -> None:
         super().__init__()

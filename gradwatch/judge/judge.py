@@ -93,6 +93,11 @@ class Judge:
         """The alerts that fire now and that a diagnostic backward may find the cause of."""
         return [alert for alert in self._active if self._wants_cause(alert)]
 
+    def undecided(self) -> list[Alert]:
+        """Those whose cause was looked for and not found: when it happens again, it may be."""
+        firing = (alert for alert in self._active if alert.rule in self._wanting)
+        return [alert for alert in firing if alert.cause is not None and alert.cause.kind == "unknown"]
+
     def perhaps_shortcuts(self) -> list[Alert]:
         """The alerts that fire now and that may come from a loss that reaches one module around another."""
         return [alert for alert in self._active if alert.rule in self._shortcuts]
@@ -284,7 +289,9 @@ def _ended(
 
 def _explained(episode: _Episode, cause: Cause, step: int) -> Alert | None:
     alert = episode.alert
-    if alert is None or episode.explained or (alert.cause is not None and not _adds_to(alert.cause, cause)):
+    if alert is None or (alert.cause is not None and not _adds_to(alert.cause, cause)):
+        return None
+    if episode.explained and not _decides(alert.cause, cause):
         return None
     episode.explained = True
     episode.alert = replace(alert, cause=cause)
@@ -293,7 +300,14 @@ def _explained(episode: _Episode, cause: Cause, step: int) -> Alert | None:
 
 def _adds_to(known: Cause, found: Cause) -> bool:
     """Whether a cause confirms the one that is known, and by more: numbers of a later step are no news."""
-    return found.kind == known.kind and not found.evidence.keys() <= known.evidence.keys()
+    return _decides(known, found) or (
+        found.kind == known.kind and not found.evidence.keys() <= known.evidence.keys()
+    )
+
+
+def _decides(known: Cause | None, found: Cause) -> bool:
+    """Whether a cause is found where none was before."""
+    return known is not None and known.kind == "unknown" != found.kind
 
 
 def _alert_of(saved: Mapping[str, Any] | None) -> Alert | None:

@@ -98,10 +98,10 @@ def test_a_softmax_is_not_saturated_where_it_got_the_same_for_all_candidates(act
 def test_a_policy_that_is_nearly_dead() -> None:
     """Few units are not flat, and they bring the gradient: three decades are lost, and its tanh is the cause."""
     torch.manual_seed(0)
-    net, x = filled(nn.Linear(4, 40), weight=0.0, bias=6.0), batch(3, 4)
+    net, x = filled(nn.Linear(4, 40), weight=0.0, bias=4.7), batch(3, 4)
     with Diagnosis({"net": net}) as diagnosis:
-        (torch.tanh(net(x)).sum() * 1e-3).backward()
+        (torch.tanh(net(x)).sum() * 5e-4).backward()
     found = diagnosis.faint["net.weight"]
     assert found.kind == "saturated-tanh"
     assert found.evidence["share_flat"] == 1.0
-    assert 3.0 <= found.evidence["decades_lost_here"] < 4.5
+    assert 3.0 <= found.evidence["decades_lost_here"] < 4.0
