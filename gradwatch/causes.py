@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from gradwatch.records import Cause
 
-__all__ = ["REMEDIES", "cause"]
+__all__ = ["REGISTER", "REMEDIES", "cause"]
 
 REMEDIES: Mapping[str, str] = {
     "frozen": "Set requires_grad_(True) on it, or leave it out of the optimizer if it is meant to stay as it is.",
@@ -24,6 +24,8 @@ REMEDIES: Mapping[str, str] = {
     "zero-loss": "Look at the loss: its weight or mask is zero or nearly so, or it is satisfied already.",
     "zero-weight": "Start this weight from small random values, or from zero only where others can move it first.",
     "zero-input": "Look at what feeds this layer: its input is all zero, so its weight cannot learn.",
+    "zero-factor": "Look at what multiplies it: it is exactly 0, as a difference of two equals or a switch is.",
+    "constant": "Take this operation out, or give it more than one element: what it makes depends on nothing.",
     "dead-relu": "Lower the learning rate, raise the bias, or use LeakyReLU: no unit is active for any sample.",
     "saturated-tanh": "Make what enters it smaller: normalise it, start the last layer small, or lower the rate.",
     "saturated-sigmoid": "Make what enters it smaller: normalise it, start the weights small, or train on logits.",
@@ -32,14 +34,20 @@ REMEDIES: Mapping[str, str] = {
     "shortcut": "Cut the path around the silent module: detach what reaches the loss past it.",
     "nonfinite-loss": "Look at this step's data, targets and weights: the loss was not finite before backward.",
     "nonfinite-op": "Keep this operation's input away from the value that broke it: clamp it or add an epsilon.",
+    "nonfinite-weights": "Look at the update: lower the rate, raise eps (in float16 1e-8 is 0), or use float32.",
     "unknown": "Read the evidence: it names the place and what was ruled out.",
 }
 
+# For parameters that no module holds.
+REGISTER = (
+    "Register it in __init__, as a module, in nn.ModuleList or as nn.Parameter, and build the optimizer then."
+)
 
-def cause(kind: str, where: str, **evidence: float | int | str) -> Cause:
-    """A cause with the remedy of its kind.
+
+def cause(kind: str, where: str, fitting: str | None = None, /, **evidence: float | int | str) -> Cause:
+    """A cause with a remedy: one that fits the operation, else that of its kind.
 
     Raises:
         KeyError: there is no such kind.
     """
-    return Cause(kind, where, evidence, REMEDIES[kind])
+    return Cause(kind, where, evidence, fitting or REMEDIES[kind])

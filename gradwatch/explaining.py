@@ -14,7 +14,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from gradwatch.causes import cause
-from gradwatch.diagnose import WEIGHTS_GONE, Diagnosis, Lookout, shortcut
+from gradwatch.diagnose import WEIGHTS_GONE, Diagnosis, Lookout, Stray, shortcut, strays
 from gradwatch.judge.judge import Judge
 from gradwatch.measure.lines import Lines
 from gradwatch.records import Alert, Cause, StepRecord
@@ -42,6 +42,7 @@ class Explainer:
         optimizers: names of the optimizers.
         parameters: name of an optimizer -> name and tensor of each parameter that it holds now.
         newest: name of an optimizer -> its newest record.
+        strays: told of parameters that the loss reaches and that nobody is known to hold.
     """
 
     # A cause that is not found in so many looks at one episode is not looked for any more.
@@ -54,6 +55,7 @@ class Explainer:
         optimizers: Iterable[str],
         parameters: Callable[[str], Mapping[str, Tensor]],
         newest: Callable[[str], StepRecord | None],
+        strays: Callable[[list[Stray]], object],
     ) -> None:
         self._lines = lines
         self._judge = judge
@@ -65,7 +67,8 @@ class Explainer:
         self._looks: Counter[_Key] = Counter()
         self._newest = newest
         self._downstream: dict[str, Mapping[str, set[str]]] = {}
-        self._lookout = Lookout(self._for_a_lookout, self._wants_a_lookout)
+        self._strays = strays
+        self._lookout = Lookout(self._for_a_lookout, self._wants_a_lookout, self._survey)
         # The autograd engine starts from something; what is returned is to be called when it is over.
         self.starting_from = self._lookout.began
 
@@ -80,6 +83,18 @@ class Explainer:
         if self._suspected or self._looks:
             self._suspected.clear()
             self._looks.clear()
+
+    def reconsidered(self, alert: Alert) -> Alert:
+        """An alert that has just fired: where it says that there was no backward pass, though one reached others.
+
+        What the loss depends on instead may be told at once; else a look must tell.
+        """
+        known = alert.cause
+        if alert.state != "firing" or known is None or known.kind != "no-backward" or not self._lookout.passes:
+            return alert
+        held = self._parameters(alert.optimizer)
+        own = {name: held[name] for name in self._own(alert.optimizer, alert.module)}
+        return self._judge.corrected(alert, self._lookout.elsewhere(known.where, own))
 
     @property
     def is_looking(self) -> bool:
@@ -146,8 +161,8 @@ class Explainer:
         self._armed.clear()
 
     def _seen_at_once(self, optimizer: str) -> list[Alert]:
-        """What the passes before this step have shown of gradients that are not finite."""
-        if self._wants_a_lookout():
+        """What the passes before this step have shown of gradients that are not finite, also of a recurrence."""
+        if not any(alert.rule == "nonfinite" for alert in self._judge.active):
             self._lookout.forget()
             self._suspected.pop(optimizer, None)
             return []
@@ -157,6 +172,8 @@ class Explainer:
             causes: Mapping[str, Cause] = {}
             self._suspected[optimizer] = cause("unknown", optimizer, reason=CHANGED, ruled_out="nonfinite-op")
         else:
+            undecided = [alert for alert in self._judge.undecided() if alert.optimizer == optimizer]
+            wanted += [_key(alert) for alert in undecided if alert.rule == "nonfinite"]
             causes = self._lookout.found(self._parameters(optimizer)) if wanted else {}
         self._lookout.forget()
         suspected = next((found for found in causes.values() if found.kind == "unknown"), None)
@@ -176,9 +193,17 @@ class Explainer:
     def _for_a_lookout(self) -> Diagnosis:
         return self.diagnosis(self._optimizers)
 
+    def _survey(self, root: object) -> None:
+        """A graph of a new sort: are there parameters in it that nobody is known to hold?"""
+        held = {id(p): n for name in self._optimizers for n, p in self._parameters(name).items()}
+        found = strays(root, {**self._lines.names, **held})
+        if found:
+            self._strays(found)
+
     def _wants_a_lookout(self) -> bool:
-        """What is not finite is news, as long as it has not been told."""
-        return not any(alert.rule == "nonfinite" for alert in self._judge.active)
+        """What is not finite is news, as long as it has not been told why."""
+        told = [alert for alert in self._judge.active if alert.rule == "nonfinite"]
+        return all(alert in self._judge.undecided() for alert in told)
 
     def _told(self, rule: str, optimizer: str, module: str | None, found: Cause | None) -> Alert | None:
         record = self._newest(optimizer)
@@ -191,7 +216,7 @@ class Explainer:
 
     def _cause_for(self, diagnosis: Diagnosis, rule: str, optimizer: str, module: str | None) -> Cause | None:
         found = self._fitting(diagnosis.causes, rule, optimizer, module)
-        if rule == "nonfinite" and found is not None and WEIGHTS_GONE in found.evidence.values():
+        if rule == "nonfinite" and found is not None and _is_about_weights(found):
             return self._too_late(optimizer, found)
         if rule == "vanishing":
             own = self._own(optimizer, module)
@@ -234,6 +259,10 @@ class Explainer:
             return line
         inside = self._lines.module_of(module)
         return () if inside is None else inside.parameters()
+
+
+def _is_about_weights(found: Cause) -> bool:
+    return found.kind == "nonfinite-weights" or WEIGHTS_GONE in found.evidence.values()
 
 
 def _most_common(causes: Sequence[Cause]) -> Cause:

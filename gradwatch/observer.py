@@ -6,7 +6,7 @@ one function.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from torch import Tensor
@@ -215,6 +215,11 @@ class Observer:
             if unheld:
                 for tracked in [t for t in several if line in t.own.layout.lines.columns] or several[:1]:
                     tracked.left_out = {**tracked.left_out, line: unheld}
+
+    def take_strays(self, found: Iterable[tuple[str, Tensor, int]]) -> None:
+        """Parameters that no module holds: told of beside those of a module that no optimizer holds."""
+        for tracked in list(self.tracked.values())[:1]:
+            tracked.strays = (*tracked.strays, *found)
 
 
 class _Follower:

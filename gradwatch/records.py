@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 from gradwatch.alerts import Alert, Cause, Incident, Severity, State
 
 __all__ = [
+    "OUTSIDE",
     "Alert",
     "Cause",
     "ClipCall",
@@ -28,6 +29,9 @@ __all__ = [
     "State",
     "StepRecord",
 ]
+
+# Under this in ``StepRecord.left_out`` are parameters that no module holds.
+OUTSIDE = "(outside every module)"
 
 SCHEMA_VERSION = 1
 

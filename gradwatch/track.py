@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from gradwatch.arguments import check_call, checked_guard, checked_modules, checked_state, listed, named_optimizers
 from gradwatch.beginning import Reminder
 from gradwatch.blocks import Steps
-from gradwatch.diagnose import Diagnosis
+from gradwatch.diagnose import Diagnosis, Stray
 from gradwatch.errors import TrackerStateError
 from gradwatch.explaining import Explainer
 from gradwatch.guarding import Guard
@@ -105,7 +105,7 @@ class Watch:
         run: str | None,
     ) -> None:
         self._judge = judge = Judge(rules)
-        self._explainer = Explainer(lines, judge, optimizers, self._parameters, self._newest)
+        self._explainer = Explainer(lines, judge, optimizers, self._parameters, self._newest, self._take_strays)
         self.starting_from = self._explainer.starting_from
         self._observer = observer = Observer(optimizers, lines, every, f"{guard}", self)
         self._reporting = observer.reporting
@@ -314,6 +314,9 @@ class Watch:
 
     def _parameters(self, optimizer: str) -> Mapping[str, Tensor]:
         return self._observer.parameters(optimizer)
+
+    def _take_strays(self, found: list[Stray]) -> None:
+        self._observer.take_strays(found)
 
     def _newest(self, optimizer: str) -> StepRecord | None:
         return self._verdicts.newest(optimizer)

@@ -133,7 +133,7 @@ class Verdicts:
         return alerts
 
     def _of_block(self, block: Block) -> list[Alert]:
-        alerts = self._judge.judge_block(block)
+        alerts = [self._explainer.reconsidered(alert) for alert in self._judge.judge_block(block)]
         for step in dict.fromkeys(alert.step for alert in alerts if alert.state == "firing"):
             place = next(place for place, row in enumerate(block.rows) if row.step == step)
             alerts += self._explainer.shortcuts(block[place])

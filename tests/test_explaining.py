@@ -143,6 +143,22 @@ def test_the_first_operation_that_made_a_nan_is_named() -> None:
     assert "Sqrt" in str(explained[0].cause)
 
 
+def test_what_was_not_found_at_first_is_found_when_it_happens_again() -> None:
+    """A hook spoils the third step, and nothing tells; a root at 0 spoils the tenth, and is seen."""
+    model = Policy(1.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    with gradwatch.track(optimizer, model, guard="skip") as watch:
+        for step in range(12):
+            optimizer.zero_grad()
+            out = model(torch.randn(6, 4))
+            if step == 2:
+                out.register_hook(lambda gradient: gradient * math.nan)
+            (out * (0.0 if step == 9 else 1.0)).square().sum().sqrt().backward()
+            optimizer.step()
+    told = [(a.step, a.cause.kind) for a in watch.alerts if a.state == "explained" and a.cause is not None]
+    assert told[-1] == (10, "nonfinite-op")
+
+
 class ActorCritic(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -228,6 +244,56 @@ def test_what_is_left_out_of_the_optimizer_is_told() -> None:
     assert alert.cause is not None
     assert (alert.cause.kind, alert.cause.evidence["parameters"]) == ("not-in-optimizer", 2)
     assert watch["optimizer"].left_out == {"head": ("head.weight", "head.bias")}
+
+
+class ListOfLayers(nn.Module):
+    """Hidden layers in a Python list, which no optimizer finds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.first, self.last = nn.Linear(4, 8), nn.Linear(8, 1)
+        self.hidden = [nn.Linear(8, 8) for _ in range(2)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for layer in self.hidden:
+            x = torch.tanh(layer(x))
+        return self.last(x)
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_layers_that_are_held_by_a_list_alone_are_told(held: bool) -> None:
+    model = ListOfLayers()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    other = torch.optim.SGD([p for layer in model.hidden for p in layer.parameters()], lr=0.01)
+    with gradwatch.track(optimizer, model) as watch:
+        for _ in range(8):
+            optimizer.zero_grad()
+            model(torch.randn(6, 4)).square().mean().backward()
+            optimizer.step()
+            if held:  # by an optimizer that is not tracked
+                other.step()
+    if held:
+        assert watch.alerts == []
+        return
+    (alert,) = watch.alerts
+    assert (alert.rule, alert.severity, alert.module) == ("zero", "warning", "(outside every module)")
+    assert alert.cause is not None
+    assert (alert.cause.kind, alert.cause.evidence["parameters"]) == ("not-in-optimizer", 4)
+    assert "nn.ModuleList" in alert.cause.remedy
+    assert "a parameter of 8 x 8 behind first" in watch["optimizer"].left_out["(outside every module)"]
+
+
+def test_what_comes_after_all_that_is_tracked_may_be_anybodys() -> None:
+    model, critic = nn.Linear(4, 4), nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with gradwatch.track(optimizer, model) as watch:
+        for _ in range(8):
+            optimizer.zero_grad()
+            critic(model(torch.randn(6, 4))).square().mean().backward()
+            optimizer.step()
+    assert watch.alerts == []
 
 
 def test_a_frozen_part_left_out_is_none_of_that() -> None:

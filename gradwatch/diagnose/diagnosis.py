@@ -15,15 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from gradwatch.causes import cause
-from gradwatch.diagnose import engine
-from gradwatch.diagnose.contributions import Contribution, Contributions
-from gradwatch.diagnose.forward import Calls, readable
-from gradwatch.diagnose.missing import Owners, why_missing
-from gradwatch.diagnose.numbers import badness, largest
+from gradwatch.diagnose.graph.shortcut import downstream
+from gradwatch.diagnose.graph.walk import Node
+from gradwatch.diagnose.look import engine
+from gradwatch.diagnose.look.calls import Calls, readable
+from gradwatch.diagnose.look.numbers import badness, largest
+from gradwatch.diagnose.look.place import OWN_PARAMETERS
 from gradwatch.diagnose.passes import Pass
-from gradwatch.diagnose.place import OWN_PARAMETERS
-from gradwatch.diagnose.shortcut import downstream
-from gradwatch.diagnose.walk import Node
+from gradwatch.diagnose.reasons.contributions import Contribution, Contributions
+from gradwatch.diagnose.reasons.missing import Owners, why_missing
 from gradwatch.records import Cause
 from gradwatch.wrappers import children, named_parameters, walk
 
@@ -221,7 +221,7 @@ class Diagnosis:
             cause_of_it = _common([by_id.get(parameter) for parameter in held])
             if path and cause_of_it is not None:
                 # What is so of every parameter is so of the module.
-                of_one = cause_of_it.where in self._parameters
+                of_one = cause_of_it.where in self._parameters and not cause_of_it.kind.startswith("nonfinite")
                 found[path] = replace(cause_of_it, where=path) if of_one and held else cause_of_it
         return found
 

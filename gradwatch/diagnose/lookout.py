@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from gradwatch.diagnose.diagnosis import Diagnosis
-from gradwatch.diagnose.elimination import Beginning, only_singular
-from gradwatch.diagnose.walk import Node
+from gradwatch.diagnose.graph.walk import Node
+from gradwatch.diagnose.look.witness import Witness
+from gradwatch.diagnose.reasons.hidden import behind_finite_loss
+from gradwatch.diagnose.reasons.missing import a_copy_was_reached
 from gradwatch.records import Cause
 
 __all__ = ["Lookout"]
@@ -29,15 +31,26 @@ class Lookout:
     Args:
         diagnosis: makes one for all that is tracked; called where a loss is not finite.
         wanted: whether somebody wants to know, asked then.
+        new: told where a pass of a sort begins that has not been seen before.
+
+    Attributes:
+        passes: runs of the engine since the last step, whatever they reached.
     """
 
-    def __init__(self, diagnosis: Callable[[], Diagnosis], wanted: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        diagnosis: Callable[[], Diagnosis],
+        wanted: Callable[[], bool],
+        new: Callable[[Node], object] = lambda _: None,
+    ) -> None:
         self._diagnosis = diagnosis
         self._wanted = wanted
         self._running: list[Diagnosis] = []
         self._causes: Mapping[str, Cause] = {}
-        self._sound: Beginning | None = None
-        self._alike = True
+        # Where the last pass began, and its loss; NaN where that is not known without waiting for the device.
+        self._sound: tuple[Node, float] | None = None
+        self._witness = Witness(new)
+        self.passes = 0
         self._lock = threading.Lock()
 
     def began(
@@ -48,25 +61,26 @@ class Lookout:
             # A run inside the one that is looked at, as a re-entrant checkpoint makes it.
             running = tuple(self._running)
             return running[-1].began(roots, gradients) if running else None
+        self.passes += 1
         root = roots[0] if len(roots) == 1 else None
-        if type(root) is not Tensor or root.numel() != 1 or not root.is_cpu or not _is_plain():
-            self._alike &= not accumulates
+        if type(root) is not Tensor or root.numel() != 1 or not _is_plain():
             return None
-        value = root.item()
-        if not math.isfinite(value):
+        value = root.item() if root.is_cpu else math.nan
+        if root.is_cpu and not math.isfinite(value):
             return self._look(roots, gradients) if self._wanted() and not self._causes else None
-        if accumulates:
-            self._take_sound(root.grad_fn, value)
+        if accumulates and root.grad_fn is not None:
+            self._sound = (root.grad_fn, value)
+            self._witness.attend(root.grad_fn)
         return None
 
-    def _take_sound(self, root: Node, value: float) -> None:
-        """Remember the last pass; of those before it since the step, their losses and whether they were alike."""
-        before, size = self._sound, abs(value)
-        if before is None:
-            self._sound = Beginning(root, value, size, size, alike=True)
-            return
-        alike = before.alike and _first_operations(before.root) == _first_operations(root)
-        self._sound = Beginning(root, value, min(size, before.smallest), max(size, before.largest), alike)
+    def elsewhere(self, where: str, parameters: Mapping[str, Tensor]) -> Cause | None:
+        """Why passes that ran wrote no gradient of some parameters, where that is plain to see.
+
+        Args:
+            where: what the parameters are of.
+            parameters: by name.
+        """
+        return None if self._sound is None else a_copy_was_reached(where, self.passes, self._sound[0], parameters)
 
     def found(self, parameters: Mapping[str, Tensor]) -> Mapping[str, Cause]:
         """Why gradients are not finite, by name of a parameter or path of a module, as far as can be told.
@@ -76,15 +90,18 @@ class Lookout:
         """
         if self._causes or self._sound is None:
             return self._causes
-        if self._sound.root is None:
-            return {}
-        return only_singular(self._sound._replace(alike=self._sound.alike and self._alike), parameters)
+        root, loss = self._sound
+        found = behind_finite_loss(root, loss, self._witness.broken(), parameters)
+        if any(each.kind == "unknown" for each in found.values()):
+            self._witness.learn_anew()
+        return found
 
     def forget(self) -> None:
         """A step is done: what led to it is of no more interest."""
         self._causes = {}
         self._sound = None
-        self._alike = True
+        self.passes = 0
+        self._witness.forget()
 
     def _look(self, roots: Sequence[object], gradients: Sequence[object]) -> Callable[[], None]:
         diagnosis = self._diagnosis()
@@ -101,15 +118,6 @@ class Lookout:
             }
 
         return end
-
-
-def _first_operations(root: Node, count: int = 6) -> tuple[str, ...]:
-    """The first operations of a backward pass, along the first input of each."""
-    names: list[str] = []
-    while root is not None and len(names) < count:
-        names.append(root.name())
-        root = next((below for below, _ in root.next_functions if below is not None), None)
-    return tuple(names)
 
 
 def _is_plain() -> bool:

@@ -10,17 +10,19 @@ from typing import Any
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from gradwatch.diagnose import operations
-from gradwatch.diagnose.faint import LEFT, read_faint, spread
-from gradwatch.diagnose.forward import Calls, readable
-from gradwatch.diagnose.frontier import Sighting
-from gradwatch.diagnose.nonfinite import input_range, values_of
-from gradwatch.diagnose.notes import Notes
-from gradwatch.diagnose.numbers import arithmetic, badness, largest
-from gradwatch.diagnose.parts import is_whole_slice, parts
-from gradwatch.diagnose.place import Place
-from gradwatch.diagnose.site import Finding, Site
-from gradwatch.diagnose.walk import Graph, Node, is_leaf, operation, root_of
+from gradwatch.diagnose.graph.parts import is_whole_slice, parts
+from gradwatch.diagnose.graph.walk import Graph, Node, is_leaf, operation, root_of, row_of
+from gradwatch.diagnose.look.calls import Calls, readable
+from gradwatch.diagnose.look.notes import Notes, Sighting
+from gradwatch.diagnose.look.numbers import arithmetic, badness, largest
+from gradwatch.diagnose.look.place import Place
+from gradwatch.diagnose.look.probe import Probe
+from gradwatch.diagnose.look.sides import Sides
+from gradwatch.diagnose.look.site import Site
+from gradwatch.diagnose.look.values import values_of
+from gradwatch.diagnose.reasons.nonfinite import in_backward
+from gradwatch.diagnose.reasons.vanishing import LEFT, read_faint, spread
+from gradwatch.diagnose.reasons.zero import why_zero
 
 __all__ = ["Pass"]
 
@@ -51,6 +53,7 @@ class Pass:
         graph = Graph(node for node in map(root_of, roots) if node is not None)
         here = [call for call in calls.all if call.thread == thread]
         place = Place(graph, calls, thread, names)
+        self._sides = Sides(place)
         self.notes = Notes(place, here, _worst(roots, none=0.0), _worst(gradients, none=1.0))
         self._failed = failed
         self._handles: list[RemovableHandle] = []
@@ -98,29 +101,36 @@ class Pass:
         if arrives == 0.0 and all(map(math.isfinite, sighting.outgoing)):
             return
         with arithmetic():
-            self._look_at_parts(node, incoming, outgoing)
+            self._explain(node, incoming, outgoing, arrives)
+
+    def _explain(
+        self, node: Node, incoming: Sequence[Tensor | None], outgoing: Sequence[Tensor | None], arrives: float
+    ) -> None:
+        """Why it hands on nothing, next to nothing, or what is not finite; now, while what it saved is alive."""
+        probe = Probe(node, incoming, outgoing)
+        self._look_at_parts(node, incoming, outgoing, probe)
         self.notes.spread[node] = spread(node, incoming, outgoing)
-        for index, handed_on in enumerate(sighting.outgoing):
+        for index, handed_on in enumerate(self.notes.seen[node].outgoing):
             if self.notes.graph.inputs[node][index][0] is None:
                 continue
+            site = Site(node, index, incoming, outgoing, probe, self._sides)
             if 0.0 < handed_on < LEFT * arrives < math.inf:
-                with arithmetic():
-                    site = Site(node, index, incoming, outgoing[index], self.notes.place)
-                    self.notes.faint[node, index] = read_faint(site)
-            if handed_on == 0.0:
-                site = Site(node, index, incoming, outgoing[index], self.notes.place)
-                self.notes.findings[node, index] = operations.read(site)
+                self.notes.faint[node, index] = read_faint(site)
+            elif handed_on == 0.0:
+                self.notes.findings[node, index] = why_zero(site)
             elif not math.isfinite(handed_on) and math.isfinite(arrives):
-                self.notes.findings[node, index] = self._made_not_finite(node, handed_on, arrives)
+                self.notes.findings[node, index] = in_backward(node, handed_on, arrives)
 
     def _look_at_parts(
-        self, node: Node, incoming: Sequence[Tensor | None], outgoing: Sequence[Tensor | None]
+        self, node: Node, incoming: Sequence[Tensor | None], outgoing: Sequence[Tensor | None], probe: Probe
     ) -> None:
         """Where an input was joined of several tensors, one of them may get nothing while the others do.
 
         The operation that joined them would be seen to turn it zero, but only passes on what it got.
         """
-        if operation(node) not in operations.BY_PARTS or is_whole_slice(self.notes.graph, node):
+        row = row_of(node)
+        cuts = operation(node) == "Slice" and not is_whole_slice(self.notes.graph, node)
+        if not cuts and (row is None or not row.splits):
             return
         for index, handed_on in enumerate(outgoing):
             if handed_on is None:
@@ -128,19 +138,8 @@ class Pass:
             joint, joined = parts(self.notes.graph, node, index)
             for number, part in joined.items():
                 if largest(part.of(handed_on)) == 0.0:
-                    site = Site(node, index, incoming, handed_on, self.notes.place, part)
-                    self.notes.in_part[joint, number] = (node, operations.read(site))
-
-    def _made_not_finite(self, node: Node, handed_on: float, arrives: float) -> Finding:
-        what = "NaN" if math.isnan(handed_on) else "Inf"
-        numbers: Mapping[str, float | int | str] = {
-            "operation": node.name(),
-            "direction": "backward",
-            "output": what,
-            "largest_incoming": arrives,
-            **input_range(node),
-        }
-        return Finding("nonfinite-op", numbers)
+                    site = Site(node, index, incoming, outgoing, probe, self._sides, part)
+                    self.notes.in_part[joint, number] = (node, why_zero(site))
 
 
 def _worst(values: Iterable[object], none: float) -> float:

@@ -11,13 +11,10 @@ from collections.abc import Collection, Iterable, Sequence
 from gradwatch.causes import cause
 from gradwatch.records import Cause, ClipCall, GroupNorms, StepRecord
 
-__all__ = ["members", "owned", "owner_of", "shortcut", "silence", "where_of"]
+__all__ = ["members", "owned", "owner_of", "silence", "where_of"]
 
 # How a model's own parameters are reported, beside its children.
 OWN_PARAMETERS = "(root)"
-
-# The share of the squared norm from which one module is said to hold all of it.
-_SHORTCUT_SHARE = 0.999
 
 # Gradients whose norm is above this after scaling do not become exactly 0 by it: float16 ends at 6e-8.
 _SURELY_NOT_ROUNDED_AWAY = 1e-6
@@ -65,37 +62,6 @@ def silence(record: StepRecord, where: str, names: Collection[str], norms: Group
     return None
 
 
-def shortcut(record: StepRecord) -> Cause | None:
-    """One module holds all of the squared norm while another of the same optimizer is exactly 0.
-
-    Whether the silent one lies downstream of the other is not in the record: the graph walk confirms it.
-    """
-    whole = record.norm_before
-    if not 0.0 < whole < math.inf or len(record.modules) < 2:
-        return None
-    name, norms = max(record.modules.items(), key=lambda item: _or_zero(item[1].norm_before))
-    share = (norms.norm_before / whole) ** 2
-    # A module that holds more than all, or contains the silent one, overlaps with it: it is no sibling.
-    if not _SHORTCUT_SHARE < share < 1.0 + 1e-9:
-        return None
-    silent = [
-        other
-        for other, its in record.modules.items()
-        if its.norm_before == 0.0 and not other.startswith(f"{name}.") and not _unwritten(record, other)
-    ]
-    if not silent:
-        return None
-    return cause("shortcut", name, share=share, norm=norms.norm_before, silent=silent[0], silent_norm=0.0)
-
-
-def _unwritten(record: StepRecord, module: str) -> bool:
-    """No backward has reached the module: a head that was not drawn, rather than one that is passed by."""
-    if not record.unwritten:
-        return False
-    names = members(record, module)
-    return bool(names) and set(names) <= set(record.unwritten)
-
-
 def _erased(record: StepRecord, where: str, norms: GroupNorms) -> Cause:
     """Its gradient was there after backward and is not at the step: by clipping, or by something else."""
     evidence: dict[str, float | str] = {
@@ -121,10 +87,6 @@ def _erased_by(call: ClipCall) -> str | None:
         return None
     left = min(call.limit, before * call.limit / returned if returned else call.limit)
     return None if left > _SURELY_NOT_ROUNDED_AWAY else "clipped-to-zero"
-
-
-def _or_zero(norm: float) -> float:
-    return 0.0 if math.isnan(norm) else norm
 
 
 def where_of(record: StepRecord, names: Iterable[str]) -> str:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gradwatch.blocks import AFTER, BEFORE, Block
-from gradwatch.judge.at_hand import shortcut
 from gradwatch.judge.rule import Finding
 from gradwatch.records import Alert, Severity, StepRecord, clip_ratio
 
@@ -144,4 +143,4 @@ class ClipSaturated:
             f"clipping was in force in {in_force} of the last {count} steps and left next to nothing of the norm: "
             "the limit alone sets the size of each update, and hides what the norm does"
         )
-        return Finding(None, middle, self._ratio, message, cause=shortcut(record))
+        return Finding(None, middle, self._ratio, message)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from statistics import median_low
 from typing import Any
 
 from gradwatch.blocks import BEFORE, Block
-from gradwatch.judge.at_hand import shortcut
 from gradwatch.judge.baseline import Baseline
 from gradwatch.judge.rule import Finding
 from gradwatch.records import Severity, StepRecord
@@ -74,14 +72,14 @@ class Explosion:
         if not math.isfinite(record.norm_before):
             return None
         finding = self._find(record.optimizer, record.norm_before)
-        return [] if finding is None else [replace(finding, cause=shortcut(record))]
+        return [] if finding is None else [finding]
 
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding]]:
         """Go on to the first norm that is too large."""
         for index, norm in enumerate(block.norms(BEFORE)[start:].tolist(), start):
             finding = self._find(block.layout.optimizer, norm) if math.isfinite(norm) else None
             if finding is not None:
-                return index, [replace(finding, cause=shortcut(block[index]))]
+                return index, [finding]
         return len(block), ()
 
     def critical_above(self, optimizer: str) -> float:

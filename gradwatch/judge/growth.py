@@ -10,7 +10,6 @@ from statistics import fmean, median
 from typing import Any, NamedTuple
 
 from gradwatch.blocks import BEFORE, Block
-from gradwatch.judge.at_hand import shortcut
 from gradwatch.judge.rule import Finding
 from gradwatch.records import Severity, StepRecord
 
@@ -193,7 +192,7 @@ class Growth:
             f"the norm before clipping grows without pause: it doubles every {growth.doubling:.3g} steps, and "
             f"went from about {growth.begin:.3g} to {growth.end:.3g} in the last {growth.steps}"
         )
-        return Finding(None, growth.doubling, growth.steps / _BLOCKS, message, cause=shortcut(record))
+        return Finding(None, growth.doubling, growth.steps / _BLOCKS, message)
 
 
 def _slope(values: Sequence[float]) -> float:

@@ -91,9 +91,21 @@ class Judge:
         """The alerts that fire now and that a diagnostic backward may find the cause of."""
         return [alert for alert in self._active if self._wants_cause(alert)]
 
+    def undecided(self) -> list[Alert]:
+        """Those whose cause was looked for and not found: when it happens again, it may be."""
+        firing = (alert for alert in self._active if alert.rule in self._wanting)
+        return [alert for alert in firing if alert.cause is not None and alert.cause.kind == "unknown"]
+
     def perhaps_shortcuts(self) -> list[Alert]:
         """The alerts that fire now and that may come from a loss that reaches one module around another."""
         return [alert for alert in self._active if alert.rule in self._shortcuts]
+
+    def corrected(self, alert: Alert, cause: Cause | None) -> Alert:
+        """An alert whose cause at hand is not the right one: another one, or None where it must be looked for."""
+        episode = self._episodes[alert.rule][alert.optimizer][alert.module]
+        episode.alert = replace(alert, cause=cause)
+        self._changed()
+        return episode.alert
 
     def explained(self, rule_id: str, optimizer: str, module: str | None, cause: Cause, step: int) -> Alert | None:
         """Take in the cause of an alert that fires, found at this step.
@@ -299,7 +311,9 @@ def _how_it_ended(rule: Rule, optimizer: str) -> str:
 
 def _explained(episode: _Episode, cause: Cause, step: int) -> Alert | None:
     alert = episode.alert
-    if alert is None or episode.explained or (alert.cause is not None and not _adds_to(alert.cause, cause)):
+    if alert is None or (alert.cause is not None and not _adds_to(alert.cause, cause)):
+        return None
+    if episode.explained and not _decides(alert.cause, cause):
         return None
     episode.explained = True
     episode.alert = replace(alert, cause=cause)
@@ -308,7 +322,14 @@ def _explained(episode: _Episode, cause: Cause, step: int) -> Alert | None:
 
 def _adds_to(known: Cause, found: Cause) -> bool:
     """Whether a cause confirms the one that is known, and by more: numbers of a later step are no news."""
-    return found.kind == known.kind and not found.evidence.keys() <= known.evidence.keys()
+    return _decides(known, found) or (
+        found.kind == known.kind and not found.evidence.keys() <= known.evidence.keys()
+    )
+
+
+def _decides(known: Cause | None, found: Cause) -> bool:
+    """Whether a cause is found where none was before."""
+    return known is not None and known.kind == "unknown" != found.kind
 
 
 def _saved(alert: Alert) -> dict[str, Any]:

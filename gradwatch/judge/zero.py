@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gradwatch.blocks import AFTER, BEFORE, Block, BoolArray
-from gradwatch.causes import cause
+from gradwatch.causes import REGISTER, cause
 from gradwatch.judge.naming import Naming
 from gradwatch.judge.presence import Presences
 from gradwatch.judge.rule import Finding
@@ -18,7 +18,7 @@ from gradwatch.judge.scale import LIMIT, faint
 from gradwatch.judge.silent import Known, look_into, norms_of, words_of
 from gradwatch.judge.unreached import Unreached
 from gradwatch.judge.wording import listed
-from gradwatch.records import Severity, StepRecord
+from gradwatch.records import OUTSIDE, Severity, StepRecord
 
 __all__ = ["Zero"]
 
@@ -230,9 +230,10 @@ class Zero:
                     f"{listed(names)} of {module} gets a gradient and no tracked optimizer holds it, so nothing "
                     "is learned there"
                 )
-                found = cause(
-                    "not-in-optimizer", _common_path(names) or module, parameters=len(names), first=names[0]
-                )
+                outside = module == OUTSIDE
+                where = module if outside else _common_path(names) or module
+                remedy = REGISTER if outside else None
+                found = cause("not-in-optimizer", where, remedy, parameters=len(names), first=names[0])
                 yield Finding(module, 0.0, 0.0, message, "warning", found, at_once=True)
 
     def state_dict(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from gradwatch.measure.parameters import Given, OptimizerParameters, parameter_i
 from gradwatch.measure.pending import PendingStep, SeenClip
 from gradwatch.measure.sharding.parts import whole_number
 from gradwatch.measure.sharding.shards import Shards
+from gradwatch.records import OUTSIDE
 
 __all__ = ["NO_PASS", "TrackedOptimizer"]
 
@@ -48,6 +49,7 @@ class TrackedOptimizer:
         own: what it holds.
         lock: held during an event: an optimizer's parameters may be written from several threads.
         left_out: by module, the parameters of it that no optimizer of the tracker holds.
+        strays: parameters that no module holds either: a name, the tensor, how often it had been written to.
         clipped_instead: the optimizer whose gradients a clip call was given for its last step, by mistake.
         passes: numbers of the passes that have written what its parameters hold now.
         deciding: called with each step once it is measured: a fused optimizer's ``found_inf`` may be set there.
@@ -65,6 +67,7 @@ class TrackedOptimizer:
         self.steps = self._steps_before_scaler = 0
         self.lock = threading.RLock()
         self.left_out: Mapping[str, list[tuple[str, Tensor]]] = {}
+        self.strays: tuple[tuple[str, Tensor, int], ...] = ()
         self.clipped_instead: str | None = None
         self.passes: dict[int, None] = {}
         self.deciding: Callable[[PendingStep], object] | None = None
@@ -275,7 +278,7 @@ class TrackedOptimizer:
         step.clipped_instead = self.clipped_instead
         if self._erased is not None:
             step.lost_passes = self._erased.lost
-        if self.left_out:
+        if self.left_out or self.strays:
             step.left_out = self._left_out_with_gradients() or None
         if self.ledger.devices.used:
             step.norms = self.ledger.devices.take()
@@ -287,6 +290,11 @@ class TrackedOptimizer:
             names = tuple(name for name, parameter in unheld if parameter.grad is not None)
             if names:
                 found[module] = names
+        if self.strays:
+            # Whoever trains one writes to it.
+            self.strays = tuple(stray for stray in self.strays if stray[1]._version == stray[2])
+            alive = tuple(name for name, parameter, _ in self.strays if parameter.grad is not None)
+            found |= {OUTSIDE: alive} if alive else {}
         return found
 
     def _finish(self) -> None:

@@ -12,8 +12,10 @@ PAGE = Path(__file__).parents[2] / "docs" / "causes.md"
 # As the public contract lists them.
 KINDS = [
     "frozen", "not-in-optimizer", "no-backward", "unused", "detached", "no-grad", "zeroed", "clipped-to-zero",
-    "clip-overflow", "stale", "leaked", "underflow", "zero-loss", "zero-weight", "zero-input", "dead-relu",
-    "saturated-tanh", "saturated-sigmoid", "clamped", "masked", "shortcut", "nonfinite-loss", "nonfinite-op", "unknown",
+    "clip-overflow", "stale", "leaked", "underflow", "zero-loss", "zero-weight", "zero-input", "zero-factor",
+    "constant", "dead-relu",
+    "saturated-tanh", "saturated-sigmoid", "clamped", "masked", "shortcut", "nonfinite-loss", "nonfinite-op",
+    "nonfinite-weights", "unknown",
 ]  # fmt: skip
 
 

@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn import functional
 
 from gradwatch.diagnose import Diagnosis
-from gradwatch.diagnose.faint import Loss, of_most
+from gradwatch.diagnose.reasons.attenuation import Loss
+from gradwatch.diagnose.reasons.vanishing import of_most
 from tests.zoo.nets import batch, filled
 
 
@@ -19,14 +20,14 @@ def losses(*decades: float) -> list[Loss]:
 
 def test_one_that_took_most_is_blamed() -> None:
     found = losses(0.5, 9.0, 1.0)
-    most, numbers = of_most(found)
+    most, numbers = of_most(found, lambda _: None)
     assert most is found[1]
     assert numbers == {"decades_lost": 10.5, "operations_that_lose": 3, "decades_lost_here": 9.0}
 
 
 @pytest.mark.parametrize("decades", [(4.5, 4.5), (3.9,), (6.0, 1.0, 1.0, 1.0), ()])
 def test_nobody_is_blamed_without_an_overwhelming_share(decades: tuple[float, ...]) -> None:
-    assert of_most(losses(*decades))[0] is None
+    assert of_most(losses(*decades), lambda _: None)[0] is None
 
 
 def test_a_mean_over_many_elements_is_no_loss() -> None:
@@ -92,3 +93,15 @@ def test_a_softmax_is_not_saturated_where_it_got_the_same_for_all_candidates(act
     found = diagnosis.faint["net.weight"]
     assert found.kind == "unknown"
     assert found.evidence["ruled_out"] == "saturated-sigmoid"
+
+
+def test_a_policy_that_is_nearly_dead() -> None:
+    """Few units are not flat, and they bring the gradient: three decades are lost, and its tanh is the cause."""
+    torch.manual_seed(0)
+    net, x = filled(nn.Linear(4, 40), weight=0.0, bias=4.7), batch(3, 4)
+    with Diagnosis({"net": net}) as diagnosis:
+        (torch.tanh(net(x)).sum() * 5e-4).backward()
+    found = diagnosis.faint["net.weight"]
+    assert found.kind == "saturated-tanh"
+    assert found.evidence["share_flat"] == 1.0
+    assert 3.0 <= found.evidence["decades_lost_here"] < 4.0

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gradwatch.diagnose.numbers import Extent, extent, largest, tensors_in
+from gradwatch.diagnose.look.numbers import Extent, extent, largest, tensors_in
 
 KINDS = {
     "float32": (torch.tensor([1.0, -3.0]), 3.0),

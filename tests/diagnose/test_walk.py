@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from gradwatch.diagnose.frontier import Crossing, Sighting, not_finite_from, zero_from
-from gradwatch.diagnose.shortcut import downstream
-from gradwatch.diagnose.walk import Graph, operation, root_of
+from gradwatch.diagnose.graph.shortcut import downstream
+from gradwatch.diagnose.graph.walk import Graph, operation, root_of
+from gradwatch.diagnose.look.notes import Sighting
+from gradwatch.diagnose.reasons.attenuation import Crossing, not_finite_from, zero_from
 
 
 class Made:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gradwatch.causes import REMEDIES, cause
-from gradwatch.judge.at_hand import members, shortcut, silence, where_of
+from gradwatch.judge.at_hand import members, silence, where_of
 from gradwatch.records import Cause, ClipCall, GroupNorms
 from tests.made_up import record
 
@@ -92,42 +92,6 @@ def test_clip_overflow() -> None:
 def test_what_the_record_does_not_show_has_no_cause() -> None:
     assert kind(0.0, 0.0) is None
     assert kind(NAN, NAN, unwritten=("mlp.w", "mlp.b")) is None
-
-
-def shares(**norms: float) -> Cause | None:
-    whole = math.hypot(*(norm for norm in norms.values() if norm == norm))
-    table = {name: GroupNorms(norm, norm) for name, norm in norms.items()}
-    return shortcut(record(1, whole, 1.0, modules=table, parameters={f"{n}.w": table[n] for n in table}))
-
-
-def test_a_shortcut_is_one_that_holds_all_and_one_that_is_zero() -> None:
-    found = shares(cnn=38.0, mlp=0.0, norm=1e-3)
-    assert found is not None
-    assert (found.kind, found.where, found.evidence["silent"], found.evidence["norm"]) == (
-        "shortcut", "cnn", "mlp", 38.0,
-    )  # fmt: skip
-    assert 0.999 < float(found.evidence["share"]) <= 1.0
-
-
-def test_no_shortcut_without_one_that_is_zero_or_one_that_holds_all() -> None:
-    assert shares(cnn=38.0, mlp=1e-9) is None
-    assert shares(cnn=38.0, mlp=0.0, head=2.0) is None
-    assert shares(cnn=38.0, mlp=NAN) is None
-    assert shares(cnn=38.0) is None
-    assert shares(cnn=0.0, mlp=0.0) is None
-    assert shares(cnn=math.inf, mlp=0.0) is None
-
-
-def test_a_head_that_was_not_reached_is_not_passed_by() -> None:
-    table = {"cnn": GroupNorms(5.0, 1.0), "mlp": GroupNorms(0.0, 0.0)}
-    names = {"cnn.w": table["cnn"], "mlp.w": table["mlp"]}
-    assert shortcut(record(1, modules=table, parameters=names)) is not None
-    assert shortcut(record(1, modules=table, parameters=names, unwritten=("mlp.w",))) is None
-
-
-def test_a_module_does_not_pass_by_its_own_part() -> None:
-    table = {"net": GroupNorms(5.0, 1.0), "net.head": GroupNorms(0.0, 0.0)}
-    assert shortcut(record(1, modules=table)) is None
 
 
 def test_where_is_the_module_that_holds_them_all() -> None:

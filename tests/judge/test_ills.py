@@ -161,17 +161,14 @@ def test_gradients_that_are_not_finite() -> None:
     assert alert.severity == "critical"
 
 
-def test_a_shortcut_past_a_saturated_module() -> None:
+def test_a_module_that_holds_all_beside_one_that_is_silent_is_no_shortcut_yet() -> None:
+    """Which of them feeds which is not in the record: only a graph shows that the loss goes around the silent one."""
     grows = ({"cnn": noisy_growth(step), "mlp": 0.1 if step < 9 else 0.0} for step in itertools.count())
     judge = Judge(default_rules())
     said = [alert for made in records(grows, 1.0, 100) for alert in judge.judge(made)]
     assert [(a.rule, a.module, a.step) for a in said if a.rule == "zero"] == [("zero", "mlp", 12)]
-    with_cause = {a.rule: a.cause for a in said if a.cause is not None}
-    assert {rule: (why.kind, why.where) for rule, why in with_cause.items()} == {
-        "growth": ("shortcut", "cnn"), "clip-saturated": ("shortcut", "cnn"),
-    }  # fmt: skip
-    assert with_cause["growth"].evidence["silent"] == "mlp"
-    assert with_cause["growth"].evidence["share"] == pytest.approx(1.0)
+    assert {a.rule for a in said if a.state == "firing"} == {"zero", "growth", "clip-saturated"}
+    assert [a.rule for a in said if a.cause is not None] == []
 
 
 def noisy_growth(step: int) -> float:

@@ -136,6 +136,7 @@ def last_layer_zero_and_not_trained(run: Run) -> None:
 
 @fault(
     Verdict("zero", "zero-weight", module="branch", where=("(root)", "gain", "MulBackward0")),
+    Verdict("zero", "not-in-optimizer", module="(outside every module)", severity="warning"),
 )
 def residual_gain_of_zero_under_weight_decay_only(run: Run) -> None:
     """A residual branch behind a gain of zero that no optimizer moves."""

@@ -40,7 +40,7 @@ def glu_shut() -> Loop:
     return Loop(net, lambda: net(x).sum().backward(), lambda: not torch.sigmoid(net[0](x)[:, 4:]).any())
 
 
-@still("saturated-sigmoid", at="lstm", where="lstm", share_output_gate_at_0=1.0)
+@still("saturated-sigmoid", at="lstm", where="lstm")
 def lstm_output_gate() -> Loop:
     net = nn.LSTM(3, 5, batch_first=True)
     with torch.no_grad():
@@ -49,7 +49,7 @@ def lstm_output_gate() -> Loop:
     return Loop({"lstm": net, "head": head}, lambda: head(net(x)[0]).sum().backward(), lambda: not net(x)[0].any())
 
 
-@still("saturated-sigmoid", at="lstm", where="lstm", share_output_gate_at_0=1.0)
+@still("saturated-sigmoid", at="lstm", where="lstm")
 def lstm_in_layers_and_both_directions() -> Loop:
     net = nn.LSTM(3, 5, num_layers=2, bidirectional=True, batch_first=True)
     with torch.no_grad():

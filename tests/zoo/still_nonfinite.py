@@ -36,7 +36,7 @@ def nan_in_the_targets() -> Loop:
     return Loop({"net": net}, lambda: functional.mse_loss(net(x), wanted).backward(), lambda: not_finite(wanted))
 
 
-@still("nonfinite-loss", at="net")
+@still("nonfinite-weights", at="net", where="net.0.weight", parameters=1, dtype="float32")
 def nan_in_a_weight() -> Loop:
     net, x = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 1)), batch(3, 4)
     with torch.no_grad():
@@ -174,3 +174,19 @@ def attention_to_nothing() -> Loop:
     mask[0] = -math.inf
     step = lambda: net(x, x, x, key_padding_mask=mask)[0].square().mean().backward()  # noqa: E731
     return Loop({"net": net}, step, lambda: not_finite(mask) and not not_finite(x))
+
+
+@still("nonfinite-op", at="a", operation="ToCopyBackward0", direction="forward")
+def cast_overflows() -> Loop:
+    """Finite numbers become Inf where they are cast to a type that ends before them."""
+    a, b, x = nn.Linear(4, 8), nn.Linear(8, 2), batch(3, 4)
+    step = lambda: b((a(x) * 1e6).half().float()).square().sum().backward()  # noqa: E731
+    return Loop({"a": a, "b": b}, step, lambda: not_finite((a(x) * 1e6).half()) and not not_finite(a(x) * 1e6))
+
+
+@still("nonfinite-op", at="net", operation="PowBackward0", direction="backward")
+def nan_in_the_targets_behind_a_where() -> Loop:
+    net, x, wanted = nn.Linear(4, 2), batch(3, 4), batch(3, 2)
+    wanted[0, 0] = math.nan
+    loss = lambda: torch.where(wanted.isnan(), 0.0, (net(x) - wanted).pow(2)).sum()  # noqa: E731
+    return Loop({"net": net}, lambda: loss().backward(), lambda: not_finite(wanted) and not not_finite(loss()))

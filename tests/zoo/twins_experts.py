@@ -193,7 +193,7 @@ def prompt_that_the_mask_hides(run: Run, fixed: bool) -> None:
     optimized(run, net, loss, lambda: silent(net.prompt) and norm(net.words) > 0)
 
 
-@fault_and_repair(Verdict("zero", "zero-weight", module="control", where=("merge",)))
+@fault_and_repair(Verdict("zero", "zero-weight", module="control", where=("MmBackward0",)))
 def control_net_behind_a_frozen_zero(run: Run, fixed: bool) -> None:
     """ControlNet starts its last layer from zero; here that layer is frozen with the rest."""
     control, merge, body = mlp(6, 8, 6), nn.Linear(6, 6, bias=False), mlp(6, 8, 1)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
 
 from gradwatch.causes import cause
-from gradwatch.diagnose.forward import Call, Calls
-from gradwatch.diagnose.place import OWN_PARAMETERS
-from gradwatch.diagnose.walk import Graph
+from gradwatch.diagnose.graph.walk import Graph, Node
+from gradwatch.diagnose.look.calls import Call, Calls
+from gradwatch.diagnose.look.place import OWN_PARAMETERS
 from gradwatch.records import Cause
 
 __all__ = ["Owners", "frozen", "not_in_optimizer", "why_missing"]
@@ -21,6 +22,11 @@ _MAYBE_COMPILED = (
     "no call of it was seen, but those inside what torch.compile made never are, and it has been at work in this "
     "process: run this step once without it"
 )
+
+_CHECKPOINTED = "a re-entrant checkpoint runs it without a graph, since no input of it asks for a gradient"
+_NOT_REENTRANT = "Pass use_reentrant=False to the checkpoint, or let an input of it ask for a gradient."
+
+_A_COPY = "Call the very model that the optimizer holds: another one was, of the same shapes, as a copy is."
 
 # Modules whose parameters their parent uses without calling them.
 _CONTAINERS = (nn.ParameterList, nn.ParameterDict, nn.ModuleList, nn.ModuleDict)
@@ -91,6 +97,27 @@ def not_in_optimizer(name: str, parameter: Tensor, held: set[int]) -> Cause | No
     return None if id(parameter) in held else cause("not-in-optimizer", name, optimizers_holding_it=0)
 
 
+def a_copy_was_reached(where: str, passes: int, root: Node, parameters: Mapping[str, Tensor]) -> Cause | None:
+    """Backward passes reached others of the same shapes in place of some parameters; None where they did not.
+
+    Args:
+        where: what the parameters are of.
+        passes: how many ran since the last step.
+        root: where the last one began.
+        parameters: by name.
+    """
+    leaves = Graph([root]).leaves
+    if any(id(parameter) in leaves for parameter in parameters.values()):
+        return None
+    reached = Counter(tuple(leaf.variable.shape) for leaf in leaves.values())
+    if not Counter(tuple(parameter.shape) for parameter in parameters.values()) <= reached:
+        return None
+    evidence = {"backward_passes": 0, "passes_that_reached_none_of_it": passes}
+    return cause(
+        "no-backward", where, _A_COPY, **evidence, reason="they reached others of the same shapes: a copy"
+    )
+
+
 def why_missing(name: str, parameter: Tensor, owners: Owners, calls: Calls) -> Cause:
     """Why no backward pass reached a parameter."""
     found = frozen(name, parameter)
@@ -125,7 +152,10 @@ def _from_calls(name: str, user: nn.Module, noted: list[Call], owners: Owners, c
         # The outermost module called so: what is to be moved out of no_grad() is its call, not that of a part.
         last_calls = (call for module in owners.enclosing(user) for call in calls.of(module)[-1:])
         outermost = [noted[-1], *(call for call in last_calls if not call.grad_mode)][-1]
-        return cause("no-grad", outermost.path, calls=len(noted), calls_in_grad_mode=0)
+        numbers = {"calls": len(noted), "calls_in_grad_mode": 0}
+        if noted[-1].checkpointed:
+            return cause("no-grad", outermost.path, _NOT_REENTRANT, **numbers, reason=_CHECKPOINTED)
+        return cause("no-grad", outermost.path, **numbers)
     depends = any(made is not None for call in with_graph for made in call.made)
     evidence = {"calls": len(noted), "calls_in_grad_mode": len(with_graph), "in_graph_of_loss": 0}
     if depends and not type(user).__module__.startswith("torch.nn."):

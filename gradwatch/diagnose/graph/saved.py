@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from gradwatch.diagnose.walk import Node
+from gradwatch.diagnose.graph.walk import Node
 
-__all__ = ["read_saved", "saved_names", "signed"]
+__all__ = ["is_packed", "read_saved", "saved_names", "signed"]
 
 
 def read_saved(node: Node, name: str) -> Any:
@@ -18,10 +18,7 @@ def read_saved(node: Node, name: str) -> Any:
     """
     # Freed, changed in place since, or (in a torch that does not tell of hooks) given out once and for all.
     with contextlib.suppress(RuntimeError, AssertionError):
-        raw = getattr(node, f"_raw_saved_{name}", None)
-        if getattr(raw, "unpack_hook", None) is not None:
-            return None
-        return getattr(node, f"_saved_{name}", None)
+        return None if _is_packed(node, name) else getattr(node, f"_saved_{name}", None)
     return None
 
 
@@ -30,6 +27,20 @@ def saved_names(node: Node) -> list[str]:
     return [name.removeprefix("_raw_saved_") for name in dir(node) if name.startswith("_raw_saved_")]
 
 
+def is_packed(node: Node) -> bool:
+    """Whether hooks pack some of what an operation saved, or it is not there any more."""
+    try:
+        return any(_is_packed(node, name) for name in saved_names(node))
+    except RuntimeError:
+        return True
+
+
 def signed(index: int) -> int:
     """A dimension as it was given: torch hands out one below 0 as its 64-bit pattern."""
     return index - 2**64 if index >= 2**63 else index
+
+
+def _is_packed(node: Node, name: str) -> bool:
+    raw = getattr(node, f"_raw_saved_{name}", None)
+    each = raw if isinstance(raw, tuple) else (raw,)
+    return any(getattr(one, "unpack_hook", None) is not None for one in each)

@@ -6,9 +6,11 @@ and the one after it tell which operations belong to it.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -16,8 +18,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from gradwatch.diagnose.dispatch import module_calls
-from gradwatch.diagnose.numbers import Extent, extent, tensors_in
-from gradwatch.diagnose.walk import Node
+from gradwatch.diagnose.graph.walk import Node
+from gradwatch.diagnose.look.numbers import Extent, extent, tensors_in
 
 __all__ = ["Call", "Calls", "readable"]
 
@@ -33,6 +35,7 @@ class Call:
         module: the module.
         thread: identity of the thread that called it.
         grad_mode: whether operations were recorded for a backward pass.
+        checkpointed: whether that was kept from it by a re-entrant checkpoint.
         first: number of the first operation made in it.
         end: number of the first operation made after it.
         inputs: ranges of its floating-point inputs.
@@ -52,6 +55,7 @@ class Call:
     outputs: tuple[Extent, ...] = ()
     made: tuple[Node | None, ...] = field(default=(), repr=False)
     kept: tuple[object, ...] = field(default=(), repr=False)
+    checkpointed: bool = False
 
     def forget(self) -> None:
         """Let go of the operations, and with them of what they saved."""
@@ -138,6 +142,7 @@ class Calls:
 
     def _enter(self, known: _Known, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         call = Call(known.path, known.module, threading.get_ident(), torch.is_grad_enabled(), _next_number())
+        call.checkpointed = not call.grad_mode and _in_reentrant_checkpoint()
         self._stack().append(call)
         call.inputs = _extents((args, kwargs))
 
@@ -189,6 +194,18 @@ def _hidden(modules: Iterable[nn.Module]) -> set[int]:
         if in_place or isinstance(module, torch.jit.ScriptModule) or type(module).__name__ == "OptimizedModule":
             found.update(id(inner) for inner in module.modules() if inner is not module)
     return found
+
+
+def _in_reentrant_checkpoint() -> bool:
+    """Whether torch's re-entrant checkpoint is what called: it runs its function without recording it."""
+    module = sys.modules.get("torch.utils.checkpoint")
+    if module is None:
+        return False
+    code = module.CheckpointFunction.forward.__code__
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    return frame is not None
 
 
 def readable() -> bool:

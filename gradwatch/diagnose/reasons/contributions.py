@@ -8,14 +8,16 @@ from functools import cached_property
 from typing import NamedTuple
 
 from gradwatch.causes import cause
-from gradwatch.diagnose.faint import FAINT, losses_on_the_way, of_most
-from gradwatch.diagnose.forward import Call
-from gradwatch.diagnose.frontier import Crossing, not_finite_from, zero_from
-from gradwatch.diagnose.nonfinite import Forward, Values, found_in_forward
-from gradwatch.diagnose.notes import Notes
-from gradwatch.diagnose.numbers import badness, in_words
-from gradwatch.diagnose.place import OWN_PARAMETERS
-from gradwatch.diagnose.walk import Node
+from gradwatch.diagnose.graph.walk import Node, row_of
+from gradwatch.diagnose.look.calls import Call
+from gradwatch.diagnose.look.notes import Notes
+from gradwatch.diagnose.look.numbers import arithmetic, badness, in_words, largest
+from gradwatch.diagnose.look.place import OWN_PARAMETERS
+from gradwatch.diagnose.look.site import Finding
+from gradwatch.diagnose.look.values import Values
+from gradwatch.diagnose.reasons.attenuation import Crossing, Loss, losses_on_the_way, not_finite_from, zero_from
+from gradwatch.diagnose.reasons.nonfinite import Forward, in_forward
+from gradwatch.diagnose.reasons.vanishing import FAINT, of_most
 from gradwatch.records import Cause
 
 __all__ = ["WEIGHTS_GONE", "Contribution", "Contributions"]
@@ -76,8 +78,8 @@ class Contributions:
 
     def _of_faint(self, leaf: Node) -> Cause:
         lost = losses_on_the_way(self._notes.graph, self._notes.seen, self._notes.spread, leaf)
-        most, numbers = of_most(lost)
-        found = None if most is None else self._notes.faint.get((most.node, most.input))
+        most, numbers = of_most(lost, self._read_faint)
+        found = None if most is None else self._read_faint(most)
         if most is None or found is None:
             where = max(lost, key=lambda loss: loss.decades).node if lost else leaf
             spread_out = {
@@ -87,6 +89,9 @@ class Contributions:
             }
             return self._cause("unknown", where, spread_out)
         return self._cause(found.kind, most.node, {**found.evidence, **numbers})
+
+    def _read_faint(self, loss: Loss) -> Finding | None:
+        return self._notes.faint.get((loss.node, loss.input))
 
     def _of_zero(self, crossings: Sequence[Crossing]) -> Cause:
         if not crossings:
@@ -123,7 +128,9 @@ class Contributions:
         where, behind = place.where(node), place.behind(node)
         if behind is not None and where in (node.name(), OWN_PARAMETERS):
             evidence = {**evidence, "behind": behind}
-        return cause(kind, where, **evidence)
+        row = row_of(node)
+        fitting = None if row is None else {"nonfinite-op": row.remedy, "constant": row.constant}.get(kind)
+        return cause(kind, where, fitting, **evidence)
 
     def _cause_on_edge(self, crossing: Crossing, where: str) -> Cause:
         consumers = [c for c in self._notes.graph.consumers[crossing.node] if c.node in self._notes.seen]
@@ -153,11 +160,14 @@ class Contributions:
     @cached_property
     def _of_loss(self) -> Cause:
         """The loss itself is not finite: whatever the backward pass did, the forward pass came first."""
+        gone = self._weights_gone()
+        if gone is not None:
+            return gone
         calls = self._notes.calls
         forward = Forward(self._notes.graph, self._notes.values, calls, self._notes.loss)
         values = forward.first_operation()
         if values is not None:
-            return self._cause("nonfinite-op", values.node, found_in_forward(values).evidence)
+            return self._cause("nonfinite-op", values.node, in_forward(values).evidence)
         call = forward.first_call(calls)
         if call is not None:
             low = min((values.low for values in call.inputs), default=0.0)
@@ -168,6 +178,22 @@ class Contributions:
             )
         state = _state_of_calls(calls) if calls else self._state_of_data(forward.entrance())
         return cause("nonfinite-loss", "loss", loss=in_words(self._notes.loss), **state)
+
+    def _weights_gone(self) -> Cause | None:
+        """Parameters that were not finite before the forward pass: all else follows from that."""
+        leaves = self._notes.graph.leaves.values()
+        with arithmetic():
+            sizes = {
+                name: (leaf, largest(leaf.variable)) for leaf in leaves if (name := self._notes.place.name(leaf))
+            }
+        gone = {name: leaf for name, (leaf, size) in sizes.items() if not math.isfinite(size)}
+        if not gone:
+            return None
+        first = next(iter(gone))
+        dtype = str(gone[first].variable.dtype).removeprefix("torch.")
+        return cause(
+            "nonfinite-weights", first, largest=in_words(sizes[first][1]), dtype=dtype, parameters=len(gone)
+        )
 
     def _state_of_data(self, entrance: Values | None) -> dict[str, float | int | str]:
         """What is known where no calls of modules were noted."""

@@ -18,7 +18,6 @@ __all__ = [
     "extent",
     "in_words",
     "largest",
-    "same_everywhere",
     "share",
     "tensors_in",
 ]
@@ -97,11 +96,6 @@ def extent(tensor: Tensor) -> Extent:
 def share(mask: Tensor) -> float:
     """The share of True in a mask, in [0, 1]; 0.0 for an empty one."""
     return float(mask.double().mean()) if mask.numel() else 0.0
-
-
-def same_everywhere(condition: Tensor, where: Tensor) -> bool:
-    """Whether a condition holds wherever ``where`` does; the two broadcast."""
-    return not bool((where & ~condition).any())
 
 
 def tensors_in(something: object, depth: int = 3) -> Iterator[Tensor]:

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from gradwatch.diagnose.forward import Call
-from gradwatch.diagnose.frontier import Sighting
-from gradwatch.diagnose.nonfinite import Values
-from gradwatch.diagnose.place import Place
-from gradwatch.diagnose.site import Finding
-from gradwatch.diagnose.walk import Graph, Node
+from gradwatch.diagnose.graph.walk import Graph, Node
+from gradwatch.diagnose.look.calls import Call
+from gradwatch.diagnose.look.place import Place
+from gradwatch.diagnose.look.site import Finding
+from gradwatch.diagnose.look.values import Values
 
-__all__ = ["Notes"]
+__all__ = ["Notes", "Sighting"]
+
+
+class Sighting(NamedTuple):
+    """What a backward pass showed of one operation: the largest absolute value of each gradient.
+
+    0.0 stands for a gradient that is all zero and for one that is not there.
+    """
+
+    incoming: tuple[float, ...]
+    outgoing: tuple[float, ...]
 
 
 @dataclass

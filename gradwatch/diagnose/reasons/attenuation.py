@@ -1,7 +1,9 @@
-"""Where a gradient turned zero, or not finite: a walk from the parameter towards the loss.
+"""The walk from a parameter up to the loss: where its gradient was lost, all of it, most of it, or its finiteness.
 
-The frontier is the first (operation, input) whose incoming gradient is still right and whose outgoing one is
-not. Looking from the loss instead would find the same operation last: everything below it is zero as well.
+At each edge the largest gradient that came into an operation is held against the largest that it handed on. A zero
+is infinitely many decades lost at one edge; a gradient that has vanished lost many on its way, perhaps at one; one
+that is not finite stopped to be so at one. Looking from the loss instead would find the same operation last:
+everything below it is zero as well.
 """
 
 from __future__ import annotations
@@ -11,19 +13,10 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Literal, NamedTuple
 
-from gradwatch.diagnose.walk import NO_INPUT, Graph, Node
+from gradwatch.diagnose.graph.walk import NO_INPUT, Graph, Node
+from gradwatch.diagnose.look.notes import Sighting
 
-__all__ = ["Crossing", "Sighting", "not_finite_from", "zero_from"]
-
-
-class Sighting(NamedTuple):
-    """What a backward pass showed of one operation: the largest absolute value of each gradient.
-
-    0.0 stands for a gradient that is all zero and for one that is not there.
-    """
-
-    incoming: tuple[float, ...]
-    outgoing: tuple[float, ...]
+__all__ = ["Crossing", "Loss", "losses_on_the_way", "not_finite_from", "zero_from"]
 
 
 class Crossing(NamedTuple):
@@ -44,20 +37,53 @@ class Crossing(NamedTuple):
     distance: int
 
 
+class Loss(NamedTuple):
+    """What one operation took of a gradient: decades, at one of its inputs."""
+
+    node: Node
+    input: int
+    decades: float
+
+
 def zero_from(graph: Graph, seen: Mapping[Node, Sighting], leaf: Node) -> list[Crossing]:
     """Where the gradient of a parameter turned zero, nearest first."""
-    crossings = _walk(graph, seen, leaf, lambda handed_on: handed_on == 0.0, lambda came_in: not any(came_in))
-    return list(crossings)
+    return list(_crossings(graph, seen, leaf, lambda on: on == 0.0, lambda came_in: not any(came_in)))
 
 
 def not_finite_from(graph: Graph, seen: Mapping[Node, Sighting], leaf: Node) -> list[Crossing]:
     """Where the gradient of a parameter stopped to be finite, nearest first."""
-    crossings = _walk(graph, seen, leaf, _not_finite, lambda came_in: any(map(_not_finite, came_in)))
+    crossings = _crossings(graph, seen, leaf, _not_finite, lambda came_in: any(map(_not_finite, came_in)))
     # A finite contribution to a sum that is not finite is as it should be.
     return [crossing for crossing in crossings if crossing.at != "edge"]
 
 
-def _walk(
+def losses_on_the_way(
+    graph: Graph, seen: Mapping[Node, Sighting], sizes: Mapping[Node, float], leaf: Node
+) -> list[Loss]:
+    """Where a gradient lost size on its way to a parameter, along the path that brought most of it.
+
+    Args:
+        graph: of the backward pass.
+        seen: largest gradients into and out of each operation.
+        sizes: of operations that spread a gradient, over how many elements each did.
+        leaf: the operation that accumulates the gradient.
+    """
+    losses: list[Loss] = []
+    at, met = leaf, {leaf}
+    while True:
+        above = (c for c in graph.consumers.get(at, ()) if c.input != NO_INPUT)
+        ways = [c for c in above if c.node in seen and c.node not in met]
+        if not ways:
+            return losses
+        node, index = max(ways, key=lambda way: seen[way.node].outgoing[way.input])
+        came, went = max(seen[node].incoming, default=0.0), seen[node].outgoing[index] * sizes.get(node, 1.0)
+        if 0.0 < went < came:
+            losses.append(Loss(node, index, math.log10(came / went)))
+        met.add(node)
+        at = node
+
+
+def _crossings(
     graph: Graph,
     seen: Mapping[Node, Sighting],
     leaf: Node,

@@ -1,29 +1,17 @@
-"""Where an operation is: in which module, and on which side of the loss."""
+"""Where an operation is: in which module, and what feeds it."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-from gradwatch.diagnose.forward import Call, Calls
-from gradwatch.diagnose.walk import HANDS_ON, Graph, Node, is_leaf, operation
+from gradwatch.diagnose.graph.walk import Graph, Node, is_leaf
+from gradwatch.diagnose.look.calls import Call, Calls
 
-__all__ = ["LOSS_FUNCTIONS", "OWN_PARAMETERS", "Place"]
+__all__ = ["OWN_PARAMETERS", "Place"]
 
 # What a lone module itself is called, and what is said to be in it that is in none of its children.
 OWN_PARAMETERS = "(root)"
-
-# Only reshape, scale or add up: a loss that goes through nothing else on its way is already a loss.
-LINEAR = HANDS_ON | frozenset([
-    "Add", "Cat", "Div", "Index", "Mean", "Mul", "Neg", "Stack", "Sub", "Sum",
-])  # fmt: skip
-
-# What makes a loss of what a network gave.
-LOSS_FUNCTIONS = frozenset([
-    "Abs", "BinaryCrossEntropy", "BinaryCrossEntropyWithLogits", "CtcLoss", "HuberLoss", "LogSigmoid",
-    "LogSoftmax", "MseLoss", "MultiMarginLoss", "MultilabelMarginLoss", "NllLoss", "NllLoss2D", "Pow",
-    "SmoothL1Loss", "SoftMarginLoss",
-])  # fmt: skip
 
 
 class Place:
@@ -67,6 +55,10 @@ class Place:
             path = _common_path(self.behind(node), self._ahead(node))
         return path or str(node.name())
 
+    def name(self, leaf: Node) -> str | None:
+        """The name of the parameter that a leaf accumulates the gradient of; None for another tensor."""
+        return self._names.get(id(leaf.variable))
+
     def behind(self, node: Node) -> str | None:
         """The module whose parameter is nearest below an operation: what feeds it; None where none is near."""
         below = (made_by for at in self._below(node) for made_by, _ in self.graph.inputs.get(at, ()))
@@ -92,7 +84,7 @@ class Place:
 
     def _owner(self, nodes: Iterable[Node]) -> str | None:
         for node in nodes:
-            name = self._names.get(id(node.variable)) if is_leaf(node) else None
+            name = self.name(node) if is_leaf(node) else None
             if name is not None:
                 return name.rpartition(".")[0] or name
         return None
@@ -101,39 +93,15 @@ class Place:
         """Whether an operation is inside a module that has parameters; a loss module has none."""
         return any(next(call.module.parameters(), None) is not None for call in self._around(node))
 
-    def outside_or_beside_loss(self, node: Node) -> bool:
-        """Whether an operation is outside the network, or in one whose forward pass computes the loss as well."""
-        if not self.in_network(node):
-            return True
-        outermost = self._around(node)[-1]
-        return any(outermost in self._around(root) for root in self.graph.roots)
+    @property
+    def knows_modules(self) -> bool:
+        """Whether any call of a module was noted."""
+        return bool(self._calls.all)
 
-    def of_loss(self, node: Node, index: int) -> bool:
-        """Whether an operation weighs or cuts a *loss*, rather than what the network gave.
-
-        All that follows it only adds up and scales, and what it is applied to is not the network's own output:
-        a loss has been made of that before.
-        """
-        producer = self.graph.producer(node, index)
-        if producer is None or is_leaf(producer) or not self.linear_above(node):
-            return False
-        if self._calls.all and not self.in_network(node):
-            return not self.in_network(producer)
-        # Without modules there is no telling a network from a loss but by what a loss is made of.
-        return self.outside_or_beside_loss(node) and self._made_by_loss_function(producer)
-
-    def linear_above(self, node: Node, also: Collection[str] = ()) -> bool:
-        """Whether all that follows an operation only reshapes, adds up and scales, or is among ``also``."""
-        return all(operation(above) in LINEAR or operation(above) in also for above in self.graph.above(node))
-
-    def _made_by_loss_function(self, node: Node) -> bool:
-        """Whether something is a loss function's value, scaled and added up at the most."""
-        while operation(node) in LINEAR:
-            below = next((made_by for made_by, _ in self.graph.inputs[node] if made_by is not None), None)
-            if below is None:
-                return False
-            node = below
-        return operation(node) in LOSS_FUNCTIONS
+    def beside_loss(self, node: Node) -> bool:
+        """Whether an operation is in a module whose forward pass computes the loss as well."""
+        around = self._around(node)
+        return bool(around) and any(around[-1] in self._around(root) for root in self.graph.roots)
 
     def _around(self, node: Node) -> list[Call]:
         return self._calls.around(node, self._thread)

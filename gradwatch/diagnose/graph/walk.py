@@ -13,17 +13,12 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["HANDS_ON", "NO_INPUT", "Consumer", "Graph", "Node", "is_leaf", "operation", "root_of"]
+from gradwatch.diagnose.graph.catalogue import ROWS, Row
+
+__all__ = ["NO_INPUT", "Consumer", "Graph", "Node", "hands_on", "is_leaf", "operation", "root_of", "row_of"]
 
 # torch's nodes: C++ ones and those of Python's own autograd functions have no common type to name.
 Node: TypeAlias = Any
-
-# Operations that hand a tensor's values on as they are, in another shape, place or type.
-HANDS_ON = frozenset([
-    "Alias", "AsStrided", "Chunk", "Clone", "Contiguous", "Detach", "Expand", "ExpandAs", "Flatten", "Narrow",
-    "Permute", "Reshape", "ReshapeAlias", "Select", "Slice", "Split", "SplitWithSizes", "Squeeze", "T", "ToCopy",
-    "Transpose", "Unbind", "Unflatten", "UnsafeSplit", "UnsafeSplitWithSizes", "UnsafeView", "Unsqueeze", "View",
-])  # fmt: skip
 
 
 class Consumer(NamedTuple):
@@ -65,7 +60,7 @@ class Graph:
     def producer(self, node: Node, index: int) -> Node | None:
         """What made an input, looking through operations that only hand it on; None for a constant."""
         made_by: Node | None = self.inputs[node][index][0]
-        while made_by is not None and operation(made_by) in HANDS_ON:
+        while made_by is not None and hands_on(made_by):
             made_by = self.inputs[made_by][0][0]
         return made_by
 
@@ -156,6 +151,17 @@ def operation(node: Node) -> str:
     """
     name: str = node.name()
     return _SUFFIX.sub("", name.rpartition("::")[2])
+
+
+def row_of(node: Node) -> Row | None:
+    """What is known of an operation; None where that is nothing."""
+    return ROWS.get(operation(node))
+
+
+def hands_on(node: Node) -> bool:
+    """Whether an operation hands a tensor's values on as they are, in another shape, place or type."""
+    row = row_of(node)
+    return row is not None and row.family == "view"
 
 
 def root_of(start: object) -> Node | None:

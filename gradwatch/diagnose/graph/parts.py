@@ -7,13 +7,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from gradwatch.diagnose.saved import read_saved, signed
-from gradwatch.diagnose.walk import Graph, Node, operation
+from gradwatch.diagnose.graph.saved import read_saved, signed
+from gradwatch.diagnose.graph.walk import Graph, Node, operation
 
-__all__ = ["PRODUCTS", "Part", "is_whole_slice", "parts"]
-
-# Sums of products: a part of an input meets a part of the other factor, which their reader takes itself.
-PRODUCTS = frozenset(["Addmm", "Mm"])
+__all__ = ["Part", "is_whole_slice", "parts"]
 
 
 class Part(NamedTuple):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Set
 
 from gradwatch.causes import cause
-from gradwatch.diagnose.walk import Graph, Node, is_leaf
+from gradwatch.diagnose.graph.walk import Graph, Node, is_leaf
 from gradwatch.records import Cause
 
 __all__ = ["downstream", "shortcut"]

@@ -1,0 +1,223 @@
+"""What is known of torch's operations: a row each, and nothing else in the diagnosis knows their names.
+
+An operation without a row still gets its place, the answer of its own formula (``look.probe``) and its numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["ROWS", "UNKNOWN", "Family", "Row"]
+
+Family = Literal[
+    "view",  # hands values on in another shape, place or type
+    "joint",  # joins tensors
+    "selection",  # lets some elements through, and others not
+    "overwriting",  # writes over some elements
+    "sum",
+    "reduction",  # a mean, a maximum
+    "product",  # elementwise
+    "contraction",  # sums of products
+    "normaliser",
+    "activation",  # elementwise, flat somewhere
+    "clamp",  # flat beyond limits
+    "distance",  # flat at 0: a length, a power, an absolute value
+    "softmax",
+    "attention",
+    "gates",  # a fused recurrent layer
+    "loss",
+    "steps",  # constant between jumps
+    "function",  # elementwise, never flat
+    "unknown",
+]
+
+Limits = tuple[str | float | None, str | float | None]
+
+
+class Row(NamedTuple):
+    """What is known of one operation.
+
+    Attributes:
+        family: what sort of operation it is.
+        saved: by number of its input, the name under which that is saved; "" for one that is not.
+        result: the name under which what it made is saved.
+        flat: kind of cause where it is flat; "" where it never is.
+        as_loss: the same where the loss goes through it: a hinge that is kept, a distance of 0.
+        bound: how large what it makes is: at most ``one``, no larger than its ``inputs``, or anything.
+        breaks: what it can make of finite numbers of moderate size: ``nothing``, ``inf`` or ``anything``.
+        singular: where its slope is infinite and its value is not: a name and values of what it saved.
+        pole: where both are infinite.
+        limits: of a clamp, numbers or the names under which they are saved.
+        again: makes its result of its saved inputs.
+        number: the name under which a plain number that ``again`` takes beside them is saved.
+        remedy: what to do where it made NaN or Inf; "" where the remedy of the kind fits.
+        constant: the same where what it makes does not depend on what comes in.
+    """
+
+    family: Family
+    saved: tuple[str, ...] = ("self",)
+    result: str = ""
+    flat: str = ""
+    as_loss: str = ""
+    bound: Literal["one", "inputs", "any"] = "any"
+    breaks: Literal["nothing", "inf", "anything"] = "anything"
+    singular: tuple[str, tuple[float, ...]] | None = None
+    pole: tuple[str, tuple[float, ...]] | None = None
+    limits: Limits = (None, None)
+    again: Callable[..., Tensor] | None = None
+    number: str = ""
+    remedy: str = ""
+    constant: str = ""
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The names under which what ``again`` takes is saved."""
+        return (*filter(None, self.saved), *((self.number,) if self.number else ()))
+
+    @property
+    def splits(self) -> bool:
+        """Whether its inputs can be looked at part by part: each element goes its own way."""
+        return self.family in ("activation", "clamp", "contraction", "function", "product", "selection")
+
+    @property
+    def teaches(self) -> bool:
+        """Whether it makes a loss of what a network gave; a hinge does not, which is an activation elsewhere."""
+        return self.as_loss != "" and self.flat not in ("dead-relu", "clamped")
+
+
+_ROOT = "Put an epsilon inside the root, sqrt(x + eps): its slope is infinite at 0."
+_DIVIDED = "Keep what is divided by away from 0: add an epsilon to it, or divide only where it is not 0."
+_LOGARITHM = "Keep what the logarithm takes above 0: clamp it, or use log_softmax, logsigmoid or log1p."
+_LENGTHS = "Check the lengths: each target must fit into its input; or give the CTC loss zero_infinity=True."
+_RANGE = "Keep this in bfloat16 or float32, or make what is cast smaller: it is beyond the range of the type."
+_NORM = "Take this norm out, or let it normalise over more than one element: what it makes is its bias."
+_ONE_CLASS = "Use a sigmoid, or two classes: over one class it is 1 whatever comes in."
+_STEPS = (
+    "Let the gradient through by hand, x + (y - x).detach(), or sample smoothly: this is flat between its steps."
+)
+
+UNKNOWN = Row("unknown", saved=())
+
+ROWS: dict[str, Row] = {}
+
+
+def _rows(names: str, row: Row, **more: Any) -> None:
+    ROWS.update(dict.fromkeys(names.split(), row._replace(**more)))
+
+
+_rows(
+    "Alias AsStrided Chunk Clone Contiguous Detach Expand ExpandAs Flatten Flip Narrow Permute Repeat Reshape "
+    "ReshapeAlias Roll Select Slice Split SplitWithSizes Squeeze T ToCopy Transpose Unbind Unflatten UnsafeSplit "
+    "UnsafeSplitWithSizes UnsafeView Unsqueeze View",
+    Row("view", saved=(), bound="inputs", breaks="nothing", remedy=_RANGE),
+)
+_rows("Cat Stack", Row("joint", saved=(), bound="inputs", breaks="nothing"))
+_rows("Add Sub Rsub IndexAdd ScatterAdd", Row("sum", saved=(), breaks="nothing"))
+_rows("Sum Cumsum", Row("sum", saved=()))
+_rows("Neg", Row("function", saved=(), bound="inputs", breaks="nothing"))
+_rows(
+    "Amax Amin Max Min MaxPool2DWithIndices MaxPool3DWithIndices AvgPool2D AvgPool3D AdaptiveAvgPool2D "
+    "AdaptiveAvgPool3D Mean",
+    Row("reduction", bound="inputs", breaks="nothing"),
+)
+_rows("AdaptiveMaxPool2D Median Sort Topk", Row("reduction", saved=(), bound="inputs", breaks="nothing"))
+
+_rows("Mul", Row("product", saved=("self", "other"), again=torch.mul))
+_rows("Div", Row("product", saved=("self", "other"), again=torch.div, pole=("other", (0.0,)), remedy=_DIVIDED))
+_rows("Addcmul", Row("product", saved=("", "tensor1", "tensor2")))
+_rows("Mm Bmm", Row("contraction", saved=("self", "mat2"), remedy=_RANGE))
+_rows("Addmm", Row("contraction", saved=("", "mat1", "mat2"), remedy=_RANGE))
+_rows("Baddbmm", Row("contraction", saved=("", "batch1", "batch2"), remedy=_RANGE))
+_rows("Mv", Row("contraction", saved=("self", "vec")))
+_rows("Addmv", Row("contraction", saved=("", "mat", "vec")))
+_rows("Dot", Row("contraction", saved=("self", "tensor")))
+_rows("Convolution", Row("contraction", saved=("input", "weight", ""), remedy=_RANGE))
+_rows("WeightNormInterface", Row("contraction", saved=("v", "g")))
+
+_norm = Row("normaliser", saved=("input", "weight", ""), constant=_NORM)
+_rows("NativeLayerNorm NativeBatchNorm CudnnBatchNorm NativeGroupNorm FusedRmsNorm", _norm)
+
+_saturates = Row("activation", saved=("self",), bound="one", breaks="nothing", flat="saturated-sigmoid")
+_rows("Tanh", _saturates, saved=(), result="result", flat="saturated-tanh")
+_rows("Sigmoid", _saturates, saved=(), result="result")
+_rows("Silu Glu", _saturates, bound="any")
+_rows("LogSigmoid", _saturates, bound="any", as_loss="zero-loss")
+_rectifies = Row("activation", bound="inputs", breaks="nothing", flat="dead-relu")
+_rows("Relu", _rectifies, saved=(), result="result", as_loss="zero-loss")
+_rows("Gelu Mish LeakyRelu Elu Celu Softplus Hardswish RreluWithNoise", _rectifies)
+_rows("Threshold", _rectifies, as_loss="zero-loss")
+_rows("PreluKernel", _rectifies, saved=("self", "weight"))
+_clamps = Row("clamp", bound="inputs", breaks="nothing", flat="clamped")
+_rows("Clamp", _clamps, limits=("min", "max"))
+_rows("ClampMin", _clamps, limits=("min", None), as_loss="zero-loss")
+_rows("ClampMax", _clamps, limits=(None, "max"))
+_rows("Hardtanh", _clamps, limits=("min_val", "max_val"))
+_rows("Hardsigmoid", _clamps, limits=(-3.0, 3.0))
+_rows("Softshrink Hardshrink", _clamps)
+_rows("Minimum Maximum", Row("selection", saved=("self", "other"), bound="inputs", breaks="nothing"))
+_shares = Row("softmax", saved=(), result="result", flat="saturated-sigmoid", constant=_ONE_CLASS)
+_rows("Softmax", _shares)
+_rows("LogSoftmax", _shares, as_loss="zero-loss")
+_attends = Row("attention", saved=("query", "key", "value"), flat="saturated-sigmoid")
+_rows(
+    "ScaledDotProductFlashAttentionForCpu ScaledDotProductFlashAttention ScaledDotProductEfficientAttention",
+    _attends,
+)
+_rows("MkldnnRnnLayer", Row("gates", saved=("input", "", ""), flat="saturated-sigmoid"))
+_rows(
+    "Round Floor Ceil Trunc Sign Sgn Heaviside Bernoulli FloorDivide",
+    Row("steps", flat="constant", constant=_STEPS),
+)
+
+_rows("GridSampler2D GridSampler3D", Row("steps", saved=("input", "grid"), flat="constant", constant=_STEPS))
+
+_at_zero = Row("distance", flat="zero-input", as_loss="zero-loss")
+_rows("Abs", _at_zero, bound="inputs", breaks="nothing")
+_rows("Pow", _at_zero, breaks="inf", again=torch.pow, number="exponent")
+_rows("LinalgVectorNorm Norm Std Var", _at_zero, result="result")
+_rows("Cdist Hypot", _at_zero, result="result")
+
+_exponential = Row("function", saved=(), result="result", flat="underflow", breaks="inf")
+_rows("Exp Exp2 Expm1", _exponential, pole=("result", (math.inf,)))
+_rows("Sin Cos", Row("function", bound="one", breaks="nothing"))
+_infinite = Row("function", pole=("self", (0.0,)))
+for _name, _again in {
+    "Log": torch.log, "Log2": torch.log2, "Log10": torch.log10, "Log1P": torch.log1p, "Acos": torch.acos,
+    "Asin": torch.asin, "Acosh": torch.acosh, "Atanh": torch.atanh, "Erfinv": torch.erfinv, "Lgamma": torch.lgamma,
+    "Digamma": torch.digamma, "Logit": torch.logit,
+}.items():  # fmt: skip
+    _rows(_name, _infinite, again=_again)
+for _name in ("Log", "Log2", "Log10"):
+    _rows(_name, ROWS[_name], remedy=_LOGARITHM)
+_rows("Log1P", ROWS["Log1P"], pole=("self", (-1.0,)))
+for _name in ("Acos", "Asin", "Acosh"):
+    _rows(_name, ROWS[_name], pole=None, singular=("self", (-1.0, 1.0)))
+for _name in ("Atanh", "Erfinv"):
+    _rows(_name, ROWS[_name], pole=("self", (-1.0, 1.0)))
+_rows("Cosh", Row("function", again=torch.cosh))
+_rows("Sinh", Row("function", again=torch.sinh))
+_root = Row("function", saved=(), result="result", singular=("result", (0.0,)))
+_rows("Sqrt", _root, remedy=_ROOT)
+_rows("Rsqrt Reciprocal", _root, singular=None, pole=("result", (-math.inf, math.inf)), remedy=_DIVIDED)
+_rows("Atan2 Xlogy", Row("function", saved=("self", "other")))
+
+_lets_through = Row("selection", saved=(), flat="masked", bound="inputs", breaks="nothing")
+_rows("Index IndexSelect MaskedSelect Gather Take Embedding EmbeddingBag", _lets_through)
+_rows("MaskedFill Where NanToNum", _lets_through)
+_rows("NativeDropout", _lets_through, bound="any")
+_rows(
+    "AsStridedScatter ConstantPadNd Copy CopyBackwards CopySlices DiagonalScatter Fill IndexCopy IndexFill "
+    "IndexPut MaskedScatter Scatter SelectScatter SliceScatter Tril Triu Zero",
+    Row("overwriting", saved=(), flat="masked"),
+)
+
+_teaches = Row("loss", saved=("self", "target"), flat="zero-loss", as_loss="zero-loss")
+_rows("MseLoss SmoothL1Loss HuberLoss MultiMarginLoss MultilabelMarginLoss SoftMarginLoss", _teaches)
+_rows("NllLoss NllLoss2D", _teaches, saved=("self",))
+_rows("BinaryCrossEntropy BinaryCrossEntropyWithLogits", _teaches)
+_rows("CtcLoss CudnnCtcLoss", _teaches, saved=("log_probs",), remedy=_LENGTHS)

@@ -1,0 +1,95 @@
+"""One operation in the middle of its backward: what may be looked at to tell why it hands on what it does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from gradwatch.diagnose.graph.catalogue import UNKNOWN, Row
+from gradwatch.diagnose.graph.parts import Part
+from gradwatch.diagnose.graph.saved import read_saved
+from gradwatch.diagnose.graph.walk import Graph, Node, row_of
+from gradwatch.diagnose.look.numbers import as_dense
+from gradwatch.diagnose.look.probe import Answer, Probe
+from gradwatch.diagnose.look.sides import Sides
+
+__all__ = ["Evidence", "Finding", "Site"]
+
+Evidence = dict[str, float | int | str]
+
+
+class Finding(NamedTuple):
+    """The kind of a cause and the numbers that prove it."""
+
+    kind: str
+    evidence: Mapping[str, float | int | str]
+
+
+@dataclass(frozen=True)
+class Site:
+    """One input of one operation whose incoming gradient is right and whose outgoing one is not.
+
+    Attributes:
+        node: the operation.
+        index: number of the input.
+        incoming: gradients that came to it.
+        outgoing: the gradients that it handed on.
+        probe: asks it.
+        sides: where it is.
+        part: the part of the input that is looked at; None for all of it.
+    """
+
+    node: Node
+    index: int
+    incoming: Sequence[Tensor | None]
+    outgoing: Sequence[Tensor | None]
+    probe: Probe
+    sides: Sides
+    part: Part | None = None
+    _read: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def graph(self) -> Graph:
+        """The graph that it is in."""
+        return self.sides.graph
+
+    @property
+    def row(self) -> Row:
+        """What is known of the operation."""
+        return row_of(self.node) or UNKNOWN
+
+    @property
+    def handed_on(self) -> Tensor | None:
+        """The gradient that the input got; None where it got none."""
+        return self.outgoing[self.index]
+
+    @property
+    def gradient(self) -> Tensor:
+        """The first incoming gradient that there is; of an elementwise operation, the part that is looked at."""
+        return self.in_part(as_dense(next(gradient for gradient in self.incoming if gradient is not None)))
+
+    @property
+    def answer(self) -> Answer:
+        """What the operation's own formula says."""
+        part = self.part
+        return self.probe.answer(self.index) if part is None else self.probe.answer(self.index, part.of)
+
+    def saved(self, name: str) -> Any:
+        """What the operation saved under a name; None where it saved nothing or it cannot be read."""
+        if name not in self._read:
+            self._read[name] = read_saved(self.node, name)
+        return self._read[name]
+
+    def tensor(self, name: str) -> Tensor | None:
+        """A saved tensor, outside any graph; of one with the input's shape, the part that is looked at."""
+        value = self.saved(name)
+        return self.in_part(value.detach()) if isinstance(value, Tensor) else None
+
+    def in_part(self, values: Tensor) -> Tensor:
+        """Of what has the input's shape, the part that is looked at."""
+        if self.part is None or self.handed_on is None or self.row.family == "contraction":
+            return values
+        return self.part.of(values) if values.shape == self.handed_on.shape else values

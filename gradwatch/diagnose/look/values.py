@@ -1,0 +1,95 @@
+"""The numbers that went into and came out of one operation in the forward pass, as far as it saved them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from torch import Tensor
+
+from gradwatch.diagnose.graph.catalogue import UNKNOWN, Row
+from gradwatch.diagnose.graph.saved import read_saved, saved_names
+from gradwatch.diagnose.graph.walk import Graph, Node, operation, row_of
+from gradwatch.diagnose.look.numbers import Extent, arithmetic, extent
+
+__all__ = ["Values", "input_range", "values_of"]
+
+# Under these names an operation saves what it made; everything else that it saves came into it.
+_MADE = ("result", "result0", "output")
+
+
+class Values(NamedTuple):
+    """What is known of one operation's numbers.
+
+    Attributes:
+        node: the operation.
+        number: place in the order in which operations were made.
+        name: name of the operation.
+        inputs: range of what it saved of its inputs, by the name under which it did.
+        fed_by: by the same names, where they tell which input it is: the operation that made it; None for what is
+            not computed here.
+        output: range of what it made; None where that is not known.
+        at_most: a bound of the size of what came in, where its range is not known.
+        shifted: whether a constant was put into what came in, which the bound knows nothing of.
+    """
+
+    node: Node
+    number: int
+    name: str
+    inputs: Mapping[str, Extent]
+    fed_by: Mapping[str, Node | None]
+    output: Extent | None
+    at_most: float | None = None
+    shifted: bool = False
+
+
+def values_of(graph: Graph, node: Node) -> Values:
+    """Read an operation's saved tensors; in its own hook, since they are freed after it ran."""
+    with arithmetic():
+        row, saved = row_of(node) or UNKNOWN, _saved_numbers(node)
+        made = _made(node, row, saved)
+        inputs = {name: extent(value) for name, value in saved.items() if not name.startswith(_MADE)}
+        feeding = dict(zip(row.saved, (below for below, _ in graph.inputs[node]), strict=False))
+        fed_by = {name: feeding.get(name) for name in inputs if name in row.saved}
+        output = None if made is None else extent(made)
+        return Values(node, node._sequence_nr(), node.name(), inputs, fed_by, output)
+
+
+def input_range(node: Node) -> Mapping[str, float]:
+    """Smallest and largest value of what an operation saved of its inputs, else of what it made."""
+    with arithmetic():
+        for name in ("self", "input", "other", "mat1", *_MADE, *saved_names(node)):
+            value = read_saved(node, name)
+            if isinstance(value, Tensor) and value.is_floating_point() and value.numel():
+                low, high, nearest = extent(value)
+                kind = "output" if name.startswith(_MADE) else "input"
+                return {f"{kind}_min": low, f"{kind}_max": high, f"{kind}_nearest_0": nearest}
+    return {}
+
+
+def _saved_numbers(node: Node) -> dict[str, Tensor]:
+    """The tensors that an operation saved, but for indices; a factor may be of whole numbers, or a mask."""
+    saved = {name: read_saved(node, name) for name in saved_names(node)}
+    tensors = {name: value.detach() for name, value in saved.items() if isinstance(value, Tensor)}
+    row = row_of(node)
+    if row is not None and row.family == "product":
+        tensors = {name: _real(value) for name, value in tensors.items()}
+    return {name: value for name, value in tensors.items() if value.is_floating_point()}
+
+
+def _real(values: Tensor) -> Tensor:
+    return values if values.is_floating_point() or values.is_complex() else values.float()
+
+
+def _made(node: Node, row: Row, saved: Mapping[str, Tensor]) -> Tensor | None:
+    for name in _MADE:
+        if name in saved:
+            return saved[name]
+    if row.again is not None:
+        inputs = [saved.get(name, read_saved(node, name)) for name in row.needed]
+        if not any(value is None for value in inputs):
+            return row.again(*inputs)
+    if operation(node) == "Div" and "other" in saved and bool((saved["other"] == 0).any()):
+        return saved["other"].new_tensor([-math.inf, math.inf])  # or NaN, if what is divided by 0 is 0 as well
+    return None

@@ -1,0 +1,203 @@
+"""What the few operations that may break saved: kept until the step, in case its gradient is not finite.
+
+Behind a finite loss a gradient may still turn out not to be: the slope of a square root at 0, or a NaN that a
+``where`` keeps from the loss. When that is known, what the operations saved is freed, and after the step the
+weights are not finite either. So of each sort of graph it is learned once where such operations are, and these
+alone are looked at in each pass: what they saved is kept alive, and not read unless it must be.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from gradwatch.diagnose.graph.catalogue import Family, Row
+from gradwatch.diagnose.graph.saved import read_saved
+from gradwatch.diagnose.graph.walk import Node, operation, row_of
+
+__all__ = ["Broken", "Witness"]
+
+
+# These let through some elements of what came in only; what is below may be anything in the others.
+_HIDES: tuple[Family, ...] = ("overwriting", "selection")
+_HANDS_DOWN: tuple[Family, ...] = ("joint", "sum", "view")
+
+# Whatever gradient comes in, and be it 0: times a NaN that these saved it is NaN.
+_SPOILED_BY_NAN: tuple[Family, ...] = ("contraction", "distance", "function", "product")
+
+
+# Of a function of the user's own the gradients are kept.
+_IN, _OUT = "gradient_in", "gradient_out"
+
+
+class Broken(NamedTuple):
+    """An operation whose backward cannot have given anything finite.
+
+    Attributes:
+        root: where the backward pass began.
+        node: the operation.
+        saved: the name under which it saved what proves that.
+        value: the value that does: where its slope is infinite, or NaN or Inf itself.
+    """
+
+    root: Node
+    node: Node
+    saved: str
+    value: float
+
+
+class _Tree:
+    """Where operations are below another: the numbers of the inputs that lead there."""
+
+    def __init__(self) -> None:
+        self.below: dict[int, _Tree] = {}
+        self.operation = ""  # of the operation here, if it is one of those
+
+    def nodes(self, node: Node) -> Iterator[Node]:
+        if self.operation and operation(node) == self.operation:
+            yield node
+        for index, tree in self.below.items():
+            inputs = node.next_functions
+            if index < len(inputs) and inputs[index][0] is not None:
+                yield from tree.nodes(inputs[index][0])
+
+
+class Witness:
+    """Keeps what those operations saved, from pass to pass, until it is told to forget.
+
+    Args:
+        new: told where a pass of a sort begins that has not been seen before.
+    """
+
+    # Operations that are looked at in one sort of graph, and steps down from the loss to reach them all.
+    MOST, STEPS = 8, 256
+
+    def __init__(self, new: Callable[[Node], object]) -> None:
+        self._new = new
+        self._trees: dict[str, _Tree] = {}
+        self._kept: list[tuple[Node, Node, dict[str, Tensor]]] = []
+        self._handles: list[RemovableHandle] = []
+
+    def attend(self, root: Node) -> None:
+        """A backward pass starts here."""
+        name = root.name()
+        if name not in self._trees:
+            self._trees[name] = _learned(root, self.MOST, self.STEPS)
+            self._new(root)
+        tree = self._trees[name]
+        if tree.below or tree.operation:
+            for node in tree.nodes(root):
+                self._handles.append(node.register_hook(self._keeping(root, node)))
+
+    def forget(self) -> None:
+        """Let go of all that is kept."""
+        if self._handles or self._kept:
+            while self._handles:
+                self._handles.pop().remove()
+            self._kept.clear()
+
+    def learn_anew(self) -> None:
+        """What was learned has not told anything: the graphs may be others by now."""
+        self._trees.clear()
+
+    def broken(self) -> Broken | None:
+        """The first operation, in the order of the backward pass, that is proved to have broken it."""
+        proofs = (_proof(*kept) for kept in self._kept)
+        return next((proof for proof in proofs if proof is not None), None)
+
+    def _keeping(self, root: Node, node: Node) -> Callable[..., None]:
+        def hook(outgoing: tuple[Tensor | None, ...], incoming: tuple[Tensor | None, ...]) -> None:
+            if any(gradient is not None for gradient in incoming):
+                values: dict[str, object] = {name: read_saved(node, name) for name in _names(node)}
+                if _is_own(node):
+                    values = {_IN: incoming[0], _OUT: outgoing[0]}
+                tensors = {name: value.detach() for name, value in values.items() if isinstance(value, Tensor)}
+                self._kept.append((root, node, tensors))
+
+        return hook
+
+
+def _may_break(node: Node, hidden: bool) -> bool:
+    """Whether an operation's backward may not be finite though the loss is.
+
+    Args:
+        node: the operation.
+        hidden: whether something above it may keep what it made from the loss.
+    """
+    row = row_of(node)
+    if row is None:
+        return _is_own(node)
+    return _singular(node, row) is not None or (hidden and row.family in _SPOILED_BY_NAN)
+
+
+def _is_own(node: Node) -> bool:
+    """Whether it is a function of the user's own, which saves what it likes."""
+    return hasattr(node, "_forward_cls")
+
+
+def _singular(node: Node, row: Row) -> tuple[str, tuple[float, ...]] | None:
+    """Where its slope is infinite, and its value is finite."""
+    exponent = read_saved(node, "exponent") if operation(node) == "Pow" else None
+    is_root = isinstance(exponent, (int, float)) and 0 < exponent < 1
+    return ("self", (0.0,)) if is_root else row.singular
+
+
+def _names(node: Node) -> tuple[str, ...]:
+    row = row_of(node)
+    return () if row is None else (*filter(None, row.saved), *((row.result,) if row.result else ()))
+
+
+def _learned(root: Node, most: int, steps: int) -> _Tree:
+    """Breadth first, so that each operation is reached by the shortest way."""
+    tree, found, size = _Tree(), 0, 0
+    waiting: deque[tuple[Node, tuple[int, ...], bool]] = deque([(root, (), False)])
+    met = {root}
+    while waiting and found < most:
+        node, way, hidden = waiting.popleft()
+        if _may_break(node, hidden) and not (node is root and _is_own(node)):
+            added = _add(tree, way, operation(node))
+            found, size = found + 1, size + added
+            if size > steps:
+                break
+        row = row_of(node)
+        hides = row is not None and (row.family in _HIDES or (hidden and row.family in _HANDS_DOWN))
+        for index, (below, _) in enumerate(node.next_functions):
+            if below is not None and below not in met and not hasattr(below, "variable"):
+                met.add(below)
+                waiting.append((below, (*way, index), hides))
+    return tree
+
+
+def _add(tree: _Tree, way: tuple[int, ...], name: str) -> int:
+    added = 0
+    for index in way:
+        if index not in tree.below:
+            tree.below[index] = _Tree()
+            added += 1
+        tree = tree.below[index]
+    tree.operation = name
+    return added
+
+
+def _proof(root: Node, node: Node, saved: dict[str, Tensor]) -> Broken | None:
+    row = row_of(node)
+    if row is None:
+        return _proof_by_gradients(root, node, saved)
+    for name, at in filter(None, (_singular(node, row), row.pole)):
+        for value in at:
+            if name in saved and bool((saved[name] == value).any()):
+                return Broken(root, node, name, value)
+    spoiled = (name for name, values in saved.items() if values.is_floating_point() and bool(values.isnan().any()))
+    first = next(spoiled, None) if row.family in _SPOILED_BY_NAN else None
+    return None if first is None else Broken(root, node, first, math.nan)
+
+
+def _proof_by_gradients(root: Node, node: Node, kept: dict[str, Tensor]) -> Broken | None:
+    if set(kept) != {_IN, _OUT} or not bool(kept[_IN].isfinite().all()) or bool(kept[_OUT].isfinite().all()):
+        return None
+    return Broken(root, node, _OUT, math.nan if bool(kept[_OUT].isnan().any()) else math.inf)
