@@ -1,4 +1,4 @@
-"""What is known of torch's operations: a row each, and nothing else in the diagnosis knows their names.
+"""What is known of torch's operations, a row each: to teach the diagnosis one more is to add a row.
 
 An operation without a row still gets its place, the answer of its own formula (``look.probe``) and its numbers.
 """
