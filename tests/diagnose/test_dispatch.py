@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 import gradwatch
 from gradwatch.diagnose import Diagnosis
-from gradwatch.diagnose.dispatch import module_calls
-from gradwatch.diagnose.forward import Calls
+from gradwatch.diagnose.look.calls import Calls
+from gradwatch.diagnose.look.dispatch import module_calls
 from tests.saved import saved
 
 X = torch.linspace(-1, 1, 12).reshape(3, 4)

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
-from gradwatch.diagnose.dispatch import module_calls
 from gradwatch.diagnose.graph.walk import Node
+from gradwatch.diagnose.look.dispatch import module_calls
 from gradwatch.diagnose.look.numbers import Extent, extent, tensors_in
 
 __all__ = ["Call", "Calls", "readable"]

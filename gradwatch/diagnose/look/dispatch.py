@@ -49,7 +49,7 @@ def _seen(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
 
 def _wrapped_call_impl(self, *args, **kwargs):  # type: ignore[no-untyped-def]
     # Runs as a function of torch's, with the names of torch's module. What is compiled is left as it is.
-    from gradwatch.diagnose.dispatch import _compiler_here, _original, _seen
+    from gradwatch.diagnose.look.dispatch import _compiler_here, _original, _seen
 
     if torch.compiler.is_compiling() or callable(_compiler_here()):
         return _original(self, *args, **kwargs)
