@@ -36,7 +36,7 @@ _JUST_THAT = 1e-3
 
 
 def wrong_total(record: StepRecord) -> Iterator[Finding]:
-    """A total norm that is not that of these gradients: a mean, the largest, a sum, or a root left out.
+    """A total norm that is not that of these gradients: a part's, a mean, the largest, a sum, or a root left out.
 
     Told only where it is just that: another p-norm is a total norm too.
     """
@@ -66,6 +66,8 @@ def _slips(record: StepRecord, true: float) -> Iterator[tuple[str, float]]:
             yield "the largest of their norms", max(norms)
             yield "the sum of their norms", math.fsum(norms)
             yield "the mean of their squares, and its root", true / math.sqrt(len(norms))
+    for module, pair in record.modules.items():
+        yield f"the norm of {module} alone", pair.norm_before
 
 
 def _is_just(one: float, other: float) -> bool:
