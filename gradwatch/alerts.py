@@ -176,10 +176,12 @@ class Incident:
             yield f"{title}, {_when(first, self.began)}: {first.message}.{why}"
 
     def _fired(self) -> dict[tuple[str, str, str | None], Alert]:
-        """Of each episode how it began; one that became worse is told as it began."""
+        """Of each episode how it began, or how it became worse."""
         fired: dict[tuple[str, str, str | None], Alert] = {}
         for alert in self.alerts:
-            fired.setdefault(alert.key, alert)
+            known = fired.setdefault(alert.key, alert)
+            if (alert.state, known.severity, alert.severity) == ("firing", "warning", "critical"):
+                fired[alert.key] = alert
         return fired
 
     def _causes(self) -> dict[tuple[str, str, str | None], Cause]:

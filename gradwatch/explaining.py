@@ -17,12 +17,13 @@ from gradwatch.causes import cause
 from gradwatch.diagnose import WEIGHTS_GONE, Diagnosis, Lookout, Stray, shortcut, strays
 from gradwatch.judge.judge import Judge
 from gradwatch.measure.lines import Lines
-from gradwatch.records import Alert, Cause, StepRecord
+from gradwatch.records import Alert, Cause, Severity, StepRecord
 
 __all__ = ["Explainer"]
 
 CHANGED = "every gradient was finite when the backward pass had ended: it was changed before the step"
-LOSS_SCALE = "the loss times the loss scale is too large for its type: the scaler lowers the scale by itself"
+LOSS_SCALE = "the loss times the loss scale is too large for its type"
+LOWER_THE_SCALE = "Let the scaler lower its scale by itself, or begin with a lower init_scale."
 
 # Why it cannot be told where a NaN came from, and how it can be the next time.
 CONSUMED = (
@@ -64,7 +65,7 @@ class Explainer:
         self._suspected: dict[str, Cause] = {}
         self._armed: dict[str, Diagnosis] = {}
         self._closed = False
-        self._looks: Counter[_Key] = Counter()
+        self._looks: Counter[tuple[_Key, Severity]] = Counter()
         self._newest = newest
         self._downstream: dict[str, Mapping[str, set[str]]] = {}
         self._strays = strays
@@ -108,9 +109,11 @@ class Explainer:
             What is explained already by what was seen of the passes before it.
         """
         alerts = self._seen_at_once(optimizer)
-        open_keys = {_key(alert) for alert in self._judge.active}
-        self._looks = Counter({key: looks for key, looks in self._looks.items() if key in open_keys})
-        wanted = [key for key in self._unexplained(optimizer) if self._looks[key] < self.MOST_LOOKS]
+        # What has become worse is looked into anew: what it began with may have been another thing.
+        severities = {_key(alert): alert.severity for alert in self._judge.active}
+        self._looks = Counter({one: n for one, n in self._looks.items() if severities.get(one[0]) == one[1]})
+        unexplained = [(key, severities[key]) for key in self._unexplained(optimizer)]
+        wanted = [one for one in unexplained if self._looks[one] < self.MOST_LOOKS]
         # An alert's callback may have ended the tracking within this very step.
         if wanted and optimizer not in self._armed and not self._closed:
             self._looks.update(wanted)
@@ -188,7 +191,7 @@ class Explainer:
         scale = None if newest is None else newest.loss_scale
         if found is None or scale is None or found.evidence.get("input_max") != scale:
             return found
-        return replace(found, evidence={**found.evidence, "reason": LOSS_SCALE})
+        return replace(found, evidence={**found.evidence, "reason": LOSS_SCALE}, remedy=LOWER_THE_SCALE)
 
     def _for_a_lookout(self) -> Diagnosis:
         return self.diagnosis(self._optimizers)

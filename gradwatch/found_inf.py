@@ -42,7 +42,7 @@ class FoundInf:
 
     Args:
         optimizer: one that honours it.
-        after: harmful steps in a row, of which the last is the first that is left out.
+        after: steps in a row with too large a norm, of which the last is the first that is left out.
     """
 
     def __init__(self, optimizer: Optimizer, after: int) -> None:
@@ -57,17 +57,19 @@ class FoundInf:
         """Whether the device decides about the step that runs."""
         return self._ours is not None
 
-    def put(self, harmful: Tensor) -> None:
+    def put(self, nonfinite: Tensor, exploding: Tensor | None) -> None:
         """Have the step that begins left out where it is harmful.
 
         Args:
-            harmful: bool, one element, on the device.
+            nonfinite: whether it would consume NaN or Inf; bool, one element, on the device.
+            exploding: whether its norm is too large; the same; None where that is not asked.
         """
         with torch.inference_mode(False), torch.no_grad():
-            now = harmful.to(torch.float32)
-            before = self._in_a_row
-            self._in_a_row = now if before is None else (before.to(now.device, non_blocking=True) + 1) * now
-            found = (self._in_a_row >= self._after).to(torch.float32)
+            found = nonfinite.to(torch.float32)
+            if exploding is not None:
+                now, before = exploding.to(torch.float32), self._in_a_row
+                self._in_a_row = now if before is None else (before.to(now.device, non_blocking=True) + 1) * now
+                found = torch.maximum(found, (self._in_a_row >= self._after).to(torch.float32))
             self._theirs = getattr(self._optimizer, _NAME, None)
             if self._theirs is not None:
                 found = torch.maximum(found, self._theirs.to(found.device, torch.float32, non_blocking=True))

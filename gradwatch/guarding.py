@@ -21,7 +21,8 @@ class Guard:
             ``NonFiniteGradientError``, ``"skip"`` leaves it out.
         explosion: the same for a step whose norm before clipping is above what the rule ``explosion`` calls
             critical; None lets it be.
-        after: steps in a row, at least 1: the last of so many is the first that is stopped or left out.
+        after: steps in a row with such a norm, at least 1: the last of so many is the first that is stopped or
+            left out. A step that would consume NaN or Inf is never let by: the weights could not be had back.
 
     Raises:
         ArgumentError: one cannot be meant as it stands.

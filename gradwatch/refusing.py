@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradwatch.blocks import AFTER, BEFORE, Block
+from gradwatch.blocks import AFTER, BEFORE
 from gradwatch.errors import ExplodingGradientError, GradwatchError, NonFiniteGradientError
 from gradwatch.found_inf import FoundInf, honours
 from gradwatch.guarding import Guard
@@ -49,11 +49,11 @@ class Refusing:
         self.done(tracked.name)  # the last step may have ended in an exception
         if not (self._only_skips and tracked.ledger.devices.used and honours(tracked.optimizer)):
             return
-        harmful = self._harmful(tracked, step)
-        if harmful is not None:
+        harm = self._harm(tracked, step)
+        if harm is not None:
             if tracked.name not in self._found_inf:
                 self._found_inf[tracked.name] = FoundInf(tracked.optimizer, self._guard.after)
-            self._found_inf[tracked.name].put(harmful)
+            self._found_inf[tracked.name].put(*harm)
 
     def done(self, optimizer: str) -> None:
         """The step is over."""
@@ -75,42 +75,34 @@ class Refusing:
             tracked.ledger.devices.send()
             step.wait()
         block = block_of([step.landed()])
-        action, error = self._judged(tracked, block)
-        if error is None:
-            self._in_a_row.pop(tracked.name, None)
-            return None
-        self._in_a_row[tracked.name] += 1
-        if self._in_a_row[tracked.name] < self._guard.after:
-            return None
-        return error if action == "raise" else "skip"
+        norm, limit = float(block.norms(BEFORE)[0]), self._limit(tracked)
+        self._in_a_row[tracked.name] = self._in_a_row[tracked.name] + 1 if norm > limit else 0
+        consumed = block.parameter_norms(AFTER)[0]
+        bad = block.layout.named(~np.isfinite(consumed) & block.rows[0].facts.has_after)
+        # Each rank sees its own parts; a step is taken by all of them or by none.
+        if self._on_any_rank(bool(bad) and not block.rows[0].skipped):
+            return _nonfinite(tracked, bad) if self._guard.nonfinite == "raise" else "skip"
+        if norm > limit and self._in_a_row[tracked.name] >= self._guard.after:
+            return _exploding(tracked, norm, limit) if self._guard.explosion == "raise" else "skip"
+        return None
 
-    def _harmful(self, tracked: TrackedOptimizer, step: PendingStep) -> Tensor | None:
-        """Whether a step would do harm, as one bool on its device; None where the host has to look."""
+    def _limit(self, tracked: TrackedOptimizer) -> float:
+        """The norm before clipping from which a step is left out or stopped."""
+        return math.inf if self._guard.explosion is None else self._critical_above(tracked.name)
+
+    def _harm(self, tracked: TrackedOptimizer, step: PendingStep) -> tuple[Tensor, Tensor | None] | None:
+        """Whether a step is not finite and whether it explodes, on its device; None where the host has to look."""
         if len(step.own.sharded):
             return None
         with torch.inference_mode(False), torch.no_grad():
             consumed = tracked.ledger.devices.gathered(AFTER, np.flatnonzero(step.consumed.facts.has_after))
             if consumed is None:
                 return None
-            harmful = consumed.isfinite().all().logical_not()
-            limit = math.inf if self._guard.explosion is None else self._critical_above(tracked.name)
+            nonfinite, limit = consumed.isfinite().all().logical_not(), self._limit(tracked)
             if limit == math.inf:
-                return harmful
+                return nonfinite, None
             norm = _norm_before(tracked, step)
-            return None if norm is None else harmful | (norm > limit)
-
-    def _judged(self, tracked: TrackedOptimizer, block: Block) -> tuple[str | None, GradwatchError | None]:
-        consumed = block.parameter_norms(AFTER)[0]
-        bad = block.layout.named(~np.isfinite(consumed) & block.rows[0].facts.has_after)
-        # Each rank sees its own parts; a step is taken by all of them or by none.
-        if self._on_any_rank(bool(bad) and not block.rows[0].skipped):
-            return self._guard.nonfinite, _nonfinite(tracked, bad)
-        if self._guard.explosion is None:
-            return None, None
-        norm, limit = float(block.norms(BEFORE)[0]), self._critical_above(tracked.name)
-        if not norm > limit:
-            return None, None
-        return self._guard.explosion, _exploding(tracked, norm, limit)
+            return None if norm is None else (nonfinite, norm > limit)
 
 
 def _norm_before(tracked: TrackedOptimizer, step: PendingStep) -> Tensor | None:

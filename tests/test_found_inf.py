@@ -129,14 +129,14 @@ def wild(
 
 
 def test_a_step_far_above_the_usual_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gradwatch.refusing.Refusing, "_judged", lambda *_: pytest.fail("the host has looked"))
+    monkeypatch.setattr(gradwatch.refusing, "block_of", lambda *_: pytest.fail("the host has looked"))
     moved, watch = wild(gradwatch.Guard("skip", explosion="skip"), [1.0, 1000.0, 1000.0, 1.0])
     assert moved == [True, False, False, True]
     assert [record.step for record in watch.history if record.skipped] == [27, 28]
 
 
 def test_a_gradient_that_no_backward_has_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gradwatch.refusing.Refusing, "_judged", lambda *_: pytest.fail("the host has looked"))
+    monkeypatch.setattr(gradwatch.refusing, "block_of", lambda *_: pytest.fail("the host has looked"))
     moved, _ = wild(gradwatch.Guard("skip", explosion="skip"), [1.0, 1000.0, 1.0], by_hand=True)
     assert moved == [True, False, True]
 
@@ -151,6 +151,8 @@ def test_only_after_so_many_in_a_row() -> None:
     guard = gradwatch.Guard("skip", explosion="skip", after=2)
     moved, _ = wild(guard, [1000.0, 1.0, 1000.0, 1000.0, 1000.0, 1.0, 1000.0])
     assert moved == [True, True, True, False, False, True, True]
+    moved, _ = wild(guard, [1.0, math.nan, 1.0, math.inf, 1.0])
+    assert moved == [True, False, True, False, True]
 
 
 @pytest.mark.parametrize(

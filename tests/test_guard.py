@@ -190,6 +190,18 @@ def test_only_after_so_many_in_a_row() -> None:
     assert [number for number, has in enumerate(moved, 1) if not has] == [27]
 
 
+def test_what_is_not_finite_is_never_let_by() -> None:
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with gradwatch.track(optimizer, model, guard=gradwatch.Guard("skip", explosion="skip", after=3)) as watch:
+        for step in range(3):
+            optimizer.zero_grad()
+            (model(torch.ones(1, 3)).sum() * (math.nan if step == 1 else 1.0)).backward()
+            optimizer.step()
+    assert [record.skipped for record in watch.history] == [False, True, False]
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
 def test_a_step_far_above_the_usual_is_stopped() -> None:
     with pytest.raises(gradwatch.errors.ExplodingGradientError, match="nothing was changed"):
         exploding(gradwatch.Guard("skip", explosion="raise"), wild={25})

@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from statistics import fmean, median
+from statistics import median
 from typing import Any, NamedTuple
 
 from gradwatch.blocks import BEFORE, Block
@@ -24,8 +24,8 @@ class _Growth(NamedTuple):
     Attributes:
         doubling: steps in which the norm doubles.
         steps: over which that was fitted.
-        begin: the fitted norm at the first of them.
-        end: the fitted norm at the last.
+        begin: the median norm of the first block of them.
+        end: that of the last.
     """
 
     doubling: float
@@ -70,6 +70,9 @@ class Growth:
     fires_after = 1
 
     _NOISE = 6.0
+
+    # The share of an even rise that each block has at least.
+    _NO_PAUSE = 0.25
 
     def __init__(
         self, *, window: int = 100, doublings: float = 3.0, stride: int = 5, clears_after: int = 50
@@ -173,7 +176,9 @@ class Growth:
         if rise < self._doublings * math.log(2.0):
             return None
         middles[1:1] = [median(block) for block in blocks[1:-1]]
-        if not all(later > earlier for earlier, later in pairwise(middles)):
+        # A jump between two levels is no growth: that has no block in which it pauses.
+        least = self._NO_PAUSE * rise / (_BLOCKS - 1)
+        if not all(later - earlier > least for earlier, later in pairwise(middles)):
             return None
         noise = median(abs(x - middle) for block, middle in zip(blocks, middles, strict=True) for x in block)
         # Of a median of n normal values, times the square root of 2 for the difference of two of them.
@@ -183,14 +188,12 @@ class Growth:
         doubling = math.log(2.0) / slope
         if not doubling < steps / _BLOCKS:
             return None
-        # The line through the medians, which goes through their mean in the middle.
-        middle, half = fmean(middles), slope * (steps - 1) / 2
-        return _Growth(doubling, steps, math.exp(middle - half), math.exp(middle + half))
+        return _Growth(doubling, steps, math.exp(middles[0]), math.exp(middles[-1]))
 
     def _finding(self, record: StepRecord, growth: _Growth) -> Finding:
         message = (
             f"the norm before clipping grows without pause: it doubles every {growth.doubling:.3g} steps, and "
-            f"went from about {growth.begin:.3g} to {growth.end:.3g} in the last {growth.steps}"
+            f"went from {growth.begin:.3g} to {growth.end:.3g}, in the median, in the last {growth.steps}"
         )
         return Finding(None, growth.doubling, growth.steps / _BLOCKS, message)
 

@@ -191,13 +191,20 @@ def test_a_resumed_run_goes_on(kind: type[Rule]) -> None:
     assert isinstance(kind(), Remembering)
 
 
-def test_growth_is_told_by_fitted_values() -> None:
+def test_growth_is_told_by_medians() -> None:
     wild = {6: 1e6, 25: 1e-6}
     made = [record(s, wild.get(s, 2 ** (s / 3))) for s in range(1, 26)]
     (alert,) = told(Growth(), made)
-    begin, end = (float(word) for word in alert.message.split("about ")[1].split(" in ")[0].split(" to "))
-    assert begin == pytest.approx(2 ** (1 / 3), rel=0.3)
-    assert end == pytest.approx(2 ** (25 / 3), rel=0.3)
+    begin, end = (float(word) for word in alert.message.split("went from ")[1].split(", in ")[0].split(" to "))
+    assert begin == pytest.approx(2 ** (3 / 3), rel=0.3)
+    assert end == pytest.approx(2 ** (23 / 3), rel=0.3)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("height", [50.0, 1e3, 1e6])
+def test_a_jump_is_no_growth(height: float, seed: int) -> None:
+    rng = random.Random(seed)
+    assert told(Growth(), norms(lambda step: rng.uniform(0.7, 1.4) * (height if step > 60 else 1.0), 200)) == []
 
 
 def test_what_only_has_stopped_growing_is_not_called_healthy() -> None:
