@@ -12,12 +12,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Alert", "Cause", "Incident", "Severity", "State"]
+__all__ = ["SEEN_AT", "Alert", "Cause", "Incident", "Severity", "State"]
 
 Severity = Literal["warning", "critical"]
 State = Literal["firing", "explained", "resolved"]
 
 _MARKS = {"firing": "!", "explained": "?", "resolved": "+"}
+
+# In the evidence of a cause that was seen in a later step than that of its alert: in which.
+SEEN_AT = "seen_at_step"
 
 # So many numbers can be taken in while reading a sentence.
 _MOST_NUMBERS = 2
@@ -54,8 +57,8 @@ class Cause:
         numbers = 0
         for name, value in self.evidence.items():
             is_word = isinstance(value, str)
-            numbers += not is_word
-            if name != "reason" and (is_word or numbers <= _MOST_NUMBERS):
+            numbers += not is_word and name != SEEN_AT
+            if name not in ("reason", SEEN_AT) and (is_word or numbers <= _MOST_NUMBERS):
                 yield f"{name.replace('_', ' ')} {_short(value)}"
 
 
@@ -117,7 +120,11 @@ class Alert:
         if self.cause is not None:
             title = self.cause.title
             known = any(alert.cause is not None and alert.cause.title == title for alert in others)
-            yield f"Cause: {title}, as before." if known else f"Cause: {self.cause}. {self.cause.remedy}"
+            later = self.cause.evidence.get(SEEN_AT)
+            seen = "" if later is None else f", as seen when it came again in step {later}"
+            yield (
+                f"Cause{seen}: {title}, as before." if known else f"Cause{seen}: {self.cause}. {self.cause.remedy}"
+            )
         root = incident.root if incident is not None and incident.alerts[0].key != self.key else None
         if root is not None and (self.cause is None or self.cause.title != root.title):
             yield f"It follows from {root.title}."

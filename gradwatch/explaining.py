@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from gradwatch.alerts import SEEN_AT
 from gradwatch.causes import cause
 from gradwatch.diagnose import WEIGHTS_GONE, Diagnosis, Lookout, Stray, shortcut, strays
 from gradwatch.judge.judge import Judge
@@ -138,6 +139,9 @@ class Explainer:
             record = self._newest(optimizer)
             for rule, _, module in self._unexplained(optimizer):
                 found = self._cause_for(diagnosis, rule, optimizer, module)
+                if found is not None and found.kind != "unknown" and rule == "nonfinite" and record is not None:
+                    # The step that the alert is about may have had another reason.
+                    found = replace(found, evidence={**found.evidence, SEEN_AT: record.step + 1})
                 alert = self._told(rule, optimizer, module, found)
                 alerts += [] if alert is None else [alert]
             alerts += [] if record is None else self.shortcuts(record)

@@ -274,6 +274,7 @@ class Watch:
         steps = checked_state(state, self._observer.tracked)
         self._observer.go_on_from(steps)
         self._judge.load_state_dict(state["judge"])
+        self._verdicts.resume()
 
     # What the observer tells, in the training thread or in that of whoever reads.
 

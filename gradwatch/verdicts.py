@@ -58,6 +58,11 @@ class Verdicts:
         self._began: dict[tuple[str, str, str | None], float] = {}
         self._announcing = threading.Lock()
 
+    def resume(self) -> None:
+        """What fires in the state that was loaded is a part of the story, and is not announced again."""
+        for alert in self._judge.active:
+            self.incidents.take(alert)
+
     def newest(self, optimizer: str) -> StepRecord | None:
         """The newest record of an optimizer."""
         pair = self._newest.get(optimizer)

@@ -87,6 +87,29 @@ def test_an_open_episode_fires_no_second_time_and_is_resolved() -> None:
     assert [(alert.rule, alert.state) for alert in watch.alerts] == [("nonfinite", "resolved")]
 
 
+def test_an_open_incident_goes_on_from_where_it_began() -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
+
+    def step(scale: float) -> None:
+        optimizer.zero_grad()
+        (net(torch.ones(2, 3)).sum() * scale).backward()
+        optimizer.step()
+
+    with gradwatch.track(optimizer, net) as watch:
+        for scale in (1.0, 0.0, 0.0, 0.0, 0.0):
+            step(scale)
+        state, since = json.loads(json.dumps(watch.state_dict())), watch.incidents[0].since
+    with gradwatch.track(optimizer, net) as resumed:
+        resumed.load_state_dict(state)
+        assert [(one.since, one.over) for one in resumed.incidents] == [(since, None)]
+        for _ in range(8):
+            step(1.0)
+        assert [one.since for one in resumed.incidents] == [since]
+        assert resumed.incidents[0].over is not None
+        assert [alert.state for alert in resumed.alerts] == ["resolved"] * len(resumed.alerts)
+
+
 def test_the_state_is_plain_and_is_saved_as_torch_and_json_save() -> None:
     state = state_after(*[1.0] * 3, math.nan)
     assert json.loads(json.dumps(state)) == state
