@@ -17,8 +17,8 @@ from gradwatch.measure.lines import Lines
 from gradwatch.measure.parameters import Given, parameters_of
 from gradwatch.measure.pending import PendingStep, SeenClip
 from gradwatch.measure.queue import StepQueue
+from gradwatch.measure.replicas import Replicas, replicas_of
 from gradwatch.measure.sharding.meeting import peers_for
-from gradwatch.measure.sharding.replicas import Replicas, replicas_of
 from gradwatch.measure.sharding.shards import Shards
 from gradwatch.measure.sharding.shares import size_for
 from gradwatch.measure.tracked import TrackedOptimizer

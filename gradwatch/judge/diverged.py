@@ -15,8 +15,8 @@ class Diverged:
     """Ranks that should consume one averaged gradient consume different ones: they train different models.
 
     Args:
-        roundings: how many machine epsilons of the gradients' coarsest type the norms may differ by. Ranks hold the
-            same sum; a clip call multiplies it by a factor that each has rounded a few times by itself.
+        roundings: how many machine epsilons of the gradients' coarsest type the norms may differ by. Ranks hold
+            the same sum; a clip call multiplies it by a factor that each has rounded a few times by itself.
         fires_after: comparisons running, one in 16 steps, before the alert.
         clears_after: comparisons running without a difference before the episode is over.
     """
@@ -40,7 +40,7 @@ class Diverged:
         if apart <= allowed:
             return []
         message = (
-            f"this rank consumed a gradient of norm {both.here:.6g} at step {both.step}, and rank {both.rank} one of "
+            f"this rank consumed a gradient of norm {both.here:.6g} at step {both.step}, rank {both.rank} one of "
             f"{both.there:.6g}: the gradients of DistributedDataParallel are not averaged over the ranks"
         )
         return [Finding(None, apart, allowed, message)]

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import gradwatch
-from gradwatch.measure.sharding.replicas import Replicas
+from gradwatch.measure.replicas import Replicas
 
 ON_TWO = (
     "equal_replicas",
