@@ -17,6 +17,7 @@ from gradwatch.measure.lines import Lines
 from gradwatch.measure.parameters import Given, parameters_of
 from gradwatch.measure.pending import PendingStep, SeenClip
 from gradwatch.measure.queue import StepQueue
+from gradwatch.measure.replicas import Replicas, replicas_of
 from gradwatch.measure.sharding.meeting import peers_for
 from gradwatch.measure.sharding.shards import Shards
 from gradwatch.measure.sharding.shares import size_for
@@ -90,6 +91,7 @@ class Observer:
             around(self._scaler_is_done),
         )
         self._finish = around(self.reporting.finish)
+        self._replicas: Replicas | None = None
 
     def start(self, asks: bool) -> None:
         """Meet the other ranks where parameters are in parts, and hook everything.
@@ -99,6 +101,11 @@ class Observer:
         """
         sizes = {name: size_for(len(tracked.own.sharded)) for name, tracked in self.tracked.items()}
         self.reporting.start(peers_for(self.shards, sizes, StepQueue.BLOCK, self._terms, asks))
+        self._replicas = self.shield.around(replicas_of)(
+            {name: tracked.own for name, tracked in self.tracked.items()}
+        )
+        if self._replicas is not None:
+            self.reporting.compare = self.shield.around(self._replicas.compare)
         self._share_out_what_is_left_out()
         for follower in self._followers:
             follower.start()
@@ -118,6 +125,8 @@ class Observer:
         for follower in self._followers:
             follower.stop()
         self._finish(normally)
+        if self._replicas is not None:
+            self.shield.around(self._replicas.close)()
 
     def steps(self) -> dict[str, int]:
         """Steps so far by optimizer."""

@@ -23,6 +23,7 @@ __all__ = [
     "Health",
     "Incident",
     "NormTable",
+    "RankNorms",
     "RunInfo",
     "Severity",
     "Sink",
@@ -137,6 +138,24 @@ class ClipCall:
     norm_given: float | None = None
 
 
+class RankNorms(NamedTuple):
+    """The norms that two data-parallel ranks consumed at one step.
+
+    Attributes:
+        step: the step, an earlier one than that of the record.
+        rank: the other rank.
+        here: the norm on this rank.
+        there: the norm on the other.
+        rounding: machine epsilon of the coarsest type among the gradients.
+    """
+
+    step: int
+    rank: int
+    here: float
+    there: float
+    rounding: float
+
+
 @dataclass(frozen=True, slots=True)
 class StepRecord:
     """What one step of one optimizer did, also a step that was skipped.
@@ -172,6 +191,7 @@ class StepRecord:
         clipped_between: parameters whose gradient was clipped and then added to by another backward pass.
         clipped_instead: the optimizer whose gradients were clipped between the backward pass and the step before,
             which was not clipped itself, and that no step has consumed.
+        compared: what a comparison with another data-parallel rank has shown by now; None at most steps.
         lost_passes: of the backward passes, those whose gradients were erased before the step used any; 0 where
             the weights moved in between, or where they come from other lines of the program than the one that is
             left.
@@ -205,6 +225,7 @@ class StepRecord:
     clipped_between: tuple[str, ...] = ()
     clipped_instead: str | None = None
     lost_passes: int = 0
+    compared: RankNorms | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ class Reporting:
         self._report = report
         self._send = send
         self._queue = StepQueue()
+        self.compare: Callable[[Sequence[LandedStep]], object] | None = None
         self._active = False
         self._since = 0.0
         self._lock = threading.Lock()
@@ -142,6 +143,8 @@ class Reporting:
     def _in_blocks(self, steps: Iterable[LandedStep]) -> None:
         arriving = iter(steps)
         while some := list(islice(arriving, self.MOST)):
+            if self.compare is not None:
+                self.compare(some)
             self._report(_in_order(some))
 
 

@@ -3,6 +3,7 @@
 from gradwatch.judge.clip_broken import ClipBroken
 from gradwatch.judge.clip_overflow import ClipOverflow
 from gradwatch.judge.clip_saturated import ClipSaturated
+from gradwatch.judge.diverged import Diverged
 from gradwatch.judge.explosion import Explosion
 from gradwatch.judge.growth import Growth
 from gradwatch.judge.leaked import Leaked
@@ -17,6 +18,7 @@ __all__ = [
     "ClipBroken",
     "ClipOverflow",
     "ClipSaturated",
+    "Diverged",
     "Explosion",
     "Finding",
     "Growth",
@@ -42,6 +44,7 @@ def default_rules() -> list[Rule]:
         Stale(),
         Leaked(),
         Lost(),
+        Diverged(),
         ClipBroken(),
         ClipSaturated(),
         ClipOverflow(),

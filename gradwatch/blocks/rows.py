@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gradwatch.blocks.arrays import BoolArray, Columns
+from gradwatch.records import RankNorms
 
 __all__ = ["BY_GIVEN_NORM", "BY_VALUE", "Facts", "NotedClip", "StepRow"]
 
@@ -93,3 +94,4 @@ class StepRow(NamedTuple):
     left_out: Mapping[str, tuple[str, ...]] | None = None
     clipped_instead: str | None = None
     lost_passes: int = 0
+    compared: RankNorms | None = None

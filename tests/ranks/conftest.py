@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.ranks import behaviour, meeting, wrapped
+from tests.ranks import behaviour, meeting, replicas, wrapped
 from tests.ranks.launch import RECENT, run_ranks
 
 Returned = dict[str, list[Any]]
@@ -16,9 +16,9 @@ def returned_on(world: int) -> Returned:
     """What each rank returned, by function."""
     names = [
         f"{module.__name__}:{name}"
-        for module in (meeting, wrapped, behaviour)
-        for name in (module.ON_TWO if world == 2 else module.ON_FOUR)
-        if RECENT or name not in module.ON_RECENT_TORCH
+        for module in (meeting, wrapped, behaviour, replicas)
+        for name in (module.ON_TWO if world == 2 else getattr(module, "ON_FOUR", ()))
+        if RECENT or name not in getattr(module, "ON_RECENT_TORCH", ())
     ]
     returned = run_ranks(world, names, seconds=180.0)
     return {name.partition(":")[2]: results for name, results in returned.items()}
