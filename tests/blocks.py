@@ -12,7 +12,7 @@ import numpy as np
 from gradwatch.blocks import Block, Facts, Layout, NotedClip, StepRow
 from gradwatch.judge.at_hand import OWN_PARAMETERS, members
 from gradwatch.judge.judge import Judge
-from gradwatch.records import Alert, StepRecord
+from gradwatch.records import Alert, RankNorms, StepRecord
 from gradwatch.rules import Rule, default_rules
 
 MARKS = ("unwritten", "stale", "leaked", "missed_by_clip", "clipped_between", "frozen")
@@ -112,6 +112,7 @@ def _row(layout: Layout, record: StepRecord) -> StepRow:
         record.left_out,
         record.clipped_instead,
         record.lost_passes,
+        record.compared,
     )
     return StepRow(record.step, record.time, facts, *other)
 
@@ -255,6 +256,7 @@ class _Life:
             {"mlp": ("mlp.extra",)} if rng.random() < 0.02 or step % 97 < 5 else None,
             "critic" if step % 89 < 4 else None,
             (3 if step % 83 < 6 else 1) if step % 83 < 8 and left == before.tolist() else 0,
+            None if step % 16 else RankNorms(step - 16, 1, 1.0, 1.0 + (step % 160 < 80), 1e-7),
         )
         self._age()
         return row, before, after

@@ -53,7 +53,7 @@ class BlockLines:
 def _key(block: Block, index: int) -> Hashable:
     """All that a line says besides its numbers, and which of these there are; None where more depends on them."""
     row = block.rows[index]
-    if block.nonfinite[index] or not row.facts.marks <= _SAME_IN_ALL:
+    if block.nonfinite[index] or row.compared is not None or not row.facts.marks <= _SAME_IN_ALL:
         return None
     limit, clipped = block.clipping[index]
     return (
