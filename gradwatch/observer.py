@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
+import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -101,9 +102,9 @@ class Observer:
         """
         sizes = {name: size_for(len(tracked.own.sharded)) for name, tracked in self.tracked.items()}
         self.reporting.start(peers_for(self.shards, sizes, StepQueue.BLOCK, self._terms, asks))
-        self._replicas = self.shield.around(replicas_of)(
-            {name: tracked.own for name, tracked in self.tracked.items()}
-        )
+        if dist.is_available() and dist.is_initialized():
+            own = {name: tracked.own for name, tracked in self.tracked.items()}
+            self._replicas = self.shield.around(replicas_of)(own)
         if self._replicas is not None:
             self.reporting.compare = self.shield.around(self._replicas.compare)
         self._share_out_what_is_left_out()

@@ -117,7 +117,10 @@ def replicas_of(owns: Mapping[str, OptimizerParameters]) -> Replicas | None:
     kind: Any = module.DistributedDataParallel
     reduced: dict[int, tuple[int, ...]] = {}
     for wrapper in [thing for thing in gc.get_objects() if type(thing) is kind]:
-        ranks = tuple(distributed.get_process_group_ranks(wrapper.process_group))
+        try:
+            ranks = tuple(distributed.get_process_group_ranks(wrapper.process_group))
+        except (KeyError, ValueError):
+            continue  # a wrapper that has outlived its process group
         if len(ranks) > 1 and not wrapper._comm_hooks:
             ignored = wrapper.parameters_to_ignore
             reduced.update((id(p), ranks) for n, p in wrapper.module.named_parameters() if n not in ignored)

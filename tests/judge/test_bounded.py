@@ -63,6 +63,6 @@ def test_nothing_grows_between_a_thousand_steps_and_a_hundred_thousand_records()
     assert kept[EARLY] > 30_000
     assert kept[LATE] < 1.1 * kept[EARLY]
     assert saved[LATE] < 1.1 * saved[EARLY]
-    # Norms that rise again and again and a module that is silent again and again are known from the first time on.
-    often = {rule.id for rule in rules} - {"growth"}
+    # Ranks are not compared in these records. Norms that rise again and again and a module that is silent again and again are known from the first time on.
+    often = {rule.id for rule in rules} - {"growth", "diverged"}
     assert all(fired[rule] > 50 for rule in often), fired

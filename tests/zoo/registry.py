@@ -32,6 +32,7 @@ SEVERITIES: Mapping[str, str] = {
     "stale": "critical",
     "leaked": "warning",
     "lost": "critical",
+    "diverged": "critical",
     "clip-broken": "critical",
     "clip-saturated": "warning",
     "clip-overflow": "critical",
