@@ -131,7 +131,8 @@ def test_every_rule_and_kind_of_cause_is_planted_twice() -> None:
     kinds = Counter(
         kind for f in known for kind in {v.cause for v in f.verdicts if v.cause and "|" not in v.cause}
     )
-    assert {rule for rule in SEVERITIES if rules[rule] < 2} == set()
+    # It takes several processes to plant the other, see tests/ranks/test_replicas.py.
+    assert {rule for rule in SEVERITIES if rules[rule] < 2} == {"diverged"}
     assert {kind for kind in REMEDIES if kinds[kind] < 2} == set()
     assert set(kinds) <= set(REMEDIES)
     assert len(FAULTS) >= 360
