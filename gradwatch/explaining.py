@@ -24,7 +24,10 @@ __all__ = ["Explainer"]
 
 CHANGED = "every gradient was finite when the backward pass had ended: it was changed before the step"
 LOSS_SCALE = "the loss times the loss scale is too large for its type"
-LOWER_THE_SCALE = "Let the scaler lower its scale by itself, or begin with a lower init_scale."
+LOWER_THE_SCALE = (
+    "Let the scaler lower its scale by itself, or begin with a lower init_scale; if steps are skipped all the "
+    "same, keep this operation in bfloat16 or float32."
+)
 
 # Why it cannot be told where a NaN came from, and how it can be the next time.
 CONSUMED = (
@@ -129,8 +132,19 @@ class Explainer:
             armed.finish()
         return armed
 
-    def found(self, diagnosis: Diagnosis, optimizers: Iterable[str]) -> list[Alert]:
-        """What a finished diagnosis explains, as alerts."""
+    def found_before(self, diagnosis: Diagnosis, optimizer: str) -> list[Alert]:
+        """What a look has found in the passes before a step that is about to be taken, as alerts."""
+        newest = self._newest(optimizer)
+        return self.found(diagnosis, [optimizer], None if newest is None else newest.step + 1)
+
+    def found(self, diagnosis: Diagnosis, optimizers: Iterable[str], step: int | None = None) -> list[Alert]:
+        """What a finished diagnosis explains, as alerts.
+
+        Args:
+            diagnosis: finished.
+            optimizers: whose alerts it may explain.
+            step: the one before which it has looked, where that is known.
+        """
         if not diagnosis.passes:
             return []
         alerts = []
@@ -138,10 +152,10 @@ class Explainer:
             self._downstream[optimizer] = diagnosis.downstream
             record = self._newest(optimizer)
             for rule, _, module in self._unexplained(optimizer):
-                found = self._cause_for(diagnosis, rule, optimizer, module)
-                if found is not None and found.kind != "unknown" and rule == "nonfinite" and record is not None:
+                found = self._scaled(self._cause_for(diagnosis, rule, optimizer, module), optimizer)
+                if found is not None and found.kind != "unknown" and rule == "nonfinite" and step is not None:
                     # The step that the alert is about may have had another reason.
-                    found = replace(found, evidence={**found.evidence, SEEN_AT: record.step + 1})
+                    found = replace(found, evidence={**found.evidence, SEEN_AT: step})
                 alert = self._told(rule, optimizer, module, found)
                 alerts += [] if alert is None else [alert]
             alerts += [] if record is None else self.shortcuts(record)
@@ -193,9 +207,14 @@ class Explainer:
         """A product with the loss scale that overflowed is nobody's fault: the scaler sees to it."""
         newest = self._newest(optimizer)
         scale = None if newest is None else newest.loss_scale
-        if found is None or scale is None or found.evidence.get("input_max") != scale:
+        if found is None or scale is None:
             return found
-        return replace(found, evidence={**found.evidence, "reason": LOSS_SCALE}, remedy=LOWER_THE_SCALE)
+        if found.evidence.get("input_max") == scale:
+            found = replace(found, evidence={**found.evidence, "reason": LOSS_SCALE}, remedy=LOWER_THE_SCALE)
+        elif found.evidence.get("direction") == "backward" and found.evidence.get("output") == "Inf":
+            # All gradients of this pass were multiplied by it.
+            found = replace(found, remedy=LOWER_THE_SCALE)
+        return found
 
     def _for_a_lookout(self) -> Diagnosis:
         return self.diagnosis(self._optimizers)

@@ -289,7 +289,7 @@ class Watch:
         """An optimizer is about to step: what a look has found is told."""
         look = self._explainer.stepping(optimizer)
         if look is not None:
-            self._soon(lambda: self._explainer.found(look, [optimizer]))
+            self._soon(lambda: self._explainer.found_before(look, optimizer))
 
     def stepped(self, optimizer: str, step: PendingStep | None, unusual: bool) -> None:
         """It has; what fires without a cause is looked into."""

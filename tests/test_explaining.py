@@ -346,3 +346,75 @@ def test_what_a_module_owns_itself_is_explained_beside_its_parts() -> None:
     assert list(watch["optimizer"].modules) == ["body", "body.layer", "head"]
     told = [(a.rule, a.module, a.cause.kind) for a in watch.alerts if a.cause is not None]
     assert sorted(told) == [("zero", "body", "dead-relu"), ("zero", "body.layer", "unused")]
+
+
+# A step that is not finite, and the look before the next one
+
+
+def not_finite(first: float, second: str, asked: bool = False) -> list[Alert]:
+    """Of two steps the first is made not finite by a hook, the second by a root of 0; a guard leaves both out."""
+    model = nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with gradwatch.track(optimizer, model, guard="skip") as watch:
+        for step in range(3):
+            optimizer.zero_grad()
+            y = model(torch.ones(8, 4))
+            if step == 0:
+                y.register_hook(lambda g: g * first)
+            loss = (y * 0).sqrt().sum() if second == "root" and step == 1 else y.square().mean()
+            if asked and step == 1:
+                with watch.diagnose():
+                    loss.backward()
+            else:
+                loss.backward()
+            optimizer.step()
+    assert watch.health().internal_errors == 0
+    return watch.alerts
+
+
+def test_a_cause_that_is_seen_a_step_later_says_so() -> None:
+    (explained,) = [alert for alert in not_finite(math.nan, "root") if alert.state == "explained"]
+    assert explained.cause is not None
+    assert (explained.cause.kind, explained.cause.evidence["seen_at_step"]) == ("nonfinite-op", 2)
+    assert "Cause, as seen when it came again in step 2: nonfinite-op" in str(explained)
+
+
+def test_what_a_person_has_asked_for_claims_no_step() -> None:
+    causes = [alert.cause for alert in not_finite(math.nan, "root", asked=True) if alert.cause is not None]
+    assert causes
+    assert all("seen_at_step" not in found.evidence for found in causes)
+
+
+def scaled(init_scale: float, growth_interval: int, bad: range) -> list[Alert]:
+    """A net in float16 under a GradScaler; the data of some steps is beyond the range of the type."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 5))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    scaler = torch.amp.GradScaler("cpu", init_scale=init_scale, growth_interval=growth_interval)
+    with gradwatch.track(optimizer, model) as watch:
+        for step in range(60):
+            optimizer.zero_grad()
+            x = torch.randn(64, 20) * (1e6 if step in bad else 1.0)
+            with torch.autocast("cpu", dtype=torch.float16):
+                loss = model(x).float().square().mean()
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+    return watch.alerts
+
+
+def test_a_loss_scale_that_is_too_large_is_to_be_lowered() -> None:
+    alerts = scaled(2.0**40, 2000, range(0))
+    assert {alert.severity for alert in alerts if alert.rule == "nonfinite"} >= {"warning"}
+    causes = [alert.cause for alert in alerts if alert.cause is not None and alert.rule == "nonfinite"]
+    assert causes
+    assert all("init_scale" in found.remedy for found in causes)
+
+
+def test_what_has_become_worse_is_looked_into_anew() -> None:
+    """Skips now and then, of which nothing could be seen, and then data that breaks every step."""
+    alerts = scaled(2.0**22, 5, range(40, 60))
+    critical = [alert for alert in alerts if (alert.rule, alert.severity) == ("nonfinite", "critical")]
+    assert [alert.state for alert in critical] == ["firing", "explained"]
+    assert critical[1].cause is not None
+    assert critical[1].cause.kind == "nonfinite-op"

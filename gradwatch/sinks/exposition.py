@@ -19,7 +19,6 @@ from gradwatch.blocks import Alike, FloatArray
 from gradwatch.monitoring.metrics import MOST_MODULES, MOST_NAMED
 from gradwatch.records import Alert, GroupNorms, RunInfo, StepRecord
 from gradwatch.sinks.curves import Curves
-from gradwatch.sinks.words import in_words
 
 __all__ = ["BOUNDS", "OTHER", "Newest", "OptimizerState", "WindowMax", "new_states"]
 
@@ -120,7 +119,7 @@ class OptimizerState:
     def take_alert(self, alert: Alert) -> None:
         """Count an alert that fires, and keep its newest words for a while."""
         key = alert.rule, alert.severity, self._label_of(alert.module)
-        firing, words = self._firing.setdefault(key, {}), in_words(alert)
+        firing, words = self._firing.setdefault(key, {}), str(alert)
         if alert.state == "firing":
             self.fired[alert.rule, alert.severity] += 1
             firing[alert.module] = words

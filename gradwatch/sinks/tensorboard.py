@@ -16,7 +16,6 @@ from gradwatch.records import Alert, Health, RunInfo, StepRecord
 from gradwatch.sinks.curves import Curves, curves
 from gradwatch.sinks.event_file import EventFile
 from gradwatch.sinks.ordering import in_order, row_of
-from gradwatch.sinks.words import in_words
 
 __all__ = ["TensorBoard"]
 
@@ -111,7 +110,7 @@ class TensorBoard:
         mine = [severity for name, severity, *_ in self._active if name == alert.optimizer]
         # Made anew: the steps before this one keep the counts that they had.
         self._firing = {**self._firing, alert.optimizer: tuple(map(mine.count, _SEVERITIES))}
-        tag, text = f"alerts/{alert.optimizer}", _MARKUP.sub(r"\\\g<0>", in_words(alert))
+        tag, text = f"alerts/{alert.optimizer}", _MARKUP.sub(r"\\\g<0>", str(alert))
         if self._owned is not None:
             self._owned.add_text(tag, text, alert.step, wall_time)
         elif self._writer is not None:
