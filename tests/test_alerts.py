@@ -130,3 +130,14 @@ def test_what_is_over_says_since_when() -> None:
 def test_no_sentence_about_a_cause_has_more_than_two_numbers() -> None:
     evidence = {f"number_{'abcdefgh'[i]}": i * 1.5 for i in range(8)} | {"operation": "TanhBackward"}
     assert len(re.findall(r"\d+", str(Cause("unknown", "mlp", evidence, "Look.")).replace(".", ""))) == 2
+
+
+def test_what_became_worse_is_told_as_it_is_now() -> None:
+    first = alert(severity="warning", message="it was skipped")
+    worse = replace(first, severity="critical", step=10, message="training stands still")
+    again = replace(worse, severity="warning", step=20, message="less of it")
+    story = str(incident(first, worse, again, root=None))
+    assert story.startswith("CRITICAL since step 1 of actor")
+    assert "step 10 of actor" in story
+    assert "training stands still" in story
+    assert "less of it" not in story

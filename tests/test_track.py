@@ -660,3 +660,12 @@ def test_health_counts_time() -> None:
         step(model, optimizer)
         assert 0.0 < watch.health().overhead_seconds < 60.0
     assert watch.health().dropped_records == 0
+
+
+def test_a_callback_hears_of_a_step_before_the_next_one() -> None:
+    weight = nn.Parameter(torch.ones(2))
+    optimizer, heard = torch.optim.SGD([weight], lr=0.0), []
+    with gradwatch.track(optimizer, on_alert=heard.append):
+        weight.grad = torch.full((2,), math.nan)
+        optimizer.step()
+        assert [alert.rule for alert in heard] == ["nonfinite"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gradwatch.blocks import AFTER, BEFORE, Block
 from gradwatch.judge.rule import Finding
-from gradwatch.records import Alert, Severity, StepRecord, clip_ratio
+from gradwatch.records import Severity, StepRecord, clip_ratio
 
 __all__ = ["ClipSaturated"]
 
@@ -73,30 +73,26 @@ class ClipSaturated:
         if record.skipped or not math.isfinite(record.clip_ratio):
             return None
         ratios = self._taken(record.optimizer, record.clip_ratio if record.clipped else math.inf)
-        return [self._finding(record, ratios)] if ratios.saturated else []
+        return [self._finding(ratios)] if ratios.saturated else []
 
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding]]:
         """Go on to the first step at which clipping is saturated."""
-        return self._go_on(block, start, as_before=False, may_be_shortcut=[])
+        return self._go_on(block, start, as_long_as=False)
 
-    def look_on(self, block: Block, start: int, alerts: Sequence[Alert]) -> tuple[int, Iterable[Finding]]:
-        """Go on to the first step at which it is not any more, or which may show why it is."""
-        (alert,) = alerts
-        # What is passed by has a norm of exactly 0.
-        passed_by = [] if alert.cause else (block.line_norms(BEFORE) == 0.0).any(axis=1).tolist()
-        return self._go_on(block, start, as_before=True, may_be_shortcut=passed_by)
+    def look_on(self, block: Block, start: int) -> tuple[int, Iterable[Finding]]:
+        """Go on to the first step at which it is not any more."""
+        return self._go_on(block, start, as_long_as=True)
 
-    def _go_on(
-        self, block: Block, start: int, as_before: bool, may_be_shortcut: Sequence[bool]
-    ) -> tuple[int, Iterable[Finding]]:
+    def _go_on(self, block: Block, start: int, as_long_as: bool) -> tuple[int, Iterable[Finding]]:
+        """Go on as long as it is saturated, or as long as it is not."""
         before, after = (block.norms(side)[start:].tolist() for side in (BEFORE, AFTER))
         for index, (was, left) in enumerate(zip(before, after, strict=True), start):
             ratio = clip_ratio(was, left)
             if block.rows[index].skipped or not math.isfinite(ratio):
                 continue
             ratios = self._taken(block.layout.optimizer, ratio if block.clipping[index][1] else math.inf)
-            if ratios.saturated != as_before or (may_be_shortcut and may_be_shortcut[index]):
-                return index, [self._finding(block[index], ratios)] if ratios.saturated else []
+            if ratios.saturated != as_long_as:
+                return index, [self._finding(ratios)] if ratios.saturated else []
         return len(block), ()
 
     def state_dict(self) -> dict[str, Any]:
@@ -136,7 +132,7 @@ class ClipSaturated:
             return False
         return bisect_left(ordered, math.inf) > self._share * count
 
-    def _finding(self, record: StepRecord, ratios: _Ratios) -> Finding:
+    def _finding(self, ratios: _Ratios) -> Finding:
         ordered = ratios.ordered
         count, in_force, middle = len(ordered), bisect_left(ordered, math.inf), ordered[(len(ordered) - 1) // 2]
         message = (

@@ -224,9 +224,9 @@ class _Looks:
         if id(rule) in self._screening:
             if not episodes:
                 return cast(Screening, rule).look_over(self._block, index)
-            alerts = [episode.alert for episode in episodes.values() if episode.alert and not episode.well]
-            if len(alerts) == len(episodes) and hasattr(rule, "look_on"):
-                return cast(GoingOn, rule).look_on(self._block, index, alerts)
+            goes_on = all(episode.alert is not None and not episode.well for episode in episodes.values())
+            if goes_on and hasattr(rule, "look_on"):
+                return cast(GoingOn, rule).look_on(self._block, index)
         return index, rule.look(self._record(index))
 
     def _record(self, index: int) -> StepRecord:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from gradwatch.blocks import Block
-from gradwatch.records import Alert, Cause, Severity, StepRecord
+from gradwatch.records import Cause, Severity, StepRecord
 
 __all__ = [
     "Ending",
@@ -91,11 +91,11 @@ class Screening(Rule, Protocol):
 class GoingOn(Screening, Protocol):
     """One whose alerts may fire for long, and which then also looks at steps together."""
 
-    def look_on(self, block: Block, start: int, alerts: Sequence[Alert]) -> tuple[int, Iterable[Finding] | None]:
-        """Go on to the first step from ``start`` on at which not just what these alerts tell is ill, and no more.
+    def look_on(self, block: Block, start: int) -> tuple[int, Iterable[Finding] | None]:
+        """Go on to the first step from ``start`` on at which not all is as it was, and take all of them in.
 
-        It is asked only where no other episode of the rule and the optimizer is open, and nothing was well at the
-        step before.
+        It is asked only where every episode of the rule and the optimizer fires, and nothing was well at the step
+        before.
 
         Returns:
             As ``look_over``.

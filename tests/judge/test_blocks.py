@@ -9,10 +9,10 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from gradwatch.blocks import Block, Facts, StepRow
+from gradwatch.blocks import Block, Facts, NotedClip, StepRow
 from gradwatch.judge.judge import Judge
 from gradwatch.records import StepRecord
-from gradwatch.rules import Finding, Rule, Zero, default_rules
+from gradwatch.rules import ClipSaturated, Finding, Rule, Zero, default_rules
 from tests.blocks import facts_of, judged_alike, layout_of, made_up_blocks
 
 NAN = float("nan")
@@ -46,6 +46,22 @@ def test_every_rule_fires_and_ends_in_such_runs() -> None:
         for severity in severities:
             assert told[rule, severity, "firing"] > 0, (rule, severity)
             assert told[rule, severity, "resolved"] > 0, (rule, severity)
+
+
+def test_a_step_that_is_ill_takes_back_the_healthy_ones_before_it() -> None:
+    """20 steps well and 10 ill in turn, where 25 well ones end an episode."""
+    layout, usual, columns = layout_of(("mlp.w",), ("mlp",)), Facts.usual(1), np.zeros(1, dtype=np.intp)
+    blocks = []
+    for first in range(1, 400, 16):
+        limits = [0.1 if step % 30 else 1e3 for step in range(first, first + 16)]
+        rows = [
+            StepRow(step, float(step), usual, 1, (NotedClip("clip_grad_norm_", limit, 2.0, 100.0, columns),))
+            for step, limit in enumerate(limits, first)
+        ]
+        after = np.minimum(np.array(limits), 100.0)[:, None]
+        blocks.append(Block(layout, rows, np.full((16, 1), 100.0), after))
+    alerts = judged_alike(blocks, lambda: [ClipSaturated(window=20, clears_after=25)])
+    assert [alert.state for alert in alerts] == ["firing"]
 
 
 class Above:

@@ -314,3 +314,9 @@ def test_norms_are_right_where_a_function_imported_before_goes_unseen(monkeypatc
     assert watch["optimizer"].norm_before == 3.0
     assert watch["optimizer"].norm_after == pytest.approx(3**0.5, rel=1e-6)
     assert watch["optimizer"].clips == ()
+
+
+def test_of_an_empty_generator_torch_warns_as_without_tracking() -> None:
+    with Ear() as ear, pytest.warns(UserWarning, match="empty generator"):
+        clip_grad_norm_((p for p in ()), 1.0)
+    assert ear.before[0].parameters == ()
