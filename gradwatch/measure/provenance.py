@@ -1,64 +1,21 @@
-"""Whose gradient a step consumes, and which norm is the one before clipping: pure functions of what was seen.
+"""What is known of one optimizer's gradients between two events, and what each event leads to.
 
-A gradient is followed by what torch tells of its tensor without reading a value: which object it is, and its
-version, which every in-place change raises. ``kernel.look`` gives one code a parameter: how that has changed since
-the look before. What is known of each gradient is a set of flags, and each event of a training loop is a
-function from flags and codes to flags. A loop repeats a few events in a few states, so that the functions are
-computed at the first sight and remembered: ``Provenance`` is such a state, and knows where it was led by what.
-
-Where codes do not tell, because something else has changed the tensor in between, the gradient counts as begun
-anew: no fault is claimed on a guess.
+A loop repeats a few events in a few states, so that the functions of ``gradwatch.measure.events`` are computed at
+the first sight and remembered: ``Provenance`` is such a state, and knows where it was led by what.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from gradwatch.blocks import BoolArray, Facts
-from gradwatch.measure.kernel import ABSENT, CHANGED, NEW, ONCE, SAME
+from gradwatch.blocks import BoolArray
+from gradwatch.measure.events import BEGUN_ANEW, EVENTS, MEASURED, OUTDATED, WRITTEN, Consumed, Flags, Numbers, has
 
-__all__ = ["ABSENT", "CHANGED", "NEW", "ONCE", "SAME", "Consumed", "Provenance", "Seen"]
-
-
-Flags = npt.NDArray[np.uint16]
-Codes = npt.NDArray[np.uint8]
-Numbers = npt.NDArray[np.int64]
-
-# What is known of a gradient. "Its step" is that of the optimizer that holds the parameter.
-_BITS = (1 << n for n in range(16))
-FOLLOWED = next(_BITS)  # nothing but what was seen has changed it
-UNTOUCHED = next(_BITS)  # nothing but clip calls has changed it since its last step
-EVER_WRITTEN = next(_BITS)  # some backward pass has written it
-WRITTEN = next(_BITS)  # one has since its last step that was measured
-USED = next(_BITS)  # its last step consumed it as it is
-SHARED = next(_BITS)  # a step of another optimizer consumed what the same pass had written
-ELSEWHERE = next(_BITS)  # a step of another optimizer that holds the same parameter consumed it
-LEAKED = next(_BITS)  # a part of it had been used before the rest was added
-CLIPPED_PART = next(_BITS)  # a clip call was given it as it is
-CLIPPED_BETWEEN = next(_BITS)  # one was given a part of it before the rest was added
-CLIPPED = next(_BITS)  # one was given it since its last step that was measured
-MISSED = next(_BITS)  # it was written after the last of those
-BEGUN_ANEW = next(_BITS)  # since the last clip call, a pass has written it anew, and no step had consumed what was
-MEASURED = next(_BITS)  # its norm before clipping was measured since its last step
-OUTDATED = next(_BITS)  # a clip call was given it since: the norm before is not to be had any more
-IN_PASS = next(_BITS)  # it was measured within the backward pass that runs now
-
-
-class Consumed(NamedTuple):
-    """What a step consumes.
-
-    Attributes:
-        facts: what the record tells of it.
-        covered: where the norm before clipping was measured, ``[columns]``; None where it was everywhere.
-    """
-
-    facts: Facts
-    covered: BoolArray | None
+__all__ = ["Consumed", "Provenance", "Seen"]
 
 
 class Seen(NamedTuple):
@@ -115,18 +72,18 @@ class Provenance:
         return self.flags.tobytes() + self.losses.tobytes()
 
     def after(self, *event: Hashable) -> Seen:
-        """What follows from an event: the name of a function below, without its underline, and the arguments."""
+        """What follows from an event: the name of a function of ``events``, and its further arguments."""
         return self.led_to.get(event) or self._remember(event)
 
     @cached_property
     def unwritten(self) -> tuple[int, ...]:
         """The columns that no backward pass has written since the last step that was measured."""
-        return tuple(np.flatnonzero(~_has(self.flags, WRITTEN)).tolist())  # numpy: no device is read
+        return tuple(np.flatnonzero(~has(self.flags, WRITTEN)).tolist())  # numpy: no device is read
 
     @cached_property
     def outdated(self) -> tuple[int, ...]:
         """The columns that were clipped after they were measured."""
-        return tuple(np.flatnonzero(_has(self.flags, MEASURED) & _has(self.flags, OUTDATED)).tolist())
+        return tuple(np.flatnonzero(has(self.flags, MEASURED) & has(self.flags, OUTDATED)).tolist())
 
     def is_begun_anew(self, column: int) -> bool:
         """Whether nothing is left of what this gradient was at its last clip call."""
@@ -145,7 +102,7 @@ class Provenance:
 
     def _remember(self, event: tuple[Hashable, ...]) -> Seen:
         name, *arguments = event
-        flags, losses, *rest = _EVENTS[name](self.flags.copy(), self.losses, *arguments)
+        flags, losses, *rest = EVENTS[name](self.flags.copy(), self.losses, *arguments)
         if len(self._known) >= self.MOST_KNOWN or len(self.led_to) >= self.MOST_KNOWN:
             self._known.clear()
             self.led_to.clear()
@@ -158,231 +115,3 @@ class Provenance:
 # By the number of columns; whatever an optimizer is, what follows from an event depends on nothing else.
 _begun: dict[int, Provenance] = {}
 _MOST_BEGUN = 32
-
-
-# Flags, losses, and the further fields of ``Seen``.
-_Known = tuple[Any, ...]
-
-
-def _codes(codes: bytes) -> Codes:
-    return np.frombuffer(codes, dtype=np.uint8)
-
-
-def _mask(columns: tuple[int, ...], count: int) -> BoolArray:
-    mask = np.zeros(count, dtype=bool)
-    mask[list(columns)] = True
-    return mask
-
-
-def _places(mask: BoolArray) -> bytes:
-    return np.flatnonzero(mask).astype(np.int64).tobytes()
-
-
-def _has(flags: Flags, flag: int) -> BoolArray:
-    has: BoolArray = (flags & flag) != 0
-    return has
-
-
-def _put(flags: Flags, flag: int, on: BoolArray) -> None:
-    """Set the flag where it is on, and clear it elsewhere."""
-    flags &= np.uint16(~flag & 0xFFFF)
-    flags |= np.where(on, np.uint16(flag), np.uint16(0))
-
-
-def _set(flags: Flags, flag: int, where: BoolArray) -> None:
-    flags |= np.where(where, np.uint16(flag), np.uint16(0))
-
-
-def _clear(flags: Flags, flag: int, where: BoolArray) -> None:
-    flags &= np.where(where, np.uint16(~flag & 0xFFFF), np.uint16(0xFFFF))
-
-
-def _changed_by_the_loop(flags: Flags, codes: Codes) -> None:
-    """What no event of ours explains: the gradient is not the one that was followed."""
-    _clear(flags, FOLLOWED | UNTOUCHED, codes != SAME)
-
-
-def _measuring(flags: Flags, codes: Codes, wanted: BoolArray, in_pass: bool = False) -> bytes:
-    """These are measured now; a gradient that is not there is as if it had never been measured."""
-    present = wanted & (codes != ABSENT)
-    _clear(flags, MEASURED | OUTDATED | IN_PASS, wanted)
-    _set(flags, MEASURED | (IN_PASS if in_pass else 0), present)
-    return _places(present)
-
-
-def _beginning(flags: Flags, losses: Numbers, codes: bytes) -> _Known:
-    """A backward pass is about to begin: what has changed since the last event was changed by the loop."""
-    seen = _codes(codes)
-    flags &= np.uint16(~IN_PASS & 0xFFFF)
-    _changed_by_the_loop(flags, seen)
-    # torch does not count what ``.data.zero_()`` does: of what a step has used, values alone can tell.
-    as_used = _has(flags, FOLLOWED) & _has(flags, USED | SHARED)
-    return flags, losses, b"", tuple(np.flatnonzero(as_used).tolist()), None, _perhaps_erased(flags, seen)
-
-
-def _perhaps_erased(flags: Flags, seen: Codes) -> tuple[int, ...] | None:
-    """Of what passes wrote and no step has used, the columns that are not as they were; None unless all are."""
-    unused = _has(flags, EVER_WRITTEN) & ~_has(flags, USED | SHARED | ELSEWHERE)
-    if not unused.any() or (unused & (seen == SAME)).any():
-        return None
-    return tuple(np.flatnonzero(unused & (seen != ABSENT)).tolist())
-
-
-def _zeroed(flags: Flags, losses: Numbers, columns: tuple[int, ...]) -> _Known:
-    """These were zeroed, though no code has told it."""
-    _clear(flags, FOLLOWED | UNTOUCHED, _mask(columns, len(flags)))
-    return flags, losses
-
-
-def _ended(
-    flags: Flags, losses: Numbers, codes: bytes, columns: tuple[int, ...], loss: int, measuring: bool
-) -> _Known:
-    """A pass has ended and has written these columns, in this order.
-
-    Args:
-        flags: before.
-        losses: before.
-        codes: of the look now.
-        columns: in the order in which they were written.
-        loss: number of the loss that it was of.
-        measuring: the norms before clipping are wanted.
-    """
-    seen, written = _codes(codes), _mask(columns, len(flags))
-    # A pass that adds to what was there raises the version by one; one that starts anew gives another version.
-    added = written & _has(flags, FOLLOWED) & (seen == ONCE)
-    # A hook has clipped these within this very pass, and nothing has come on top: as if it had clipped behind it.
-    clipped_inside = _has(flags, IN_PASS) & _has(flags, OUTDATED) & (seen == SAME)
-    # The same loss once more is an accumulation over another optimizer's steps.
-    others = _has(flags, SHARED) & (losses != loss)
-    leaked = added & (_has(flags, LEAKED | USED) | others)
-    between = added & _has(flags, CLIPPED_BETWEEN | CLIPPED_PART)
-    missed, elsewhere = _has(flags, CLIPPED) & ~clipped_inside, _has(flags, ELSEWHERE)
-    _clear(flags, UNTOUCHED, seen != SAME)
-    _clear(flags, FOLLOWED, (seen != SAME) & ~written)
-    _clear(flags, USED | SHARED | ELSEWHERE | LEAKED | CLIPPED_BETWEEN, written)
-    _clear(flags, CLIPPED_PART, written & ~clipped_inside)
-    _set(flags, FOLLOWED | WRITTEN | EVER_WRITTEN, written)
-    _set(flags, LEAKED, leaked)
-    _set(flags, CLIPPED_BETWEEN, between)
-    _set(flags, MISSED, written & missed)
-    _set(flags, BEGUN_ANEW, written & ~added & ~elsewhere & ~clipped_inside)
-    places = b""
-    if measuring:
-        # What an earlier pass wrote may have been averaged or zeroed since; what was clipped since stays as it was
-        # measured, unless it is gone.
-        earlier = _has(flags, MEASURED) & (~_has(flags, OUTDATED) | (seen == ABSENT))
-        places = _measuring(flags, seen, (written & ~clipped_inside) | earlier)
-    flags &= np.uint16(~IN_PASS & 0xFFFF)
-    return flags, np.where(written, loss, losses), places
-
-
-def _clipping(
-    flags: Flags, losses: Numbers, codes: bytes, columns: tuple[int, ...], due: bool, in_pass: bool
-) -> _Known:
-    """A clip call is about to change these columns: what nothing has measured yet is measured, if due."""
-    seen, given = _codes(codes), _mask(columns, len(flags))
-    _changed_by_the_loop(flags, seen)
-    places = _measuring(flags, seen, given & ~_has(flags, MEASURED), in_pass) if due else b""
-    _set(flags, OUTDATED, given)
-    return flags, losses, places
-
-
-def _clipped(flags: Flags, losses: Numbers, codes: bytes, columns: tuple[int, ...]) -> _Known:
-    """It is done: what was followed up to it is followed on."""
-    seen, given = _codes(codes), _mask(columns, len(flags))
-    _clear(flags, FOLLOWED | UNTOUCHED, (seen != SAME) & ~given)
-    _clear(flags, MISSED | BEGUN_ANEW, given)
-    _set(flags, CLIPPED | CLIPPED_PART, given)
-    return flags, losses
-
-
-def _unscaled(flags: Flags, losses: Numbers, codes: bytes, due: bool) -> _Known:
-    """A GradScaler has divided the gradients: all but those that were clipped are measured anew."""
-    seen, clipped = _codes(codes), _has(flags, MEASURED) & _has(flags, OUTDATED)
-    _changed_by_the_loop(flags, seen)
-    places = _measuring(flags, seen, ~clipped) if due else b""
-    return flags, losses, places
-
-
-def _consumed(flags: Flags, losses: Numbers, codes: bytes, in_pass: bool, frozen: tuple[int, ...]) -> _Known:
-    """A step consumes the gradients as they are.
-
-    Args:
-        flags: before.
-        losses: before.
-        codes: of the look now.
-        in_pass: it does so inside a backward pass, and trusts what that one has written alone.
-        frozen: columns whose parameter requires no gradient.
-    """
-    seen = _codes(codes)
-    present = seen != ABSENT
-    unwritten = ~_has(flags, WRITTEN)
-    covered = _has(flags, MEASURED)
-    if in_pass:
-        covered &= _has(flags, IN_PASS)
-    facts = Facts(
-        had_before=covered | present,
-        has_after=present,
-        unwritten=unwritten,
-        stale=unwritten & _has(flags, UNTOUCHED) & (seen == SAME),
-        leaked=_has(flags, LEAKED),
-        missed_by_clip=_has(flags, MISSED),
-        clipped_between=_has(flags, CLIPPED_BETWEEN),
-        frozen=_mask(frozen, len(flags)),
-    )
-    _changed_by_the_loop(flags, seen)
-    consumed = Consumed(facts, None if covered.all() else covered)
-    return flags, losses, b"", (), consumed
-
-
-def _skipped(flags: Flags, losses: Numbers, codes: bytes, due: bool) -> _Known:
-    """The step was not taken: nothing is consumed."""
-    covered = _has(flags, MEASURED)
-    nothing = np.zeros(len(flags), dtype=bool)
-    facts = Facts(covered, _codes(codes) != ABSENT, *[nothing] * 6)
-    _forget_the_step(flags, due)
-    return flags, losses, b"", (), Consumed(facts, None)
-
-
-def _left(flags: Flags, losses: Numbers, codes: bytes, due: bool) -> _Known:
-    """The step is done and leaves its gradients like this; a fused one has changed them in place."""
-    flags |= np.uint16(FOLLOWED | UNTOUCHED)
-    flags &= np.uint16(~(CLIPPED_PART | CLIPPED_BETWEEN) & 0xFFFF)
-    _put(flags, USED, _has(flags, EVER_WRITTEN))
-    _forget_the_step(flags, due)
-    return flags, losses
-
-
-def _forget_the_step(flags: Flags, due: bool) -> None:
-    over = MEASURED | OUTDATED | IN_PASS | (WRITTEN | CLIPPED | MISSED if due else 0)
-    flags &= np.uint16(~over & 0xFFFF)
-
-
-def _shared(flags: Flags, losses: Numbers, columns: bytes) -> _Known:
-    """Another optimizer's step has consumed what the pass wrote that had written these (a bool a column)."""
-    _set(flags, SHARED, np.frombuffer(columns, dtype=bool))
-    return flags, losses
-
-
-def _elsewhere(flags: Flags, losses: Numbers, columns: tuple[int, ...]) -> _Known:
-    """A step of another optimizer has consumed these columns, which it holds too."""
-    _set(flags, ELSEWHERE, _mask(columns, len(flags)))
-    return flags, losses
-
-
-_EVENTS: dict[Hashable, Callable[..., _Known]] = {
-    function.__name__[1:]: function
-    for function in (
-        _beginning,
-        _zeroed,
-        _ended,
-        _clipping,
-        _clipped,
-        _unscaled,
-        _consumed,
-        _skipped,
-        _left,
-        _shared,
-        _elsewhere,
-    )
-}
