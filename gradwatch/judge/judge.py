@@ -1,17 +1,17 @@
-"""Episodes: an alert fires once, may be explained once, and is resolved once."""
+"""What all rules make of the steps: which alerts fire, with which causes."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from operator import itemgetter
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from gradwatch.blocks import Block
+from gradwatch.judge.episodes import Episode, Episodes, When, changes, explained
 from gradwatch.judge.rule import (
-    Ending,
     Finding,
     GoingOn,
     Remembering,
@@ -29,26 +29,9 @@ __all__ = ["Judge"]
 log = logging.getLogger("gradwatch")
 
 
-class _When(NamedTuple):
-    optimizer: str
-    step: int
-
-
-@dataclass
-class _Episode:
-    """How many records in a row were ill or well, and the alert that fires meanwhile."""
-
-    ill: int = 0
-    well: int = 0
-    alert: Alert | None = None
-    explained: bool = False
-
-
-_Episodes = dict["str | None", _Episode]
-
 # Index among the steps that are judged, number of the step, and what was found there.
 _Look = tuple[int, int, "Iterable[Finding] | None"]
-_Looking = Callable[[Rule, _Episodes], Iterator[_Look]]
+_Looking = Callable[[Rule, Episodes], Iterator[_Look]]
 
 
 class Judge:
@@ -70,7 +53,7 @@ class Judge:
         self.severities = _severities(self._rules)
         self._ids_repeat = len(self.severities) < len(self._rules)
         # By rule, in its order; then by optimizer and by module: most are empty, and cost nothing then.
-        self._episodes: dict[str, dict[str, _Episodes]] = {rule.id: {} for rule in self._rules}
+        self._episodes: dict[str, dict[str, Episodes]] = {rule.id: {} for rule in self._rules}
         # Made anew after each change, so that other threads may read it meanwhile.
         self._active: tuple[Alert, ...] = ()
         # Asked at each step, so that no call is made for them.
@@ -117,23 +100,14 @@ class Judge:
             The event to tell; None where no such alert fires, or where all of it was told already.
         """
         episode = self._episodes.get(rule_id, {}).get(optimizer, {}).get(module)
-        alert = None if episode is None else _explained(episode, cause, step)
+        alert = None if episode is None else explained(episode, cause, step)
         if alert is not None:
             self._changed()
         return alert
 
     def state_dict(self) -> dict[str, Any]:
         """The episodes that are open and what the rules remember, as plain values."""
-        episodes = [
-            {
-                "key": [*key, module],
-                "ill": e.ill,
-                "well": e.well,
-                "alert": None if e.alert is None else _saved(e.alert),
-                "explained": e.explained,
-            }
-            for key, module, e in self._all()
-        ]
+        episodes = [{"key": [*key, module], **episode.state_dict()} for key, module, episode in self._all()]
         rules = {rule.id: rule.state_dict() for rule in self._rules if isinstance(rule, Remembering)}
         return {"episodes": episodes, "rules": rules}
 
@@ -141,10 +115,7 @@ class Judge:
         """Go on from what ``state_dict`` gave; the state of a rule that is not here is passed over."""
         for saved in state["episodes"]:
             rule_id, optimizer, module = saved["key"]
-            episode = _Episode(
-                saved["ill"], saved["well"], _alert_of(saved["alert"]), saved.get("explained", False)
-            )
-            self._episodes.setdefault(rule_id, {}).setdefault(optimizer, {})[module] = episode
+            self._episodes.setdefault(rule_id, {}).setdefault(optimizer, {})[module] = Episode.of(saved)
         for rule in self._rules:
             if isinstance(rule, Remembering) and rule.id in state["rules"]:
                 _remind(rule, state["rules"][rule.id])
@@ -173,7 +144,7 @@ class Judge:
                         findings = {finding.module: finding for finding in found}
                         stirred = stirred or bool(episodes or findings)
                         told += [
-                            (index, alert) for alert in _changes(episodes, rule, _When(optimizer, step), findings)
+                            (index, alert) for alert in changes(episodes, rule, When(optimizer, step), findings)
                         ]
             except Exception:
                 self._rules.remove(rule)
@@ -191,7 +162,7 @@ class Judge:
     def _wants_cause(self, alert: Alert) -> bool:
         return alert.cause is None and alert.rule in self._wanting
 
-    def _all(self) -> Iterator[tuple[tuple[str, str], str | None, _Episode]]:
+    def _all(self) -> Iterator[tuple[tuple[str, str], str | None, Episode]]:
         for rule_id, optimizers in self._episodes.items():
             for optimizer, episodes in optimizers.items():
                 for module, episode in episodes.items():
@@ -210,7 +181,7 @@ class _Looks:
         self._screening = screening
         self._records: dict[int, StepRecord] = {}
 
-    def __call__(self, rule: Rule, episodes: _Episodes) -> Iterator[_Look]:
+    def __call__(self, rule: Rule, episodes: Episodes) -> Iterator[_Look]:
         index = 0
         while index < len(self._block):
             index, found = self._next(rule, episodes, index)
@@ -219,7 +190,7 @@ class _Looks:
             yield index, self._block.rows[index].step, found
             index += 1
 
-    def _next(self, rule: Rule, episodes: _Episodes, index: int) -> tuple[int, Iterable[Finding] | None]:
+    def _next(self, rule: Rule, episodes: Episodes, index: int) -> tuple[int, Iterable[Finding] | None]:
         """The next step that may change something, and what the rule finds there."""
         if id(rule) in self._screening:
             if not episodes:
@@ -252,112 +223,3 @@ def _severities(rules: Iterable[Rule]) -> Mapping[str, tuple[Severity, ...]]:
     for rule in rules:
         several[rule.id] = tuple(dict.fromkeys((*several.get(rule.id, ()), *severities(rule))))
     return several
-
-
-def _changes(
-    episodes: _Episodes, rule: Rule, when: _When, findings: Mapping[str | None, Finding]
-) -> Iterator[Alert]:
-    if episodes:
-        yield from _ended(episodes, rule, when, findings)
-    for module, finding in findings.items():
-        yield from _went_on(episodes.setdefault(module, _Episode()), rule, when, finding)
-
-
-def _went_on(episode: _Episode, rule: Rule, when: _When, finding: Finding) -> Iterator[Alert]:
-    """One more finding: it may fire, make a warning critical, or tell the cause of what fires."""
-    episode.ill = min(episode.ill + 1, rule.fires_after)
-    episode.well = 0
-    if not (finding.at_once or episode.ill >= rule.fires_after):
-        return
-    open_alert = episode.alert
-    severity = finding.severity or rule.severity
-    if open_alert is None or (open_alert.severity, severity) == ("warning", "critical"):
-        episode.alert = _alert(rule, when, finding)
-        if open_alert is not None:
-            yield _over(open_alert, when, f"critical from step {when.step} on")
-            # It is the same episode: why it began is known already.
-            episode.alert = replace(episode.alert, cause=finding.cause or open_alert.cause)
-        yield episode.alert
-    elif open_alert.cause is None and finding.cause is not None:
-        explained = _explained(episode, finding.cause, when.step)
-        if explained is not None:
-            yield explained
-
-
-def _ended(
-    episodes: _Episodes, rule: Rule, when: _When, still_ill: Mapping[str | None, Finding]
-) -> Iterator[Alert]:
-    for module in [module for module in episodes if module not in still_ill]:
-        episode = episodes[module]
-        episode.ill = 0
-        episode.well += 1
-        if episode.alert is None:
-            del episodes[module]
-        elif episode.well >= rule.clears_after:
-            del episodes[module]
-            lasted = when.step - episode.alert.step
-            yield _over(
-                episode.alert,
-                when,
-                f"over after {lasted} steps: {_how_it_ended(rule, when.optimizer)}",
-            )
-
-
-def _how_it_ended(rule: Rule, optimizer: str) -> str:
-    """What is so now; a rule that sees a change and not a state says it itself."""
-    how: str = rule.ended(optimizer) if isinstance(rule, Ending) else ""
-    return how or f"the last {rule.clears_after} did not show it"
-
-
-def _explained(episode: _Episode, cause: Cause, step: int) -> Alert | None:
-    alert = episode.alert
-    if alert is None or (alert.cause is not None and not _adds_to(alert.cause, cause)):
-        return None
-    if episode.explained and not _decides(alert.cause, cause):
-        return None
-    episode.explained = True
-    episode.alert = replace(alert, cause=cause)
-    return replace(episode.alert, state="explained", step=step)
-
-
-def _adds_to(known: Cause, found: Cause) -> bool:
-    """Whether a cause confirms the one that is known, and by more: numbers of a later step are no news."""
-    return _decides(known, found) or (
-        found.kind == known.kind and not found.evidence.keys() <= known.evidence.keys()
-    )
-
-
-def _decides(known: Cause | None, found: Cause) -> bool:
-    """Whether a cause is found where none was before."""
-    return known is not None and known.kind == "unknown" != found.kind
-
-
-def _saved(alert: Alert) -> dict[str, Any]:
-    """What makes it the same alert again; when it was told and in which words is another's business."""
-    return {name: value for name, value in asdict(alert).items() if name not in ("time", "words")}
-
-
-def _alert_of(saved: Mapping[str, Any] | None) -> Alert | None:
-    if saved is None:
-        return None
-    cause = None if saved["cause"] is None else Cause(**saved["cause"])
-    return Alert(**{**saved, "cause": cause})
-
-
-def _alert(rule: Rule, when: _When, finding: Finding) -> Alert:
-    return Alert(
-        rule=rule.id,
-        severity=finding.severity or rule.severity,
-        state="firing",
-        optimizer=when.optimizer,
-        module=finding.module,
-        step=when.step,
-        value=finding.value,
-        threshold=finding.threshold,
-        message=finding.message,
-        cause=finding.cause,
-    )
-
-
-def _over(alert: Alert, when: _When, how: str) -> Alert:
-    return replace(alert, state="resolved", step=when.step, value=math.nan, message=how)

@@ -1,0 +1,143 @@
+"""Episodes: an alert fires once, may be explained once, and is resolved once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
+
+from gradwatch.judge.rule import Ending, Finding, Rule
+from gradwatch.records import Alert, Cause
+
+__all__ = ["Episode", "Episodes", "When", "changes", "explained"]
+
+
+class When(NamedTuple):
+    """Step of an optimizer."""
+
+    optimizer: str
+    step: int
+
+
+@dataclass
+class Episode:
+    """How many records in a row were ill or well, and the alert that fires meanwhile."""
+
+    ill: int = 0
+    well: int = 0
+    alert: Alert | None = None
+    explained: bool = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values; when the alert was told, and in which words, is another's business."""
+        told = None if self.alert is None else asdict(self.alert)
+        if told is not None:
+            told = {name: value for name, value in told.items() if name not in ("time", "words")}
+        return {"ill": self.ill, "well": self.well, "alert": told, "explained": self.explained}
+
+    @classmethod
+    def of(cls, saved: Mapping[str, Any]) -> Episode:
+        """The episode that gave this state."""
+        alert = saved["alert"]
+        if alert is not None:
+            alert = Alert(**{**alert, "cause": None if alert["cause"] is None else Cause(**alert["cause"])})
+        return cls(saved["ill"], saved["well"], alert, saved.get("explained", False))
+
+
+Episodes = dict["str | None", Episode]
+
+
+def changes(episodes: Episodes, rule: Rule, when: When, findings: Mapping[str | None, Finding]) -> Iterator[Alert]:
+    """What begins and what ends with what a rule has found in a step, by module."""
+    if episodes:
+        yield from _ended(episodes, rule, when, findings)
+    for module, finding in findings.items():
+        yield from _went_on(episodes.setdefault(module, Episode()), rule, when, finding)
+
+
+def _went_on(episode: Episode, rule: Rule, when: When, finding: Finding) -> Iterator[Alert]:
+    """One more finding: it may fire, make a warning critical, or tell the cause of what fires."""
+    episode.ill = min(episode.ill + 1, rule.fires_after)
+    episode.well = 0
+    if not (finding.at_once or episode.ill >= rule.fires_after):
+        return
+    open_alert = episode.alert
+    severity = finding.severity or rule.severity
+    if open_alert is None or (open_alert.severity, severity) == ("warning", "critical"):
+        episode.alert = _alert(rule, when, finding)
+        if open_alert is not None:
+            yield _over(open_alert, when, f"critical from step {when.step} on")
+            # It is the same episode: why it began is known already.
+            episode.alert = replace(episode.alert, cause=finding.cause or open_alert.cause)
+        yield episode.alert
+    elif open_alert.cause is None and finding.cause is not None:
+        event = explained(episode, finding.cause, when.step)
+        if event is not None:
+            yield event
+
+
+def _ended(episodes: Episodes, rule: Rule, when: When, still_ill: Mapping[str | None, Finding]) -> Iterator[Alert]:
+    for module in [module for module in episodes if module not in still_ill]:
+        episode = episodes[module]
+        episode.ill = 0
+        episode.well += 1
+        if episode.alert is None:
+            del episodes[module]
+        elif episode.well >= rule.clears_after:
+            del episodes[module]
+            lasted = when.step - episode.alert.step
+            yield _over(
+                episode.alert,
+                when,
+                f"over after {lasted} steps: {_how_it_ended(rule, when.optimizer)}",
+            )
+
+
+def _how_it_ended(rule: Rule, optimizer: str) -> str:
+    """What is so now; a rule that sees a change and not a state says it itself."""
+    how: str = rule.ended(optimizer) if isinstance(rule, Ending) else ""
+    return how or f"the last {rule.clears_after} did not show it"
+
+
+def explained(episode: Episode, cause: Cause, step: int) -> Alert | None:
+    """The event that tells this cause; None where it is no news."""
+    alert = episode.alert
+    if alert is None or (alert.cause is not None and not _adds_to(alert.cause, cause)):
+        return None
+    if episode.explained and not _decides(alert.cause, cause):
+        return None
+    episode.explained = True
+    episode.alert = replace(alert, cause=cause)
+    return replace(episode.alert, state="explained", step=step)
+
+
+def _adds_to(known: Cause, found: Cause) -> bool:
+    """Whether a cause confirms the one that is known, and by more: numbers of a later step are no news."""
+    return _decides(known, found) or (
+        found.kind == known.kind and not found.evidence.keys() <= known.evidence.keys()
+    )
+
+
+def _decides(known: Cause | None, found: Cause) -> bool:
+    """Whether a cause is found where none was before."""
+    return known is not None and known.kind == "unknown" != found.kind
+
+
+def _alert(rule: Rule, when: When, finding: Finding) -> Alert:
+    return Alert(
+        rule=rule.id,
+        severity=finding.severity or rule.severity,
+        state="firing",
+        optimizer=when.optimizer,
+        module=finding.module,
+        step=when.step,
+        value=finding.value,
+        threshold=finding.threshold,
+        message=finding.message,
+        cause=finding.cause,
+    )
+
+
+def _over(alert: Alert, when: When, how: str) -> Alert:
+    return replace(alert, state="resolved", step=when.step, value=math.nan, message=how)
