@@ -97,7 +97,7 @@ class DeviceNorms:
 
     def gathered(self, side: int, columns: Columns) -> Tensor | None:
         """The norms of some columns on the device that has all of them; None where no one device has."""
-        boards = set(self._where[side, columns].tolist())
+        boards = set(self._where[side, columns].tolist())  # numpy: no device is read
         if len(boards) != 1 or HOST in boards:
             return None
         board = self._boards[boards.pop()]

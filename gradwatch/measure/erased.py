@@ -71,4 +71,5 @@ def _sample(parameter: Tensor) -> float:
     if not (on_host(parameter) and parameter.is_contiguous() and parameter.numel()):
         return 0.0
     elements = parameter.detach().view(-1)
+    # In CPU memory there is no device to wait for; asked only in a loop that erases passes.
     return float(elements[:: max(1, len(elements) // _ELEMENTS)].sum())

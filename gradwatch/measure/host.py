@@ -60,8 +60,8 @@ class HostPlan:
 
     def _redo_out_of_range(self, gradients: Sequence[Tensor], norms: FloatArray) -> None:
         in_range = (self._squares > _SMALLEST_SAFE_SQUARE) & (self._squares < np.inf)
+        # In CPU memory there is no device to wait for: each read is a load.
         for place in np.flatnonzero(self._wide & ~in_range).tolist():
-            # In CPU memory there is no device to wait for: the read is a load.
             norms[place] = float(exact_norms([gradients[place]])[0])
 
 

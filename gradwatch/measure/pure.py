@@ -59,7 +59,7 @@ def norms(gradients: list[Tensor | None], places: bytes, out: bytearray) -> tupl
     places_measured: list[int] = []
     elsewhere: list[int] = []
     total = 0.0
-    for place in np.frombuffer(places, dtype=np.int64).tolist():
+    for place in np.frombuffer(places, dtype=np.int64).tolist():  # numpy: no device is read
         gradient = gradients[place]
         if gradient is None:
             written[place] = 0.0

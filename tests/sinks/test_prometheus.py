@@ -7,6 +7,7 @@ import urllib.request
 import warnings
 
 import pytest
+from gradwatch.sinks.words import in_words
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -15,7 +16,6 @@ from gradwatch.monitoring.metrics import METRICS, full_name
 from gradwatch.records import Cause, GroupNorms, Health
 from gradwatch.sinks import Prometheus, exposition
 from gradwatch.sinks.endpoint import Endpoint
-from gradwatch.sinks.words import in_words
 from tests.made_up import alert, record, run_info
 
 

@@ -5,11 +5,11 @@ import sys
 import threading
 
 import pytest
+from gradwatch.sinks.words import in_words
 
 from gradwatch.errors import MissingExtraError, SinkError
 from gradwatch.records import Cause, GroupNorms, Health, RunInfo
 from gradwatch.sinks import TensorBoard
-from gradwatch.sinks.words import in_words
 from tests.made_up import alert, record, run_info
 
 pytest.importorskip("tensorboard")
