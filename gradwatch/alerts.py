@@ -22,6 +22,15 @@ _MARKS = {"firing": "!", "explained": "?", "resolved": "+"}
 # In the evidence of a cause that was seen in a later step than that of its alert: in which.
 SEEN_AT = "seen_at_step"
 
+# What to do about what has no cause that says so, by rule.
+_ADVICE = {
+    "explosion": "Lower the learning rate, look at the batch of that step, and clip.",
+    "growth": "Lower the learning rate, or bound what is fed back: bootstrapped targets, recurrent states.",
+    "clip-broken": "Clip once, all of the optimizer's parameters, after the last backward and before the step.",
+    "clip-saturated": "Look at the norm before clipping: find what makes it that large, or raise the limit.",
+    "diverged": "Call the DistributedDataParallel wrapper, not the module in it, with the same loop on all ranks.",
+}
+
 # So many numbers can be taken in while reading a sentence.
 _MOST_NUMBERS = 2
 
@@ -196,6 +205,8 @@ class Incident:
 
     def _remedies(self) -> Iterator[str]:
         remedies = dict.fromkeys(cause.remedy for cause in self._causes().values() if cause.remedy)
+        if not remedies:
+            remedies = dict.fromkeys(_ADVICE[alert.rule] for alert in self.alerts if alert.rule in _ADVICE)
         yield from (f"{'Then' if place else 'To do'}: {remedy}" for place, remedy in enumerate(remedies))
 
 

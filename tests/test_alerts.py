@@ -141,3 +141,14 @@ def test_what_became_worse_is_told_as_it_is_now() -> None:
     assert "step 10 of actor" in story
     assert "training stands still" in story
     assert "less of it" not in story
+
+
+def test_what_has_no_cause_says_what_to_do_by_its_rule() -> None:
+    loud = alert(rule="explosion", module=None, message="norm 1e9")
+    clipped = alert(rule="clip-saturated", module=None, message="always in force", step=9)
+    story = str(incident(loud, clipped, root=None)).splitlines()
+    assert story[-2].startswith("  To do: Lower the learning rate")
+    assert story[-1].startswith("  Then: Look at the norm before clipping")
+    known = str(incident(loud, replace(clipped, cause=TANH)))
+    assert "Lower the learning rate, look at" not in known
+    assert TANH.remedy in known
