@@ -10,7 +10,8 @@ from typing import Any
 
 from rich.console import Console
 
-from gradwatch.records import Alert, GroupNorms, StepRecord
+from gradwatch.incidents import Incidents
+from gradwatch.records import Alert, Cause, GroupNorms, StepRecord
 from gradwatch.sinks.table import render
 
 
@@ -20,7 +21,7 @@ def number(value: Any) -> Any:
 
 def main(run: str, picture: str) -> None:
     newest: dict[str, StepRecord] = {}
-    alerts: list[Alert] = []
+    incidents = Incidents()
     for line in Path(run).read_text(encoding="utf-8").splitlines():
         entry = {name: number(value) for name, value in json.loads(line).items()}
         kind = entry.pop("kind")
@@ -28,10 +29,13 @@ def main(run: str, picture: str) -> None:
             modules = {n: GroupNorms(*map(number, g.values())) for n, g in entry.pop("modules").items()}
             entry |= {"clips": (), "parameters": {}, "modules": modules}
             newest[entry["optimizer"]] = StepRecord(**entry)
+        elif kind == "run":
+            incidents.began = entry["time"]
         elif kind == "alert":
-            alerts.append(Alert(**entry))
+            cause = entry["cause"] and Cause(**entry["cause"])
+            incidents.take(Alert(**{**entry, "cause": cause}))
     screen = Console(record=True, width=118, file=io.StringIO())
-    screen.print(render(newest.values(), alerts))
+    screen.print(render(newest.values(), incidents.all()))
     screen.save_svg(picture, title="gradwatch")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gradwatch.blocks import Steps
 from gradwatch.incidents import Incidents
-from gradwatch.records import Alert, Health, RunInfo, StepRecord
+from gradwatch.records import Alert, Health, Incident, RunInfo, StepRecord
 from gradwatch.sinks.table import number, render, style_of
 
 if TYPE_CHECKING:
@@ -60,25 +60,25 @@ class Console:
             self._print(str(alert), style_of(alert))
         period = self.STATUS_SECONDS if self._live is None else self.REFRESH_SECONDS
         if time.monotonic() - self._shown_at >= period:
-            self._show()
+            self._show(self._incidents.active())
 
     def close(self) -> None:
         """Show the last state and let go of the terminal."""
         if self._console is None:
             return
         try:
-            self._show()
+            self._show()  # the stories come right below
             self._tell_the_stories()
         finally:
             live, self._live, self._console = self._live, None, None
             if live is not None:
                 live.stop()
 
-    def _show(self) -> None:
+    def _show(self, incidents: Sequence[Incident] = ()) -> None:
         self._shown_at = time.monotonic()
         records = [held[place] for held, place in self._newest.values()]
         if self._live is not None:
-            self._live.update(render(records, self._incidents.active()), refresh=True)
+            self._live.update(render(records, incidents), refresh=True)
         else:
             for record in records:
                 self._print(_status_line(record))

@@ -178,6 +178,17 @@ def test_the_last_screen_tells_each_incident_and_what_to_do(screen):
     )
 
 
+def test_at_the_end_a_terminal_shows_a_story_once_beneath_the_table(screen):
+    sink, console = Console(), screen(True)
+    sink.open(run_info(), Health)
+    sink.write([record(4)], [alert()])
+    before = len(console.file.getvalue())
+    sink.close()
+    end = console.file.getvalue()[before:]
+    assert end.count("CRITICAL since step 1 of actor") == 1
+    assert end.index("actor") < end.index("gradwatch: 1 alert fired")
+
+
 def test_of_many_incidents_the_newest_are_told_at_the_end_and_the_others_counted(screen):
     several = [alert(state, step, rule="stale") for step in range(1, 9) for state in ("firing", "resolved")]
     text = shown(screen(False), [record(9)], several)
