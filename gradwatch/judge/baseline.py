@@ -80,6 +80,10 @@ class Baseline:
         """The highest level held by the newest values."""
         return math.exp(self._highest(max(len(self._recent) - values, 0)))
 
+    def seen_lately(self, values: int) -> float:
+        """The largest of the newest values."""
+        return math.exp(max(islice(self._recent, max(len(self._recent) - values, 0), None), default=-math.inf))
+
     def spread(self) -> float:
         """The factor that one standard deviation, estimated from the MAD, makes up; at least 1."""
         middle = math.log(self.median())

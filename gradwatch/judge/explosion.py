@@ -33,8 +33,8 @@ class Explosion:
     Args:
         factor: times the baseline, and times the level held in the last ``warm_up`` steps, in ``fires_after``
             steps running.
-        sudden_factor: times the baseline, from which it need be no jump; and from which a jump of a single step
-            is enough.
+        sudden_factor: times the baseline, from which it need be no jump; and from which a single step is enough
+            that is ``factor`` times each of the last ``warm_up``.
         limit: an absolute norm that is too much at any time.
         warm_up: norms seen before the baseline counts.
         fires_after: steps running above ``factor`` before the alert.
@@ -131,7 +131,8 @@ class Explosion:
         if norm <= self._BACK * before:
             message += f"; earlier in this run it was at {before:.3g}"
             severity = "warning"
-        is_jump = norm > self._factor * baseline.held_lately(self._warm_up)
+        # Where single steps have come close to it of late, this one proves nothing by itself.
+        is_jump = norm > self._factor * baseline.seen_lately(self._warm_up)
         sudden = is_jump and norm > self._sudden_factor * usual
         return Finding(None, norm, self._factor * usual, message, severity, at_once=sudden)
 

@@ -13,7 +13,7 @@ import pytest
 from gradwatch.judge.judge import Judge
 from gradwatch.judge.rule import Remembering, Rule
 from gradwatch.records import Alert, GroupNorms, StepRecord
-from gradwatch.rules import ClipSaturated, Growth, Vanishing
+from gradwatch.rules import ClipSaturated, Explosion, Growth, Vanishing
 from tests.made_up import record
 
 NAN = math.nan
@@ -213,6 +213,14 @@ def test_what_only_has_stopped_growing_is_not_called_healthy() -> None:
     assert "no longer grows, and stays at 3.28e+04, where it was 1." in over.message
     _, over = told(Growth(), norms(lambda step: 2 ** (step / 4) if step <= 60 else 1.0, 300))
     assert "the last 50 did not show it" in over.message
+
+
+def test_a_single_step_that_others_have_come_close_to_is_no_explosion() -> None:
+    """As when training leaves a plateau: ever larger single steps between ordinary ones."""
+    spikes = {70: 40.0, 74: 130.0, 80: 90.0, 84: 150.0}
+    assert told(Explosion(), norms(lambda step: spikes.get(step, 1.0), 120)) == []
+    alone = told(Explosion(), norms(lambda step: {74: 130.0}.get(step, 1.0), 120))
+    assert [(alert.state, alert.step) for alert in alone][0] == ("firing", 74)
 
 
 # One scale, from what it was down to nothing
