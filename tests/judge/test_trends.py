@@ -217,10 +217,12 @@ def test_what_only_has_stopped_growing_is_not_called_healthy() -> None:
 
 def test_a_single_step_that_others_have_come_close_to_is_no_explosion() -> None:
     """As when training leaves a plateau: ever larger single steps between ordinary ones."""
-    spikes = {70: 40.0, 74: 130.0, 80: 90.0, 84: 150.0}
+    climb = {66: 8.0, 67: 8.0, 68: 8.0, 69: 40.0}
+    spikes = climb | {74: 130.0, 80: 90.0}
     assert told(Explosion(), norms(lambda step: spikes.get(step, 1.0), 120)) == []
-    alone = told(Explosion(), norms(lambda step: {74: 130.0}.get(step, 1.0), 120))
-    assert [(alert.state, alert.step) for alert in alone][0] == ("firing", 74)
+    far = climb | {74: 500.0}
+    (fired, _) = told(Explosion(), norms(lambda step: far.get(step, 1.0), 120))
+    assert (fired.state, fired.step) == ("firing", 74)
 
 
 # One scale, from what it was down to nothing
