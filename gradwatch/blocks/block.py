@@ -6,6 +6,7 @@ import math
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from operator import gt
 from typing import NamedTuple, overload
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from gradwatch.blocks.arrays import AFTER, BEFORE, BoolArray, Columns, FloatArray, in_any
 from gradwatch.blocks.layout import Groups, Layout
 from gradwatch.blocks.norms import SideNorms
-from gradwatch.blocks.rows import BY_GIVEN_NORM, BY_VALUE, Facts, NotedClip, StepRow
+from gradwatch.blocks.rows import BY_GIVEN_NORM, BY_VALUE, Facts, InCommon, NotedClip, StepRow, in_common
 from gradwatch.records import ClipCall, NormTable, StepRecord, clip_ratio
 
 __all__ = ["Block"]
@@ -65,9 +66,14 @@ class Block(Sequence[StepRecord]):
         return (self._record(index) for index in range(len(self)))
 
     @cached_property
+    def common(self) -> InCommon:
+        """What its rows have in common."""
+        return in_common(self.rows)
+
+    @property
     def complete(self) -> bool:
         """Whether every gradient is there in each step, before and after."""
-        return all(row.facts.complete for row in self.rows)
+        return self.common.complete
 
     def norms(self, side: int) -> FloatArray:
         """The global norm on one side, ``[steps]``; NaN where there was no gradient at all."""
@@ -106,11 +112,21 @@ class Block(Sequence[StepRecord]):
     @cached_property
     def clipping(self) -> list[tuple[float | None, bool]]:
         """The tightest finite limit of clipping by norm, if any; and whether it was in force."""
+        calls = self.common.calls
+        if calls is not None and len(calls) == 1:
+            function, limits, _, norms, columns, _ = calls[0]
+            if norms is not None and all(_holds_a_norm(function, limit, columns) for limit in set(limits)):
+                return list(zip(limits, map(gt, norms, limits), strict=True))
         return [self._clipping(index, row.clips) for index, row in enumerate(self.rows)]
 
     @cached_property
     def clip_ratios(self) -> list[float]:
         """The norm after clipping over the norm before, see ``clip_ratio``."""
+        before, after = self.norms(BEFORE), self.norms(AFTER)
+        # Far from where the quotient leaves the range; NaN is not.
+        if before.min(initial=1.0) > 1e-100 and before.max(initial=1.0) < 1e100 and after.max(initial=1.0) < 1e100:
+            quotients: list[float] = (after / before).tolist()
+            return quotients
         return list(map(clip_ratio, *self._wholes))
 
     def parameters(self, index: int) -> NormTable:
@@ -219,7 +235,7 @@ class Block(Sequence[StepRecord]):
     def _clipping(self, index: int, clips: Sequence[NotedClip]) -> tuple[float | None, bool]:
         tightest, in_force = None, False
         for clip in clips:
-            if clip.function == BY_VALUE or not math.isfinite(clip.limit) or not len(clip.columns):
+            if not _holds_a_norm(clip.function, clip.limit, clip.columns):
                 continue
             tightest = clip.limit if tightest is None else min(tightest, clip.limit)
             # The limit is held against the norm that torch was asked for, which need not be an L2 norm.
@@ -254,6 +270,11 @@ class Block(Sequence[StepRecord]):
             # scope_norms keeps the array, so that its number is no other's.
             known = self._scopes[id(columns)] = _Scope(before, after, rounding)
         return known
+
+
+def _holds_a_norm(function: str, limit: float, columns: Columns) -> bool:
+    """Whether a clip call holds the norm of some of the gradients to this limit."""
+    return function != BY_VALUE and math.isfinite(limit) and len(columns) > 0
 
 
 class _Scope(NamedTuple):

@@ -11,32 +11,44 @@ from gradwatch.blocks.arrays import BoolArray, Columns, FloatArray
 __all__ = ["Groups", "Layout"]
 
 
-class Groups:
-    """Named groups of columns that may overlap: the lines of a report, or the modules that own parameters.
+class Reduction:
+    """Sums over several groups of columns, which may overlap, in one call.
+
+    Args:
+        groups: indices into a row; none of them empty.
+    """
+
+    def __init__(self, groups: Sequence[Columns]) -> None:
+        self.groups = groups
+        # All groups' columns one after another, and where each begins.
+        self._index = np.concatenate([*groups, np.zeros(0, dtype=np.intp)])
+        self._starts = np.cumsum([0, *map(len, groups)])[:-1]
+
+    def sums(self, values: FloatArray) -> FloatArray:
+        """``[steps, columns]`` -> the sums of each group, ``[steps, groups]``."""
+        if not len(self._index):
+            return np.zeros((len(values), len(self.groups)))
+        return np.add.reduceat(values[:, self._index], self._starts, axis=1)
+
+    def any(self, flags: BoolArray) -> BoolArray:
+        """``[steps, columns]`` -> whether any column of each group is flagged, ``[steps, groups]``."""
+        if not len(self._index):
+            return np.zeros((len(flags), len(self.groups)), dtype=bool)
+        return np.logical_or.reduceat(flags[:, self._index], self._starts, axis=1)
+
+
+class Groups(Reduction):
+    """Named groups of columns: the lines of a report, or the modules that own parameters.
 
     Args:
         columns: name -> indices into a row; none of them empty.
     """
 
     def __init__(self, columns: Mapping[str, Columns]) -> None:
+        super().__init__(tuple(columns.values()))
         self.columns = dict(columns)
         self.names = tuple(columns)
         self.places = {name: place for place, name in enumerate(self.names)}
-        # All groups' columns one after another, and where each begins: for one reduction over all of them.
-        self.index = np.concatenate([*columns.values(), np.zeros(0, dtype=np.intp)])
-        self.starts = np.cumsum([0, *(len(some) for some in columns.values())])[:-1]
-
-    def sums(self, values: FloatArray) -> FloatArray:
-        """``[steps, columns]`` -> the sums of each group, ``[steps, groups]``."""
-        if not self.names:
-            return np.zeros((len(values), 0))
-        return np.add.reduceat(values[:, self.index], self.starts, axis=1)
-
-    def any(self, flags: BoolArray) -> BoolArray:
-        """``[steps, columns]`` -> whether any column of each group is flagged, ``[steps, groups]``."""
-        if not self.names:
-            return np.zeros((len(flags), 0), dtype=bool)
-        return np.logical_or.reduceat(flags[:, self.index], self.starts, axis=1)
 
 
 class Layout:
@@ -63,6 +75,8 @@ class Layout:
         self.places = {name: place for place, name in enumerate(self.names)}
         self.lines = Groups(lines)
         self.owners = Groups(owners)
+        # The whole, then each line, then each owner.
+        self.all = Reduction((np.arange(len(self.names)), *self.lines.groups, *self.owners.groups))
         self.rounding = rounding
 
     @property

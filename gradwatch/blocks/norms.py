@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from gradwatch.blocks.arrays import BoolArray, Columns, FloatArray, in_any
-from gradwatch.blocks.layout import Groups, Layout
+from gradwatch.blocks.layout import Groups, Layout, Reduction
 
 __all__ = ["SideNorms"]
 
@@ -32,32 +32,42 @@ class SideNorms:
         self._scopes: dict[int, tuple[Columns, FloatArray]] = {}
 
     @cached_property
+    def _odd(self) -> list[int]:
+        """Steps in which a square may leave the range; nearly always none."""
+        norms = self.norms
+        # Written so that NaN is odd.
+        if norms.min(initial=1.0) > _SMALLEST_TO_SQUARE and norms.max(initial=1.0) < _LARGEST_TO_SQUARE:
+            return []
+        fine = (norms == 0.0) | ((norms > _SMALLEST_TO_SQUARE) & (norms < _LARGEST_TO_SQUARE))
+        return np.flatnonzero(~fine.all(axis=1)).tolist()
+
+    @cached_property
     def _squares(self) -> FloatArray:
+        if not self._odd:
+            return self.norms * self.norms
         # A square that leaves the range is a value here, and is worked out anew.
         with np.errstate(all="ignore"):
             return self.norms * self.norms
 
     @cached_property
-    def _odd(self) -> list[int]:
-        """Steps in which a square may leave the range; nearly always none."""
-        norms = self.norms
-        fine = (norms == 0.0) | ((norms > _SMALLEST_TO_SQUARE) & (norms < _LARGEST_TO_SQUARE))
-        return [] if fine.all() else np.flatnonzero(~fine.all(axis=1)).tolist()
+    def _all(self) -> FloatArray:
+        """The norms of the whole, of each line, and of each owner, ``[steps, 1 + lines + owners]``."""
+        return self._of_groups(self._layout.all)
 
-    @cached_property
+    @property
     def whole(self) -> FloatArray:
         """The global norm, ``[steps]``; NaN where there was no gradient at all."""
-        return self._roots(np.add.reduce(self._squares, axis=1), np.arange(self.norms.shape[1]))
+        return self._all[:, 0]
 
-    @cached_property
+    @property
     def lines(self) -> FloatArray:
         """The norm of each line, ``[steps, lines]``."""
-        return self._by_group(self._layout.lines)
+        return self._all[:, 1 : 1 + len(self._layout.lines.names)]
 
-    @cached_property
+    @property
     def owners(self) -> FloatArray:
         """The norm of each module that owns parameters itself, ``[steps, owners]``."""
-        return self._by_group(self._layout.owners)
+        return self._all[:, 1 + len(self._layout.lines.names) :]
 
     @cached_property
     def masked(self) -> FloatArray:
@@ -83,24 +93,20 @@ class SideNorms:
             return self.whole
         known = self._scopes.get(id(columns))
         if known is None:
-            sums = np.add.reduce(self._squares[:, columns], axis=1)
+            norms = self._of_groups(Reduction((columns,)))[:, 0] if len(columns) else self._of_nothing()
             # The array is kept with its norms, so that its number is no other's.
-            known = self._scopes[id(columns)] = columns, self._roots(sums, columns)
+            known = self._scopes[id(columns)] = columns, norms
         return known[1]
 
-    def _by_group(self, groups: Groups) -> FloatArray:
+    def _of_nothing(self) -> FloatArray:
+        return np.full(len(self.norms), 0.0 if self._present is None else np.nan)
+
+    def _of_groups(self, groups: Reduction) -> FloatArray:
+        """The norms of some groups, ``[steps, groups]``."""
         norms = np.sqrt(groups.sums(self._squares))
         for step in self._odd:
-            norms[step] = [_scaled_norm(self.norms[step, columns]) for columns in groups.columns.values()]
+            norms[step] = [_scaled_norm(self.norms[step, columns]) for columns in groups.groups]
         return norms if self._present is None else np.where(groups.any(self._present), norms, np.nan)
-
-    def _roots(self, sums: FloatArray, columns: Columns) -> FloatArray:
-        norms = np.sqrt(sums)
-        for step in self._odd:
-            norms[step] = _scaled_norm(self.norms[step, columns])
-        if self._present is None:
-            return norms
-        return np.where(self._present[:, columns].any(axis=1), norms, np.nan)
 
 
 def _scaled_norm(norms: FloatArray) -> float:

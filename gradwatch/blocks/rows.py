@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -12,7 +12,7 @@ import numpy as np
 from gradwatch.blocks.arrays import BoolArray, Columns
 from gradwatch.records import RankNorms
 
-__all__ = ["BY_GIVEN_NORM", "BY_VALUE", "Facts", "NotedClip", "StepRow"]
+__all__ = ["BY_GIVEN_NORM", "BY_VALUE", "AlikeClips", "Facts", "InCommon", "NotedClip", "StepRow", "in_common"]
 
 BY_VALUE, BY_GIVEN_NORM = "clip_grad_value_", "clip_grads_with_norm_"
 
@@ -95,3 +95,62 @@ class StepRow(NamedTuple):
     clipped_instead: str | None = None
     lost_passes: int = 0
     compared: RankNorms | None = None
+
+
+class AlikeClips(NamedTuple):
+    """A clip call of each step, of the same function and of the same gradients: as ``NotedClip``.
+
+    ``norms`` is None where one of them had none.
+    """
+
+    function: str
+    limits: tuple[float, ...]
+    norm_type: float | None
+    norms: tuple[float, ...] | None
+    columns: Columns
+    repeated: tuple[int, ...]
+
+
+class InCommon(NamedTuple):
+    """What the rows of a block have in common: what loops that repeat themselves are asked once a block.
+
+    Attributes:
+        complete: every gradient is there in each step, before and after.
+        marks: those that hold for any gradient in any step.
+        skipped: some step was.
+        unusual: some step has one of the fields that have no value as a rule, behind ``skipped``.
+        calls: the clip calls of each step, in their order; None where steps differ in them.
+    """
+
+    complete: bool
+    marks: frozenset[str]
+    skipped: bool
+    unusual: bool
+    calls: tuple[AlikeClips, ...] | None
+
+
+def in_common(rows: Sequence[StepRow]) -> InCommon:
+    """What these rows have in common, one at least."""
+    _, _, facts, _, clips, skipped, *others = zip(*rows, strict=True)
+    # Steps that are alike share theirs.
+    kinds = set(facts)
+    return InCommon(
+        all(kind.complete for kind in kinds),
+        frozenset().union(*[kind.marks for kind in kinds]),
+        any(skipped),
+        any(map(any, others)),
+        _alike(clips),
+    )
+
+
+def _alike(clips: Sequence[tuple[NotedClip, ...]]) -> tuple[AlikeClips, ...] | None:
+    if len(set(map(len, clips))) > 1:
+        return None
+    calls = []
+    for call in zip(*clips, strict=True):
+        functions, limits, types, norms, columns, repeated = zip(*call, strict=True)
+        if any(len(set(field)) > 1 for field in (functions, types, map(id, columns), repeated)):
+            return None
+        known = None if None in norms else norms
+        calls.append(AlikeClips(functions[0], limits, types[0], known, columns[0], repeated[0]))
+    return tuple(calls)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -46,6 +46,22 @@ class Baseline:
         insort(self._sorted, logarithm)
         if logarithm > self._height:
             self._height = max(self._height, self._level(len(self._recent) - self._IN_A_ROW))
+
+    def add_all(self, values: Sequence[float]) -> None:
+        """Take several in, each above 0 and finite: as one by one, at the price of a few."""
+        recent, logarithms = self._recent, list(map(math.log, values))
+        ends = [recent[place] for place in range(-min(self._IN_A_ROW - 1, len(recent)), 0)] + logarithms
+        held = (min(ends[end - self._IN_A_ROW : end]) for end in range(self._IN_A_ROW, len(ends) + 1))
+        self._height = max(self._height, max(held, default=-math.inf))
+        recent.extend(logarithms)
+        while len(recent) > self._window:
+            recent.popleft()
+        self._sorted = sorted(recent)
+
+    def median_after(self, more: int) -> float:
+        """What the median is at least, whatever so many more values are; 0 where that cannot be said."""
+        place = (len(self._sorted) - 1) // 2 - more
+        return math.exp(self._sorted[place]) if place >= 0 else 0.0
 
     def keep(self, first: int) -> None:
         """Forget all but the first values."""

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
+import numpy as np
+
 from gradwatch.blocks import AFTER, BEFORE, Block, NotedClip, StepRow
 from gradwatch.judge.at_hand import where_of
 from gradwatch.judge.clip_given import (
@@ -65,6 +67,9 @@ class ClipBroken:
 
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding] | None]:
         """Go on to the first step whose clipping is not plainly fine."""
+        if not start and self._all_plainly_fine(block):
+            self._instead[block.layout.optimizer] = 0
+            return len(block), ()
         consumed = block.norms(AFTER).tolist()
         for index in range(start, len(block)):
             row = block.rows[index]
@@ -73,6 +78,24 @@ class ClipBroken:
                     return index, self.look(block[index])
                 self._instead[block.layout.optimizer] = 0
         return len(block), ()
+
+    def _all_plainly_fine(self, block: Block) -> bool:
+        """So it is of each step: asked at once where all have but one clip call, of all that there is."""
+        common = block.common
+        if common.unusual or common.skipped or common.marks or common.calls is None:
+            return False
+        if not common.calls:
+            return True
+        (_, limits, norm_type, norms, columns, repeated), *more = common.calls
+        if more or norm_type != 2 or norms is None or repeated or len(columns) < len(block.layout.names):
+            return False
+        if min(limits) < 0.0 or not all(norms):
+            return False
+        returned, allowed = np.array(norms), np.array(limits) * (1 + self._tolerance)
+        # Written so that NaN is not fine.
+        return bool(
+            (returned * TORCH_ERROR >= block.norms(BEFORE)).all() and (block.norms(AFTER) <= allowed).all()
+        )
 
     def _is_plainly_fine(self, block: Block, index: int, row: StepRow, consumed: float) -> bool:
         """Nothing that is looked for can be found; where it says no, nothing need be."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from gradwatch.blocks import AFTER, BEFORE, Block
+from gradwatch.blocks import Block
 from gradwatch.judge.rule import Finding
-from gradwatch.records import Severity, StepRecord, clip_ratio
+from gradwatch.records import Severity, StepRecord
 
 __all__ = ["ClipSaturated"]
 
@@ -34,6 +34,12 @@ class _Ratios:
         insort(self.ordered, ratio)
         while len(self.recent) > window:
             del self.ordered[bisect_left(self.ordered, self.recent.popleft())]
+
+    def add_all(self, several: Sequence[float], window: int) -> None:
+        self.recent.extend(several)
+        while len(self.recent) > window:
+            self.recent.popleft()
+        self.ordered = sorted(self.recent)
 
 
 class ClipSaturated:
@@ -85,15 +91,49 @@ class ClipSaturated:
 
     def _go_on(self, block: Block, start: int, as_long_as: bool) -> tuple[int, Iterable[Finding]]:
         """Go on as long as it is saturated, or as long as it is not."""
-        before, after = (block.norms(side)[start:].tolist() for side in (BEFORE, AFTER))
-        for index, (was, left) in enumerate(zip(before, after, strict=True), start):
-            ratio = clip_ratio(was, left)
+        optimizer, pairs = (
+            block.layout.optimizer,
+            list(zip(block.clip_ratios, block.clipping, strict=True))[start:],
+        )
+        if not block.common.skipped and all(map(math.isfinite, block.clip_ratios)):
+            several = [ratio if clipped else math.inf for ratio, (_, clipped) in pairs]
+            if self._all_go_on(optimizer, several, as_long_as):
+                return len(block), ()
+        for index, (ratio, (_, clipped)) in enumerate(pairs, start):
             if block.rows[index].skipped or not math.isfinite(ratio):
                 continue
-            ratios = self._taken(block.layout.optimizer, ratio if block.clipping[index][1] else math.inf)
+            ratios = self._taken(optimizer, ratio if clipped else math.inf)
             if ratios.saturated != as_long_as:
                 return index, [self._finding(ratios)] if ratios.saturated else []
         return len(block), ()
+
+    def _all_go_on(self, optimizer: str, several: Sequence[float], as_long_as: bool) -> bool:
+        """Take several ratios in, where it is as it was after each of them, whatever is forgotten meanwhile."""
+        ratios, seen = self._ratios.get(optimizer) or _Ratios(), self._seen.get(optimizer, 0)
+        # What is looked back on grows when the window is full.
+        window = self._window if seen >= self._window else self._early
+        if ratios.saturated != as_long_as or seen < self._window <= seen + len(several):
+            return False
+        if not (several and self._stays(ratios, sorted(several))):
+            return False
+        self._ratios[optimizer] = ratios
+        self._seen[optimizer] = min(seen + len(several), self._window)
+        ratios.add_all(several, window)
+        return True
+
+    def _stays(self, ratios: _Ratios, ordered: Sequence[float]) -> bool:
+        """Whether further ratios, in order of size, can change nothing: a window holds no others than these."""
+        limit, count = self._limit_of(ratios), len(ratios.ordered)
+        all_of_them = count + len(ordered)
+        low, in_force = (bisect_left(ratios.ordered, top) + bisect_left(ordered, top) for top in (limit, math.inf))
+        if not ratios.saturated:
+            return low <= (self._early - 1) // 2
+        # Of so many in a window, which never gets shorter, at least so many are low, and in force.
+        low, in_force = low + count - all_of_them, in_force + count - all_of_them
+        return count >= self._early and low > (count - 1) // 2 and in_force > self._share * count
+
+    def _limit_of(self, ratios: _Ratios) -> float:
+        return self._ratio * (self._CLEARLY if ratios.saturated else 1.0)
 
     def state_dict(self) -> dict[str, Any]:
         """The ratios in each optimizer's window, None where clipping was not in force, and the steps seen."""
@@ -126,7 +166,7 @@ class ClipSaturated:
         return ratios
 
     def _is_saturated(self, ratios: _Ratios) -> bool:
-        ordered, limit = ratios.ordered, self._ratio * (self._CLEARLY if ratios.saturated else 1.0)
+        ordered, limit = ratios.ordered, self._limit_of(ratios)
         count = len(ordered)
         if count < self._early or ordered[(count - 1) // 2] >= limit:
             return False

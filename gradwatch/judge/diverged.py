@@ -47,6 +47,8 @@ class Diverged:
 
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding] | None]:
         """Go on to the first step with a difference; without one nothing is remembered."""
+        if not block.common.unusual:
+            return len(block), ()
         for index in range(start, len(block)):
             if block.rows[index].compared is not None and (found := self.look(block[index])):
                 return index, found

@@ -76,11 +76,27 @@ class Explosion:
 
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding]]:
         """Go on to the first norm that is too large."""
-        for index, norm in enumerate(block.norms(BEFORE)[start:].tolist(), start):
+        norms = block.norms(BEFORE)[start:].tolist()
+        if self._all_are_usual(block.layout.optimizer, norms):
+            self._runs[block.layout.optimizer].baseline.add_all(norms)
+            return len(block), ()
+        for index, norm in enumerate(norms, start):
             finding = self._find(block.layout.optimizer, norm) if math.isfinite(norm) else None
             if finding is not None:
                 return index, [finding]
         return len(block), ()
+
+    def _all_are_usual(self, optimizer: str, norms: Sequence[float]) -> bool:
+        """Whether none of them can be found too large, whatever the others make of the baseline."""
+        if not norms or not all(norms) or not all(map(math.isfinite, norms)):
+            return False
+        run = self._run_of(optimizer)
+        limit = self._limit
+        if run.is_warm:
+            limit = min(limit, self._factor * run.baseline.median_after(len(norms)))
+        elif len(run.baseline) + len(norms) >= self._warm_up:
+            return False
+        return max(norms) <= limit
 
     def critical_above(self, optimizer: str) -> float:
         """The norm before clipping above which a step now would be told of as critical; Inf where none would."""
@@ -102,9 +118,7 @@ class Explosion:
 
     def _find(self, optimizer: str, norm: float) -> Finding | None:
         """What is wrong with a finite norm; one with which nothing is goes into the baseline."""
-        run = self._runs.get(optimizer)
-        if run is None:
-            run = self._runs[optimizer] = _Run()
+        run = self._run_of(optimizer)
         baseline = run.baseline
         if norm > self._limit:
             message = f"norm before clipping {norm:.3g}, above the limit of {self._limit:.3g}"
@@ -116,6 +130,12 @@ class Explosion:
             run.is_warm = True
             return self._exploded_at_the_start(norm, baseline)
         return None
+
+    def _run_of(self, optimizer: str) -> _Run:
+        run = self._runs.get(optimizer)
+        if run is None:
+            run = self._runs[optimizer] = _Run()
+        return run
 
     def _too_much(self, baseline: Baseline) -> float:
         usual = baseline.median()

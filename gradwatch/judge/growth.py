@@ -88,16 +88,23 @@ class Growth:
         norm = record.norm_before
         if not 0.0 < norm < math.inf:
             return None
-        trend = self._taken(record.optimizer, norm)
+        trend = self._taken(record.optimizer, [norm])
         return [] if trend.growth is None else [self._finding(record, trend.growth)]
 
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding]]:
         """Go on to the first step at which the norm grows."""
-        for index, norm in enumerate(block.norms(BEFORE)[start:].tolist(), start):
-            if 0.0 < norm < math.inf:
-                trend = self._taken(block.layout.optimizer, norm)
+        norms = block.norms(BEFORE).tolist()
+        index = start
+        while index < len(norms):
+            # What is found changes with a look alone; as long as something is, each step has a finding.
+            trend = self._trends.get(block.layout.optimizer)
+            steps = 1 if trend is None or trend.growth is not None else self._stride - trend.unseen
+            some = [norm for norm in norms[index : index + steps] if 0.0 < norm < math.inf]
+            index += steps
+            if some:
+                trend = self._taken(block.layout.optimizer, some)
                 if trend.growth is not None:
-                    return index, [self._finding(block[index], trend.growth)]
+                    return index - 1, [self._finding(block[index - 1], trend.growth)]
         return len(block), ()
 
     def state_dict(self) -> dict[str, Any]:
@@ -136,13 +143,13 @@ class Growth:
             return ""
         return f"the norm no longer grows, and stays at {now:.3g}, where it was {trend.begin:.3g}"
 
-    def _taken(self, optimizer: str, norm: float) -> _Trend:
-        """The trend with one more norm, looked at anew after each stride."""
+    def _taken(self, optimizer: str, norms: Sequence[float]) -> _Trend:
+        """The trend with these norms, no more than are wanted for the next look, which comes after each stride."""
         trend = self._trends.get(optimizer)
         if trend is None:
             trend = self._trends[optimizer] = _Trend(self._window)
-        trend.logarithms.append(math.log(norm))
-        trend.unseen += 1
+        trend.logarithms.extend(map(math.log, norms))
+        trend.unseen += len(norms)
         if trend.unseen >= self._stride:
             trend.unseen = 0
             growth = self._growth(trend)

@@ -53,6 +53,8 @@ class Leaked:
 
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding]]:
         """Go on to the first step with a part of an earlier one."""
+        if "leaked" not in block.common.marks:
+            return len(block), ()
         for index in range(start, len(block)):
             if "leaked" in block.rows[index].facts.marks:
                 return index, self.look(block[index])

@@ -55,6 +55,8 @@ class Lost:
 
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding] | None]:
         """Go on to the first step that has lost some."""
+        if not (self._last or block.common.unusual):
+            return len(block), ()
         for index in range(start, len(block)):
             row = block.rows[index]
             if row.lost_passes:

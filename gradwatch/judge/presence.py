@@ -98,14 +98,19 @@ class Presences:
         self._counted: int | None = None
 
     def take(
-        self, names: Sequence[str | None], silent: Collection[str | None], ill: Iterable[str | None] = ()
+        self,
+        names: Sequence[str | None],
+        silent: Collection[str | None],
+        ill: Iterable[str | None] = (),
+        steps: int = 1,
     ) -> None:
-        """Take in a step.
+        """Take in a step, or several that are alike.
 
         Args:
             names: of the modules.
             silent: those that have no gradient, or are ill.
             ill: those of them whose silence is known to be an illness.
+            steps: how many there are.
         """
         if names is not self._names and names != self._names:
             self._rename(names)
@@ -121,7 +126,7 @@ class Presences:
                 self._some_are_drawn = True
             if went or before != len(self._silent):
                 self._counted = None
-        self._step += 1
+        self._step += steps
 
     def silence(self, module: str | None) -> int:
         """For how many steps running it has had no gradient."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from gradwatch.blocks import Block
@@ -17,10 +17,15 @@ __all__ = ["Stale"]
 
 
 class _Consumed(NamedTuple):
-    """What the last step of an optimizer left."""
+    """What the last step of an optimizer left: its number, and where its record is, made when it is needed."""
 
     step: int
-    parameters: Mapping[str, GroupNorms]
+    records: Sequence[StepRecord]
+    place: int
+
+    @property
+    def parameters(self) -> Mapping[str, GroupNorms]:
+        return self.records[self.place].parameters
 
 
 class Stale:
@@ -47,8 +52,8 @@ class Stale:
         if record.skipped:
             return None
         before = self._last.get(record.optimizer)
-        self._last[record.optimizer] = _Consumed(record.step, record.parameters)
-        stale = [name for name in record.stale if _is_unchanged(name, record, before)]
+        self._last[record.optimizer] = _Consumed(record.step, (record,), 0)
+        stale = _unchanged(record.stale, record, before)
         if not stale:
             return []
         norm, where = norm_of(stale, record), where_of(record, stale)
@@ -61,6 +66,10 @@ class Stale:
 
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding] | None]:
         """Go on to the first step with an old gradient."""
+        common = block.common
+        if start < len(block) and not common.skipped and "stale" not in common.marks:
+            self._remember(block, len(block) - 1)
+            return len(block), ()
         last = None
         for index in range(start, len(block)):
             row = block.rows[index]
@@ -73,13 +82,16 @@ class Stale:
 
     def _remember(self, block: Block, index: int | None) -> None:
         if index is not None:
-            self._last[block.layout.optimizer] = _Consumed(block.rows[index].step, block.parameters(index))
+            self._last[block.layout.optimizer] = _Consumed(block.rows[index].step, block.fresh(), index)
 
 
-def _is_unchanged(name: str, record: StepRecord, before: _Consumed | None) -> bool:
-    """Whether its norm is what the last step consumed; that is not known where that step was not measured."""
-    if before is None or before.step + 1 != record.step:
-        return True
-    was = before.parameters.get(name)
-    now = record.parameters.get(name)
+def _unchanged(names: Sequence[str], record: StepRecord, before: _Consumed | None) -> list[str]:
+    """Those whose norm is what the last step consumed; that is not known where that step was not measured."""
+    if not names or before is None or before.step + 1 != record.step:
+        return list(names)
+    left = before.parameters
+    return [name for name in names if _is_as_left(left.get(name), record.parameters.get(name))]
+
+
+def _is_as_left(was: GroupNorms | None, now: GroupNorms | None) -> bool:
     return was is None or now is None or math.isclose(was.norm_after, now.norm_before, rel_tol=1e-9)

@@ -42,19 +42,19 @@ class _Memory:
         """Nothing is or was of late next to nothing."""
         return not (self.streaks.any or self.naming)
 
-    def follow(self, logarithms: FloatArray, gaps: bool) -> None:
-        """Take in the share of each module.
-
-        Args:
-            logarithms: ``[modules]``, NaN where it tells nothing.
-            gaps: there may be such, or modules of which nothing is known.
-        """
-        if not gaps:
-            self.usual = self.usual * (1.0 - _FOLLOWING) + _FOLLOWING * logarithms
-            return
+    def follow(self, logarithms: FloatArray) -> None:
+        """Take in the share of each module, ``[modules]``, NaN where it tells nothing."""
         before = np.where(np.isnan(self.usual), logarithms, self.usual)
         after = before * (1.0 - _FOLLOWING) + _FOLLOWING * logarithms
         self.usual = np.where(np.isnan(logarithms), before, after)
+
+    def follow_all(self, logarithms: FloatArray) -> None:
+        """The same for several steps, ``[steps, modules]``, without a NaN."""
+        usual = np.where(np.isnan(self.usual), logarithms[0], self.usual)
+        for step in _FOLLOWING * logarithms:
+            usual *= 1.0 - _FOLLOWING
+            usual += step
+        self.usual = usual
 
     def known(self) -> dict[str, float]:
         """The usual share of each module of which it is known."""
@@ -122,16 +122,17 @@ class Vanishing:
         memory = self._memory_of(record.optimizer, tuple(modules))
         wholes = np.array([whole])
         if modules:
-            memory.follow(self._logarithms(norms, wholes)[0], gaps=True)
+            memory.follow(self._logarithms(norms, wholes)[0])
         low = faint(norms, wholes, self._limit, self._share)[0]
         return self._found(memory, norms[0], low, silent, whole, tuple(record.modules))
 
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding]]:
         """Go on to the first step in which a module's gradient has vanished."""
+        if self._all_are_well(block, start):
+            return len(block), ()
         memory: _Memory | None = None
         norms, wholes = block.finest_norms(AFTER), block.norms(AFTER)
         logarithms = self._logarithms(norms, wholes)
-        gaps = bool(np.isnan(logarithms).any())
         low = faint(norms, wholes, self._limit, self._share)
         any_low = np.logical_or.reduce(low, axis=1)
         for index, whole in enumerate(wholes[start:].tolist(), start):
@@ -139,15 +140,32 @@ class Vanishing:
                 continue
             if memory is None:
                 memory = self._memory_of(block.layout.optimizer, block.layout.finest.names)
-                gaps = gaps or bool(np.isnan(memory.usual).any())
             if memory.modules:
-                memory.follow(logarithms[index], gaps)
+                memory.follow(logarithms[index])
             if any_low[index] or not memory.is_clear:
                 silent, lines = block.silent[index], block.layout.lines.names
                 found = self._found(memory, norms[index], low[index], silent, whole, lines)
                 if found:
                     return index, found
         return len(block), ()
+
+    def _all_are_well(self, block: Block, start: int) -> bool:
+        """Take the steps in, where each module is above the limit in all of them, and was before."""
+        norms, wholes = block.finest_norms(AFTER)[start:], block.norms(AFTER)[start:]
+        if block.common.skipped or not len(norms):
+            return False
+        # Written so that NaN is not well; the whole is no less than any of its parts.
+        if not (
+            norms.min(initial=math.inf) >= self._limit
+            and wholes.max(initial=0.0) < math.inf
+            and wholes.min(initial=math.inf) >= self._limit
+        ):
+            return False
+        memory = self._memory_of(block.layout.optimizer, block.layout.finest.names)
+        if not memory.is_clear:
+            return False
+        memory.follow_all(np.log(norms / wholes[:, None]))
+        return True
 
     def state_dict(self) -> dict[str, Any]:
         """The logarithm of the usual share of each module, names and streaks of those that have vanished."""

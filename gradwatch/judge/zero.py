@@ -55,13 +55,20 @@ class _Memory:
         self.left_out: dict[str, int] = {}
         self.unreached = Unreached(unreached_after)
 
-    def follow(self, norm: float) -> None:
-        if 0.0 < norm < math.inf:
-            logarithm = math.log(norm)
-            self.level = (
-                logarithm if self.level == -math.inf else self.level + _FOLLOWING * (logarithm - self.level)
-            )
-            self.highest = max(self.highest, self.level)
+    def follow(self, norms: Iterable[float]) -> None:
+        level, highest = self.level, self.highest
+        for norm in norms:
+            if 0.0 < norm < math.inf:
+                logarithm = math.log(norm)
+                level = logarithm if level == -math.inf else level + _FOLLOWING * (logarithm - level)
+                if level > highest:
+                    highest = level
+        self.level, self.highest = level, highest
+
+    @property
+    def is_quiet(self) -> bool:
+        """Nothing is or was of late silent, or left out."""
+        return not (self.zeros or self.dead or self.naming or self.left_out or self.unreached.looks)
 
 
 class Zero:
@@ -119,6 +126,18 @@ class Zero:
         """Go on to the first step with a module that is silent for too long."""
         modules, zeros, lows = _flags(block)
         quiet = not lows.any()
+        if (
+            quiet
+            and not block.common.skipped
+            and not block.common.unusual
+            and block.complete
+            and start < len(block)
+        ):
+            memory = self._memory_of(block.layout.optimizer)
+            if memory.is_quiet:
+                memory.follow(block.norms(BEFORE)[start:].tolist())
+                memory.presences.take(modules, (), steps=len(block) - start)
+                return len(block), ()
         for index, norm in enumerate(block.norms(BEFORE)[start:].tolist(), start):
             row = block.rows[index]
             if row.skipped:
@@ -158,7 +177,7 @@ class Zero:
             norm_before: of the whole.
         """
         if len(silent) < len(modules):
-            memory.follow(norm_before)
+            memory.follow([norm_before])
         if memory.dead:
             memory.dead = {module: None for module in memory.dead if module in memory.naming}
         # What was told as dead is not heard again until it has come back to stay.
