@@ -313,7 +313,7 @@ class _Follower:
         refused = None if step is None or refuse is None else refuse(tracked, step)
         if step is None or refused is None:
             return None
-        step.skipped = True
+        step.leave_out()
         if refused == "skip":
             return LEAVE_OUT
         self._leave()

@@ -71,7 +71,7 @@ class Refusing:
         found_inf = self._found_inf.get(tracked.name)
         if found_inf is not None and found_inf.is_put:
             return None
-        if step.norms is not None:
+        if step.awaited is not None:
             tracked.ledger.devices.send()
             step.wait()
         block = block_of([step.landed()])
@@ -95,7 +95,7 @@ class Refusing:
         if len(step.own.sharded):
             return None
         with torch.inference_mode(False), torch.no_grad():
-            consumed = tracked.ledger.devices.gathered(AFTER, np.flatnonzero(step.consumed.facts.has_after))
+            consumed = tracked.ledger.devices.gathered(AFTER, np.flatnonzero(step.row.facts.has_after))
             if consumed is None:
                 return None
             nonfinite, limit = consumed.isfinite().all().logical_not(), self._limit(tracked)
@@ -107,7 +107,7 @@ class Refusing:
 
 def _norm_before(tracked: TrackedOptimizer, step: PendingStep) -> Tensor | None:
     """The norm before clipping, on its device; None where no one device has all of it."""
-    facts, covered = step.consumed
+    facts, covered = step.row.facts, step.covered
     before = facts.had_before if covered is None else facts.had_before & covered
     sides = ((BEFORE, before), (AFTER, facts.had_before & ~before))
     norms = [tracked.ledger.devices.gathered(side, np.flatnonzero(there)) for side, there in sides if there.any()]

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from itertools import islice
+from operator import attrgetter
 from threading import get_ident
 
 from gradwatch.blocks import Steps
@@ -62,12 +63,13 @@ class Reporting:
         queue = self._queue
         waiting = queue.put(step)
         if waiting == 1:
-            self._since = step.time
+            self._since = step.row.time
         full = waiting % self.BLOCK == 0
         if full:
             # The oldest may wait for a ring that its device, seldom used, fills far more slowly than others do.
             self._send()
-        if urgent or full or step.time - self._since >= self.SECONDS or (step.norms and queue.has_arrived):
+        late = step.row.time - self._since >= self.SECONDS
+        if urgent or full or late or (step.awaited is not None and queue.has_arrived):
             self.hand_on()
 
     def soon(self, task: Callable[[], object]) -> None:
@@ -150,6 +152,8 @@ class Reporting:
 
 def _in_order(landed: Sequence[LandedStep]) -> Steps:
     """A block for each optimizer and list of parameters, and the steps of all of them in the order of time."""
+    if len(set(map(id, map(attrgetter("own"), landed)))) == 1:
+        return Steps.of(block_of(landed))
     groups: dict[int, list[LandedStep]] = {}
     places = []
     for step in landed:

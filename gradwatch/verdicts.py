@@ -147,7 +147,7 @@ class Verdicts:
 
 def _blocks_of(steps: Steps) -> list[Block]:
     """Each block once."""
-    return list({id(block): block for block, _ in steps.pairs if isinstance(block, Block)}.values())
+    return [block for block in steps.sequences if isinstance(block, Block)]
 
 
 def logged(alert: Alert) -> None:

@@ -36,12 +36,15 @@ class Step:
     number: int
     time: float = 0.0
     own: OptimizerParameters = OWN
-    norms: object = None
+    awaited: object = None
+
+    @property
+    def row(self) -> StepRow:
+        return StepRow(self.number, self.time, Facts.usual(len(self.own)))
 
     def landed(self) -> LandedStep:
-        row = StepRow(self.number, self.time, Facts.usual(len(self.own)))
         norms = np.full(len(self.own), float(self.number)).tobytes()
-        return LandedStep(self.own, row, norms, norms)
+        return LandedStep(self.own, self.row, norms, norms)
 
 
 class Queue:
@@ -141,18 +144,18 @@ def test_an_urgent_step_ends_its_block_at_once(told: Told) -> None:
 
 def test_steps_of_a_device_are_reported_as_they_arrive_and_sent_when_there_are_many(told: Told) -> None:
     told.queue.there = 0
-    told.take(*range(1, BLOCK), norms=object())
+    told.take(*range(1, BLOCK), awaited=object())
     assert (told.blocks, told.sent) == ([], 0)
-    told.take(BLOCK, norms=object())
+    told.take(BLOCK, awaited=object())
     assert (told.blocks, told.sent) == ([], 1)
     told.queue.there = BLOCK - 1
-    told.take(BLOCK + 1, norms=object())
+    told.take(BLOCK + 1, awaited=object())
     assert told.blocks == [list(range(1, BLOCK))]
 
 
 def test_a_step_of_a_device_that_many_wait_behind_is_sent_for(told: Told) -> None:
     told.queue.there = 0
-    told.take(1, norms=object())
+    told.take(1, awaited=object())
     told.take(*range(2, BLOCK + 1))
     assert told.sent == 1
 

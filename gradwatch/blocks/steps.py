@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import repeat
+from operator import itemgetter
 from typing import NamedTuple, overload
 
 from gradwatch.blocks.block import Block
@@ -43,7 +45,7 @@ class Steps(Sequence[StepRecord]):
     def of(cls, records: Sequence[StepRecord]) -> Steps:
         """The same steps; of records made by hand, which need not be alike, each is a sequence of its own."""
         if isinstance(records, Block):
-            return cls((records, place) for place in range(len(records)))
+            return cls(zip(repeat(records), range(len(records)), strict=False))
         return records if isinstance(records, Steps) else cls(((record,), 0) for record in records)
 
     @classmethod
@@ -88,7 +90,17 @@ class Steps(Sequence[StepRecord]):
 
     def newest(self) -> dict[str, tuple[Sequence[StepRecord], int]]:
         """The last pair of each optimizer, by its name; no record of a block is made."""
-        return {optimizer_of(*pair): pair for pair in self.pairs}
+        return {optimizer_of(*pair): pair for pair in self._last}
+
+    @property
+    def sequences(self) -> list[Sequence[StepRecord]]:
+        """What holds them, each once."""
+        return [records for records, _ in self._last]
+
+    @cached_property
+    def _last(self) -> Iterable[tuple[Sequence[StepRecord], int]]:
+        """The last pair of each sequence."""
+        return dict(zip(map(id, map(itemgetter(0), self.pairs)), self.pairs, strict=True)).values()
 
 
 def optimizer_of(block: Sequence[StepRecord], place: int) -> str:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import cast
 
 import numpy as np
 from torch import Tensor
 
-from gradwatch.blocks import AFTER, BEFORE
+from gradwatch.blocks import AFTER, BEFORE, Facts, StepRow
 from gradwatch.measure import kernel
 from gradwatch.measure.devices import DeviceNorms
 from gradwatch.measure.parameters import OptimizerParameters
@@ -25,6 +26,8 @@ from gradwatch.measure.sharding.shards import Shards
 __all__ = ["Ledger"]
 
 look = kernel.look
+
+_noted = attrgetter("noted")
 
 
 class Ledger:
@@ -177,11 +180,10 @@ class Ledger:
         self._provenance = seen.state
         after = bytearray(len(self._before))
         squares, faint = self._write(AFTER, self._all, gradients, after)
-        consumed = cast("Consumed", seen.consumed)
-        self._notice(consumed, faint, squares)
-        return PendingStep(
-            self.own.row, number, time.time(), consumed, bytes(self._before), bytes(after), backward_passes, clips
-        )
+        facts, covered = cast("Consumed", seen.consumed)
+        self._notice(facts, faint, squares)
+        row = StepRow(number, time.time(), facts, backward_passes, tuple(map(_noted, clips)))
+        return PendingStep(self.own.row, row, bytes(self._before), after, covered)
 
     def skipped(self, number: int, backward_passes: int, clips: Sequence[SeenClip], due: bool) -> PendingStep:
         """A step was not taken: what was measured before it."""
@@ -190,10 +192,9 @@ class Ledger:
         self._provenance = seen.state
         self.unusual = True
         before, none = bytes(self._before), bytes(len(self._before))
-        consumed = cast("Consumed", seen.consumed)
-        return PendingStep(
-            self.own.row, number, time.time(), consumed, before, none, backward_passes, clips, skipped=True
-        )
+        facts, covered = cast("Consumed", seen.consumed)
+        row = StepRow(number, time.time(), facts, backward_passes, tuple(map(_noted, clips)), skipped=True)
+        return PendingStep(self.own.row, row, before, none, covered)
 
     def left(self, due: bool) -> None:
         """The step is done and leaves its gradients like this."""
@@ -226,11 +227,11 @@ class Ledger:
             self.devices.write(side, places, elsewhere or (), gradients)
         return squares, faint
 
-    def _notice(self, consumed: Consumed, faint: int, squares: float) -> None:
-        newest = consumed, faint
+    def _notice(self, facts: Facts, faint: int, squares: float) -> None:
+        newest = facts, faint
         self._alike = self._alike + 1 if newest == self._newest else 0
         self._newest = newest
-        odd = self._alike < self.ALIKE and (faint > 0 or not consumed.facts.as_usual)
+        odd = self._alike < self.ALIKE and (faint > 0 or not facts.as_usual)
         if odd and self._at_once >= 1.0:
             self._at_once -= 1.0
         else:

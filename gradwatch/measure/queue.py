@@ -69,8 +69,13 @@ class StepQueue:
 
     def arrived(self) -> Iterator[LandedStep]:
         """The steps that are whole by now, oldest first."""
-        while self._steps and self._steps[0].ready():
-            yield from self._landed(self._steps.popleft())
+        steps = self._steps
+        if self._peers is None:
+            while steps and steps[0].ready():
+                yield steps.popleft().landed()
+            return
+        while steps and steps[0].ready():
+            yield from self._landed(steps.popleft())
         yield from self._added_up()
 
     def awaited(self) -> Iterator[LandedStep]:

@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gradwatch.blocks import NotedClip
+from gradwatch.measure.devices import Note
 from gradwatch.measure.erased import ErasedPasses
 from gradwatch.measure.ledger import Ledger
 from gradwatch.measure.lines import Lines
 from gradwatch.measure.parameters import Given, OptimizerParameters, parameter_ids
-from gradwatch.measure.pending import PendingStep, SeenClip
+from gradwatch.measure.pending import Awaited, PendingStep, SeenClip
 from gradwatch.measure.sharding.parts import whole_number
 from gradwatch.measure.sharding.shards import Shards
 from gradwatch.records import OUTSIDE
@@ -26,6 +27,8 @@ __all__ = ["NO_PASS", "TrackedOptimizer"]
 
 # What torch calls the graph task where no backward pass is running.
 NO_PASS = -1
+
+_NONE = None, None, None
 
 # Events are numbered through the life of the process, so that "since the last step" is a comparison.
 _clock = itertools.count(1)
@@ -80,7 +83,7 @@ class TrackedOptimizer:
         self._pass_counted = self._pass_stepped_in = NO_PASS
         self._backward_passes = self._passes_before_clip = 0
         self._clips: list[SeenClip] = []
-        self._loss_scale: object = None
+        self._loss_scale: float | Note | None = None
         self._step: PendingStep | None = None
         self._erased: ErasedPasses | None = None
         self._stepped_unclipped = False
@@ -247,14 +250,12 @@ class TrackedOptimizer:
         # still scaled, and both numbers may be on the device.
         note = self.ledger.devices.note
         scale = getattr(self.optimizer, "grad_scale", None)
-        if scale is not None:
-            step.still_scaled_by = note(scale)
+        still_scaled_by = None if scale is None else note(scale)
         if self.deciding is not None:
             self.deciding(step)
         found_inf = getattr(self.optimizer, "found_inf", None)
-        if found_inf is not None:
-            step.found_inf = note(found_inf)
-        self._step = self._completed(step)
+        found = None if found_inf is None else note(found_inf)
+        self._step = self._completed(step, still_scaled_by, found)
         return step
 
     def stepped(self) -> PendingStep | None:
@@ -269,19 +270,23 @@ class TrackedOptimizer:
         step = self.ledger.skipped(self.steps + 1, self._backward_passes, self._clips, self.due)
         due = self.due
         if due:
-            self._completed(step)
+            self._completed(step, None, None)
         self._finish()
         return step if due else None
 
-    def _completed(self, step: PendingStep) -> PendingStep:
-        step.loss_scale = self._loss_scale  # type: ignore[assignment]
-        step.clipped_instead = self.clipped_instead
-        if self._erased is not None:
-            step.lost_passes = self._erased.lost
-        if self.left_out or self.strays:
-            step.left_out = self._left_out_with_gradients() or None
-        if self.ledger.devices.used:
-            step.norms = self.ledger.devices.take()
+    def _completed(
+        self, step: PendingStep, still_scaled_by: float | Note | None, found_inf: float | Note | None
+    ) -> PendingStep:
+        if self.clipped_instead or self._erased is not None or self.left_out or self.strays:
+            step.row = step.row._replace(
+                clipped_instead=self.clipped_instead,
+                lost_passes=0 if self._erased is None else self._erased.lost,
+                left_out=self._left_out_with_gradients() or None,
+            )
+        norms = self.ledger.devices.take() if self.ledger.devices.used else None
+        numbers = self._loss_scale, still_scaled_by, found_inf
+        if norms is not None or numbers != _NONE:
+            step.awaited = Awaited(norms, self._clips, *numbers)
         return step
 
     def _left_out_with_gradients(self) -> dict[str, tuple[str, ...]]:
