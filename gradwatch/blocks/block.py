@@ -13,7 +13,7 @@ import numpy as np
 
 from gradwatch.blocks.arrays import AFTER, BEFORE, BoolArray, Columns, FloatArray, in_any
 from gradwatch.blocks.layout import Groups, Layout
-from gradwatch.blocks.norms import SideNorms
+from gradwatch.blocks.norms import BlockNorms
 from gradwatch.blocks.rows import BY_GIVEN_NORM, BY_VALUE, Facts, InCommon, NotedClip, StepRow, in_common
 from gradwatch.records import ClipCall, NormTable, StepRecord, clip_ratio
 
@@ -41,11 +41,9 @@ class Block(Sequence[StepRecord]):
         return Block(self.layout, self.rows, *self._given)
 
     @cached_property
-    def _sides(self) -> tuple[SideNorms, SideNorms]:
-        before, after = (
-            SideNorms(self.layout, self._given[side], self._present(side)) for side in (BEFORE, AFTER)
-        )
-        return before, after
+    def _norms(self) -> BlockNorms:
+        present = None if self.complete else (self._present(BEFORE), self._present(AFTER))
+        return BlockNorms(self.layout, self._given, present)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -77,19 +75,19 @@ class Block(Sequence[StepRecord]):
 
     def norms(self, side: int) -> FloatArray:
         """The global norm on one side, ``[steps]``; NaN where there was no gradient at all."""
-        return self._sides[side].whole
+        return self._norms.whole(side)
 
     def parameter_norms(self, side: int) -> FloatArray:
         """``[steps, columns]``; NaN where there was no gradient."""
-        return self._sides[side].masked
+        return self._norms.masked(side)
 
     def line_norms(self, side: int) -> FloatArray:
         """The norm of each line, ``[steps, lines]``; NaN where it had no gradient at all."""
-        return self._sides[side].lines
+        return self._norms.lines(side)
 
     def owner_norms(self, side: int) -> FloatArray:
         """The norm of each module that owns parameters itself, ``[steps, owners]``."""
-        return self._sides[side].owners
+        return self._norms.owners(side)
 
     def finest_norms(self, side: int) -> FloatArray:
         """The norm of each group of ``layout.finest``, ``[steps, groups]``."""
@@ -99,14 +97,14 @@ class Block(Sequence[StepRecord]):
     def silent(self) -> BoolArray:
         """Which group of ``layout.finest`` consumed exactly 0, or nothing at all, ``[steps, groups]``."""
         silent: BoolArray = self.finest_norms(AFTER) == 0.0
-        silent |= self._sides[AFTER].absent(self.layout.finest)
+        silent |= self._norms.absent(AFTER, self.layout.finest)
         return silent
 
     @cached_property
     def silent_whole(self) -> BoolArray:
         """In which steps all that there is consumed exactly 0, or nothing at all, ``[steps]``."""
         silent: BoolArray = self.norms(AFTER) == 0.0
-        silent |= self._sides[AFTER].nothing
+        silent |= self._norms.nothing(AFTER)
         return silent
 
     @cached_property
@@ -139,12 +137,12 @@ class Block(Sequence[StepRecord]):
 
     def scope_norms(self, side: int, columns: Columns) -> FloatArray:
         """The norm of some columns taken together, ``[steps]``; NaN where none of them had a gradient."""
-        return self._sides[side].scope(columns)
+        return self._norms.scope(side, columns)
 
     @cached_property
     def nonfinite(self) -> BoolArray:
         """Whether any gradient of a step held NaN or Inf, ``[steps]``."""
-        if all(np.isfinite(self.norms(side)).all() for side in (BEFORE, AFTER)):
+        if self._norms.are_in_range or all(np.isfinite(self.norms(side)).all() for side in (BEFORE, AFTER)):
             return np.zeros(len(self), dtype=bool)
         return in_any(self._bad)
 
@@ -171,17 +169,14 @@ class Block(Sequence[StepRecord]):
     @cached_property
     def _bad(self) -> BoolArray:
         """Which gradient held NaN or Inf, on either side; what a skipped step did not consume tells nothing."""
-        before, after = self._sides
         skipped = np.array([row.skipped for row in self.rows])[:, None]
         # What is not there is 0 here, and finite.
-        bad: BoolArray = ~np.isfinite(before.norms)
-        bad |= ~np.isfinite(after.norms) & ~skipped
+        bad: BoolArray = ~np.isfinite(self._norms.norms(BEFORE))
+        bad |= ~np.isfinite(self._norms.norms(AFTER)) & ~skipped
         return bad
 
-    def _present(self, side: int) -> BoolArray | None:
-        """Which gradients were there, ``[steps, columns]``; None where all of them were."""
-        if self.complete:
-            return None
+    def _present(self, side: int) -> BoolArray:
+        """Which gradients were there, ``[steps, columns]``."""
         flags = [row.facts.had_before if side == BEFORE else row.facts.has_after for row in self.rows]
         return np.array(flags, dtype=bool).reshape(len(self.rows), len(self.layout.names))
 
@@ -219,7 +214,7 @@ class Block(Sequence[StepRecord]):
         """What is to be named of a step whose gradients were not all there, new and its own."""
         layout, named = self.layout, self.layout.named
         # A gradient of exactly 0 is neither stale nor leaked.
-        consumed = facts.has_after & (self._sides[AFTER].norms[index] != 0.0)
+        consumed = facts.has_after & (self._norms.norms(AFTER)[index] != 0.0)
         return {
             "missing": named(~facts.has_after),
             "missing_modules": _absent(layout.lines, facts),

@@ -1,40 +1,102 @@
-"""The norms of a block on one side of clipping, and those of groups of them."""
+"""The norms of a block, and those of groups of them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 
-from gradwatch.blocks.arrays import BoolArray, Columns, FloatArray, in_any
+from gradwatch.blocks.arrays import BEFORE, BoolArray, Columns, FloatArray, in_any
 from gradwatch.blocks.layout import Groups, Layout, Reduction
 
-__all__ = ["SideNorms"]
+__all__ = ["BlockNorms"]
 
 # Between these the square of a norm loses nothing, and sums of many such squares stay in range.
 _SMALLEST_TO_SQUARE, _LARGEST_TO_SQUARE = 1e-140, 1e140
 
+_Array = TypeVar("_Array", FloatArray, BoolArray)
 
-class SideNorms:
-    """What is worked out of the norms of a block on one side of clipping, each when it is first asked for.
+
+class BlockNorms:
+    """What is worked out of the norms of a block, each when it is first asked for.
+
+    Both sides are worked out together, the steps before clipping and then those after it: what numpy asks for a
+    call is more than what so few numbers cost.
 
     Args:
         layout: what the columns are.
-        norms: ``[steps, columns]``; any number where there was no gradient.
-        present: which gradients were there, ``[steps, columns]``; None where all of them were.
+        norms: before and after clipping, ``[steps, columns]`` each; any number where there was no gradient.
+        present: which gradients were there, the same; None where all of them were.
     """
 
-    def __init__(self, layout: Layout, norms: FloatArray, present: BoolArray | None) -> None:
+    def __init__(self, layout: Layout, norms: Sequence[FloatArray], present: Sequence[BoolArray] | None) -> None:
         self._layout = layout
-        self._present = present
-        self.norms = norms if present is None else np.where(present, norms, 0.0)
+        self._steps = len(norms[BEFORE])
+        self._present = None if present is None else np.concatenate(present)
+        both = np.concatenate(norms)
+        self._norms = both if self._present is None else np.where(self._present, both, 0.0)
         self._scopes: dict[int, tuple[Columns, FloatArray]] = {}
+
+    def norms(self, side: int) -> FloatArray:
+        """``[steps, columns]``; 0 where there was no gradient."""
+        return self._on(side, self._norms)
+
+    def whole(self, side: int) -> FloatArray:
+        """The global norm, ``[steps]``; NaN where there was no gradient at all."""
+        return self._on(side, self._all)[:, 0]
+
+    def lines(self, side: int) -> FloatArray:
+        """The norm of each line, ``[steps, lines]``."""
+        return self._on(side, self._all)[:, 1 : 1 + len(self._layout.lines.names)]
+
+    def owners(self, side: int) -> FloatArray:
+        """The norm of each module that owns parameters itself, ``[steps, owners]``."""
+        return self._on(side, self._all)[:, 1 + len(self._layout.lines.names) :]
+
+    def masked(self, side: int) -> FloatArray:
+        """``[steps, columns]``; NaN where there was no gradient."""
+        if self._present is None:
+            return self.norms(side)
+        return np.where(self._on(side, self._present), self.norms(side), np.nan)
+
+    def nothing(self, side: int) -> BoolArray:
+        """In which steps there was no gradient at all, ``[steps]``."""
+        if self._present is None:
+            return np.zeros(self._steps, dtype=bool)
+        return ~in_any(self._on(side, self._present))
+
+    def absent(self, side: int, groups: Groups) -> BoolArray:
+        """Which groups have no gradient at all, ``[steps, groups]``."""
+        if self._present is None:
+            return np.zeros((self._steps, len(groups.names)), dtype=bool)
+        return ~groups.any(self._on(side, self._present))
+
+    def scope(self, side: int, columns: Columns) -> FloatArray:
+        """The norm of some columns taken together, ``[steps]``."""
+        if len(columns) == self._norms.shape[1]:
+            return self.whole(side)
+        known = self._scopes.get(id(columns))
+        if known is None:
+            norms = self._of_groups(Reduction((columns,)))[:, 0] if len(columns) else self._of_nothing()
+            # The array is kept with its norms, so that its number is no other's.
+            known = self._scopes[id(columns)] = columns, norms
+        return self._on(side, known[1])
+
+    @property
+    def are_in_range(self) -> bool:
+        """Whether the square of each is in range, as it nearly always is; none is NaN or Inf then."""
+        return not self._odd
+
+    def _on(self, side: int, both: _Array) -> _Array:
+        return both[: self._steps] if side == BEFORE else both[self._steps :]
 
     @cached_property
     def _odd(self) -> list[int]:
-        """Steps in which a square may leave the range; nearly always none."""
-        norms = self.norms
+        """Rows in which a square may leave the range; nearly always none."""
+        norms = self._norms
         # Written so that NaN is odd.
         if norms.min(initial=1.0) > _SMALLEST_TO_SQUARE and norms.max(initial=1.0) < _LARGEST_TO_SQUARE:
             return []
@@ -44,68 +106,24 @@ class SideNorms:
     @cached_property
     def _squares(self) -> FloatArray:
         if not self._odd:
-            return self.norms * self.norms
+            return self._norms * self._norms
         # A square that leaves the range is a value here, and is worked out anew.
         with np.errstate(all="ignore"):
-            return self.norms * self.norms
+            return self._norms * self._norms
 
     @cached_property
     def _all(self) -> FloatArray:
-        """The norms of the whole, of each line, and of each owner, ``[steps, 1 + lines + owners]``."""
+        """The norms of the whole, of each line, and of each owner, ``[2 * steps, 1 + lines + owners]``."""
         return self._of_groups(self._layout.all)
 
-    @property
-    def whole(self) -> FloatArray:
-        """The global norm, ``[steps]``; NaN where there was no gradient at all."""
-        return self._all[:, 0]
-
-    @property
-    def lines(self) -> FloatArray:
-        """The norm of each line, ``[steps, lines]``."""
-        return self._all[:, 1 : 1 + len(self._layout.lines.names)]
-
-    @property
-    def owners(self) -> FloatArray:
-        """The norm of each module that owns parameters itself, ``[steps, owners]``."""
-        return self._all[:, 1 + len(self._layout.lines.names) :]
-
-    @cached_property
-    def masked(self) -> FloatArray:
-        """``[steps, columns]``; NaN where there was no gradient."""
-        return self.norms if self._present is None else np.where(self._present, self.norms, np.nan)
-
-    @cached_property
-    def nothing(self) -> BoolArray:
-        """In which steps there was no gradient at all, ``[steps]``."""
-        if self._present is None:
-            return np.zeros(len(self.norms), dtype=bool)
-        return ~in_any(self._present)
-
-    def absent(self, groups: Groups) -> BoolArray:
-        """Which groups have no gradient at all, ``[steps, groups]``."""
-        if self._present is None:
-            return np.zeros((len(self.norms), len(groups.names)), dtype=bool)
-        return ~groups.any(self._present)
-
-    def scope(self, columns: Columns) -> FloatArray:
-        """The norm of some columns taken together, ``[steps]``."""
-        if len(columns) == self.norms.shape[1]:
-            return self.whole
-        known = self._scopes.get(id(columns))
-        if known is None:
-            norms = self._of_groups(Reduction((columns,)))[:, 0] if len(columns) else self._of_nothing()
-            # The array is kept with its norms, so that its number is no other's.
-            known = self._scopes[id(columns)] = columns, norms
-        return known[1]
-
     def _of_nothing(self) -> FloatArray:
-        return np.full(len(self.norms), 0.0 if self._present is None else np.nan)
+        return np.full(len(self._norms), 0.0 if self._present is None else np.nan)
 
     def _of_groups(self, groups: Reduction) -> FloatArray:
-        """The norms of some groups, ``[steps, groups]``."""
+        """The norms of some groups, ``[2 * steps, groups]``."""
         norms = np.sqrt(groups.sums(self._squares))
-        for step in self._odd:
-            norms[step] = [_scaled_norm(self.norms[step, columns]) for columns in groups.groups]
+        for row in self._odd:
+            norms[row] = [_scaled_norm(self._norms[row, columns]) for columns in groups.groups]
         return norms if self._present is None else np.where(groups.any(self._present), norms, np.nan)
 
 
