@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from itertools import compress
 from operator import attrgetter
 from typing import cast
 
@@ -28,6 +29,9 @@ __all__ = ["Ledger"]
 look = kernel.look
 
 _noted = attrgetter("noted")
+
+# By code, whether a pass may have written it.
+_HAS_CHANGED = bytes(code > kernel.SAME for code in range(256))
 
 
 class Ledger:
@@ -125,7 +129,9 @@ class Ledger:
         """
         gradients, codes = look(self._parameters, self._state)
         if compared:
-            columns = (*columns, *(column for column in compared if codes[column] > 1 and column not in columns))
+            # No line for each: there may be thousands.
+            changed = set(compress(range(len(codes)), codes.translate(_HAS_CHANGED)))
+            columns = (*columns, *sorted(changed.intersection(compared).difference(columns)))
         if not columns:
             return False
         known, event = self._provenance, ("ended", codes, columns, loss, measuring)
