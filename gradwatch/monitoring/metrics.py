@@ -58,8 +58,8 @@ METRICS = {
         Metric(
             "alert_info",
             "gauge",
-            (*OPTIMIZER, "rule", "severity", "module", "words"),
-            "An alert in words, while it fires and five minutes longer; always 1.",
+            (*OPTIMIZER, "rule", "severity", "module", "incident", "role", "words"),
+            "An alert in words and the incident it is of, while it fires and five minutes longer; always 1.",
         ),
         Metric("alerts", "counter", (*OPTIMIZER, "rule", "severity"), "Alerts that have fired."),
         Metric("overhead_seconds", "counter", RUN, "Time spent inside gradwatch in the training threads."),

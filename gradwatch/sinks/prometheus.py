@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import os
-import threading
-import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from gradwatch.blocks import Steps
 from gradwatch.errors import ArgumentError, SinkError
 from gradwatch.records import Alert, Health, RunInfo, StepRecord
-from gradwatch.sinks.curves import curves
 from gradwatch.sinks.endpoint import Endpoint
-from gradwatch.sinks.exposition import OptimizerState, new_states
-from gradwatch.sinks.families import families
+from gradwatch.sinks.exposed import Exposed
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -39,11 +34,7 @@ class Prometheus:
             raise ArgumentError(f"The Prometheus port is {port!r}, but a number from 1 to 65535 was expected.")
         self._port = port
         self._addr = addr
-        self._lock = threading.Lock()
-        self._states: Mapping[str, OptimizerState] = {}
-        self._modules_dropped = 0
-        self._run: RunInfo | None = None
-        self._health: Callable[[], Health] = Health
+        self._exposed: Exposed | None = None
         self._server: Endpoint | None = None
 
     def open(self, run: RunInfo, health: Callable[[], Health]) -> None:
@@ -54,8 +45,7 @@ class Prometheus:
         """
         from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-        self._run, self._health = run, health
-        self._states, self._modules_dropped = new_states(run)
+        self._exposed = Exposed(run, health)
         # A registry of its own: the user's own metrics stay where they are.
         registry = CollectorRegistry(auto_describe=False)
         registry.register(self)
@@ -72,12 +62,8 @@ class Prometheus:
 
     def write(self, records: Sequence[StepRecord], alerts: Sequence[Alert]) -> None:
         """Set the state that the next scrape reads."""
-        with self._lock:
-            for alike in Steps.of(records).alike:
-                shown = curves(alike)
-                self._states[shown.optimizer].take(shown, alike)
-            for alert in alerts:
-                self._states[alert.optimizer].take_alert(alert)
+        if self._exposed is not None:
+            self._exposed.take(records, alerts)
 
     def close(self) -> None:
         """Stop listening and free the port; waits up to half a second for the server's thread to see it."""
@@ -88,12 +74,7 @@ class Prometheus:
 
     def collect(self) -> Iterable[Metric]:
         """The samples of a scrape, for prometheus-client."""
-        if self._run is None:
-            return []
-        health = self._health()
-        with self._lock:
-            # Made whole under the lock and rendered without it: a slow scraper never holds up a write.
-            return families(self._run, health, self._states, self._modules_dropped, time.time())
+        return [] if self._exposed is None else self._exposed.families()
 
     def let_go_in_child(self) -> None:
         """Close what a forked child inherited; the server's thread lives in the parent alone."""
