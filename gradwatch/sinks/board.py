@@ -9,12 +9,15 @@ from typing import NamedTuple
 
 from gradwatch.incidents import Incidents
 from gradwatch.monitoring.metrics import MOST_NAMED
-from gradwatch.records import Alert, Incident, RunInfo
+from gradwatch.records import Alert, Incident, RunInfo, State
 
 __all__ = ["OTHER", "AlertBoard", "Place", "Told"]
 
 # The label of every module beyond those that are named.
 OTHER = "(other)"
+
+# How it began, its newest explanation, how it ended: those that there were.
+_Events = dict[State, Alert]
 
 
 class Place(NamedTuple):
@@ -33,7 +36,7 @@ class Told(NamedTuple):
         incident: the alert that the incident begins with, such as ``"zero at actor_mlp (actor)"``. No cause is in
             it: one that is found later would make another incident of this one.
         role: ``"root"`` of the incident, or ``"follows"``.
-        words: the line that a person is told.
+        words: the lines that a person was told, from how it began to its cause and its end.
     """
 
     incident: str
@@ -63,9 +66,9 @@ class AlertBoard:
             for severity in severities
         ]
         self.fired: Counter[tuple[str, str, str]] = Counter(dict.fromkeys(kinds, 0))
-        # By module, the newest event of each alert that fires.
-        self._firing: dict[Place, dict[str | None, Alert]] = {Place(*kind, ""): {} for kind in kinds}
-        self._told: dict[Place, tuple[Alert, float]] = {}
+        # By module, the events of each alert that fires.
+        self._firing: dict[Place, dict[str | None, _Events]] = {Place(*kind, ""): {} for kind in kinds}
+        self._told: dict[Place, tuple[_Events, float]] = {}
         self._incidents = Incidents(run.time, most=0)
         self._own = {optimizer: frozenset(names) for optimizer, names in modules.items()}
         self._named: dict[str, set[str]] = {optimizer: set() for optimizer in run.optimizers}
@@ -77,16 +80,17 @@ class AlertBoard:
         firing = self._firing.setdefault(place, {})
         if alert.state == "firing":
             self.fired[alert.optimizer, alert.rule, alert.severity] += 1
-            firing[alert.module] = alert
-        elif alert.state == "resolved":
+            firing[alert.module] = {}
+        # What is said of an alert that is over, or whose firing an earlier state of the run knew, stands alone.
+        events = firing.get(alert.module, {})
+        events[alert.state] = alert
+        if alert.state == "resolved":
             firing.pop(alert.module, None)
-        elif alert.module in firing:
-            firing[alert.module] = alert
         if firing:
             # What is over must not be said of a series in which another module still fires.
             self._told[place] = next(reversed(firing.values())), math.inf
         else:
-            self._told[place] = alert, now + self.TOLD_FOR_SECONDS
+            self._told[place] = events, now + self.TOLD_FOR_SECONDS
 
     def active(self) -> Iterator[tuple[Place, float]]:
         """1.0 for each series while an alert of it fires, 0.0 before and after."""
@@ -97,8 +101,8 @@ class AlertBoard:
         """Each alert that fires, or was over only shortly before this Unix time."""
         incidents = self._incidents.all()
         self._told = {place: known for place, known in self._told.items() if now < known[1]}
-        for place, (alert, _) in self._told.items():
-            yield place, _told(alert, incidents)
+        for place, (events, _) in self._told.items():
+            yield place, _told(list(events.values()), incidents)
 
     def _label_of(self, alert: Alert) -> str:
         """What a verdict names, which may lie beneath the lines of the report; bounded, as paths are not."""
@@ -111,10 +115,11 @@ class AlertBoard:
         return module
 
 
-def _told(alert: Alert, incidents: Sequence[Incident]) -> Told:
-    mine = (one for one in reversed(incidents) if any(event is alert for event in one.alerts))
+def _told(events: Sequence[Alert], incidents: Sequence[Incident]) -> Told:
+    newest = events[-1]
+    mine = (one for one in reversed(incidents) if any(event is newest for event in one.alerts))
     incident = next(mine, None)
     # Of what is forgotten, since so much came after it, the alert itself is all that is known.
-    first = alert if incident is None else incident.alerts[0]
-    role = "root" if first.key == alert.key else "follows"
-    return Told(f"{first.title} ({first.optimizer})", role, str(alert))
+    first = newest if incident is None else incident.alerts[0]
+    role = "root" if first.key == newest.key else "follows"
+    return Told(f"{first.title} ({first.optimizer})", role, "\n".join(map(str, events)))

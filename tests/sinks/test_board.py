@@ -85,3 +85,24 @@ def test_what_was_forgotten_over_all_that_came_since_stands_for_itself(board):
         board.take(alert(step=step, rule="stale", module=None), 1.0)
         board.take(alert("resolved", step=step + 1, rule="stale", module=None), 1.0)
     assert told(board)["explosion"] == ("explosion (actor)", "root")
+
+
+def test_the_words_of_an_alert_that_is_over_still_say_how_it_began_and_why(board):
+    episode = [alert(step=1), alert("explained", 2, cause=AROUND), alert("explained", 3, cause=DEAD)]
+    for one in (*episode, alert("resolved", 9)):
+        board.take(one, 0.0)
+    ((_, said),) = board.told(100.0)
+    assert said.words.split("\n") == [str(one) for one in (episode[0], episode[2], alert("resolved", 9))]
+
+
+def test_an_alert_that_comes_again_is_told_anew(board):
+    for one in (alert(step=1), alert("resolved", 2), alert(step=5, cause=DEAD)):
+        board.take(one, 0.0)
+    ((_, said),) = board.told(100.0)
+    assert said.words == str(alert(step=5, cause=DEAD))
+
+
+def test_the_end_of_what_an_earlier_state_of_the_run_began_is_told(board):
+    board.take(alert("resolved", 9), 0.0)
+    ((_, said),) = board.told(100.0)
+    assert said.words == str(alert("resolved", 9))

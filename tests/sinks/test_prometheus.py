@@ -193,10 +193,12 @@ def test_an_alert_is_shown_in_the_words_that_every_sink_has_while_it_fires_and_f
     cause = Cause("saturated-tanh", "mlp.2", {"share": 0.99}, 'Scale "it" down.\nNow.')
     fires, explained, over = alert(), alert("explained", 2, cause=cause), alert("resolved", 3)
     assert shown_at(0) == []
+    said = []
     for step, one in enumerate((fires, explained, over), start=1):
         sink.write([record(step)], [one])
-        assert shown_at(100) == [str(one)]
-    assert shown_at(399) == [str(one)]
+        said.append(str(one))
+        assert shown_at(100) == ["\n".join(said)]
+    assert shown_at(399) == ["\n".join(said)]
     assert shown_at(401) == []
 
 
