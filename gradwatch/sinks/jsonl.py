@@ -87,8 +87,11 @@ class Jsonl:
 
     def close(self) -> None:
         """Close the file."""
-        self._run = None
-        self._losses.tell("could not be written to the end")
+        run, self._run = self._run, None
+        if run is not None and self._losses.so_far is not None:
+            with suppress(OSError):
+                self._make_ready(run, 0)
+            self._losses.tell("could not be written to the end")
         self._file.close()
 
     def _lines(self, steps: Steps, alerts: Sequence[Alert]) -> list[str]:

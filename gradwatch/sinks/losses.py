@@ -38,7 +38,7 @@ class Losses:
         """Count steps and alerts that are lost."""
         self._steps += steps
         self._alerts += alerts
-        if reason not in self._reasons:
+        if (steps or alerts) and reason not in self._reasons:
             self._reasons.append(reason)
 
     @property
