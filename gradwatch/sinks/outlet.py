@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from gradwatch.blocks import Block, Steps
+from gradwatch.errors import SinkError
 from gradwatch.records import Alert, Sink
 
 __all__ = ["Outlet", "bytes_of"]
@@ -113,11 +114,21 @@ class Outlet:
     def _guarded(self, operation: Callable[[], object]) -> None:
         try:
             operation()
-        except BaseException:  # one that exits, or that is cancelled, would end the thread
+        except BaseException as error:  # one that exits, or that is cancelled, would end the thread
             self.errors += 1
             if self.errors == 1:
-                with suppress(BaseException):  # a handler of the user's
-                    log.exception("The sink %s failed; training goes on, this is logged once.", self.name)
+                self._tell_of(error)
+
+    def _tell_of(self, error: BaseException) -> None:
+        # What a sink of gradwatch's says of itself is one sentence; of others one needs to know where.
+        said, trace = (f": {error}", None) if isinstance(error, SinkError) else ("", error)
+        with suppress(BaseException):  # a handler of the user's
+            log.error(
+                "The sink %s failed%s; training goes on, this is logged once.",
+                self.name,
+                said.removesuffix("."),
+                exc_info=trace,
+            )
 
     def _tell_once(self) -> None:
         if self.dropped and not self._told:

@@ -121,7 +121,7 @@ def test_a_port_in_use_is_one_sentence_and_closing_frees_it(sink, port):
     again.close()
 
 
-@pytest.mark.parametrize("bad", [0, -1, 65536, "19109", True])
+@pytest.mark.parametrize("bad", [-1, 65536, "19109", True])
 def test_a_bad_port_is_refused(bad):
     with pytest.raises(ArgumentError, match="port"):
         Prometheus(bad)
