@@ -99,6 +99,8 @@ class Endpoint(ThreadingTCPServer):
         while len(self._since) > self.CONNECTIONS and not self._ending:
             self.service_actions()
             time.sleep(0.01)
+        # Who had to wait for slow clients has as long as they had.
+        self._since[request] = time.monotonic()
         super().process_request(request, client_address)
 
     def service_actions(self) -> None:
