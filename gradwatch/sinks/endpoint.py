@@ -95,19 +95,19 @@ class Endpoint(ThreadingTCPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve a client in a thread of its own, once there is room."""
-        self._since[request] = time.monotonic()
+        # Who has to wait for slow clients has afterwards as long as they had.
+        self._since[request] = float("inf")
         while len(self._since) > self.CONNECTIONS and not self._ending:
             self.service_actions()
             time.sleep(0.01)
-        # Who had to wait for slow clients has as long as they had.
         self._since[request] = time.monotonic()
         super().process_request(request, client_address)
 
     def service_actions(self) -> None:
         """Send away who is here for too long; its thread then finds nothing left to read or write, and ends."""
-        latest = time.monotonic() - (0.0 if self._ending else self.LONGEST_SECONDS)
+        latest = time.monotonic() - self.LONGEST_SECONDS
         for request, since in list(self._since.items()):
-            if since <= latest:
+            if since <= latest or self._ending:
                 with suppress(OSError):
                     # Of a TLS socket too it is the connection that ends: its thread reads on in the meantime.
                     socket.socket.shutdown(request, socket.SHUT_RDWR)
