@@ -62,7 +62,7 @@ def sample(step: int, began: float) -> Sample:
     """The least of a few looks: a scrape is served by a thread and a socket that are there for a moment."""
     looks = []
     for _ in range(5):
-        looks.append((len(os.listdir("/proc/self/fd")), threading.active_count()))
+        looks.append((len(list(Path("/proc/self/fd").iterdir())), threading.active_count()))
         time.sleep(0.02)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     descriptors, threads = (min(column) for column in zip(*looks, strict=True))
