@@ -107,7 +107,7 @@ RULES = (
     ),
     AlertingRule(
         "ClippingBroken",
-        f"max by ({_OF_RUN}, optimizer) ({{alert_info}}{{{{rule='clip-broken',severity='critical'}}}})",
+        f"max by ({_OF_RUN}, optimizer) ({{alert_info}}{{{{rule='clip-broken',severity='critical'}}}} == 1)",
         "0s",
         "critical",
         "The optimizer {{ $labels.optimizer }} in {{ $labels.run }} consumed more than its limit of clipping.",
@@ -146,8 +146,9 @@ RULES = (
     ),
     AlertingRule(
         RELAY,
-        # It is told of for five minutes after its end, so that none falls between two scrapes. The words change.
-        f"max by ({_OF_ALERT}) ({{alert_info}})",
+        # It is told of for five minutes after its end, so that none falls between two scrapes; the words change.
+        # A Pushgateway shows for ever what a run that is over has left there: that is new for five minutes.
+        f"max by ({_OF_ALERT}) ({{alert_info}} == 1 or {{alert_info}} unless {{alert_info}} offset 5m)",
         "0s",
         "{{ $labels.severity }}",
         "{{ $labels.rule }} at {{ with $labels.module }}{{ . }} of {{ end }}{{ $labels.optimizer }}"

@@ -112,6 +112,7 @@ CASES = [
         12,
         0,
     ),
+    Case("ClippingBroken", "a run that is over has pushed it", {told("clip-broken"): "0x30"}, 12, 0),
     Case("ClippingBroken", "another rule fires", {told("zero"): "1x30"}, 12, 0),
     Case("TrainingStalled", "no step for long", {LAST: "0x30", ACTIVE: "1x30"}, 10, 1),
     Case("TrainingStalled", "it steps", {LAST: "0+60x30", ACTIVE: "1x30"}, 10, 0),
@@ -139,6 +140,8 @@ CASES = [
         12,
         1,
     ),
+    Case("GradwatchAlert", "a run that is over has pushed it", {told("zero"): "_x10 0x19"}, 12, 1),
+    Case("GradwatchAlert", "it was pushed long ago", {told("zero"): "_x3 0x26"}, 12, 0),
     Case("GradwatchAlert", "it is over", {told("zero"): "1x9 stale"}, 12, 0),
 ]
 

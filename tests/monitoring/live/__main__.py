@@ -9,8 +9,9 @@ import threading
 import time
 from pathlib import Path
 
+from tests.monitoring.live.processes import free_port, running, wait_for
 from tests.monitoring.live.scale import MINUTE
-from tests.monitoring.live.servers import Pager, free_port, running, servers, wait_for
+from tests.monitoring.live.servers import Pager, servers
 from tests.monitoring.live.training import command
 
 PATIENCE = 120

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -15,28 +13,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 
 from tests.monitoring.files import ROOT
+from tests.monitoring.live.processes import HOST, free_port, running, wait_for
 from tests.monitoring.live.scale import scaled
 from tests.monitoring.programs import FOLDER, program
-
-HOST = "127.0.0.1"
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind((HOST, 0))
-        return free.getsockname()[1]
-
-
-@contextmanager
-def running(command, folder=ROOT, **options):
-    """A process that is gone when the block is left, or when we are killed."""
-    setpriv = shutil.which("setpriv")
-    mortal = [setpriv, "--pdeathsig", "KILL"] if setpriv else []
-    with subprocess.Popen([*mortal, *command], cwd=folder, **options) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 class Notified(NamedTuple):
@@ -112,6 +91,16 @@ class Servers(NamedTuple):
 
 
 @contextmanager
+def pushgateway():
+    """A Pushgateway; gives its port."""
+    port = free_port()
+    command = [program("prometheus-pushgateway"), f"--web.listen-address={HOST}:{port}"]
+    with running(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+        wait_for(lambda: _is_ready(f"http://{HOST}:{port}"), 20, "the Pushgateway to be ready")
+        yield port
+
+
+@contextmanager
 def servers(folder, targets, pager):
     """Prometheus scrapes the targets, a job each by name -> port, and Alertmanager tells the pager."""
     prometheus, alertmanager = free_port(), free_port()
@@ -130,23 +119,18 @@ def servers(folder, targets, pager):
         yield started
 
 
-def wait_for(condition, seconds, what):
-    """What the condition gives, once that is true."""
-    until = time.monotonic() + seconds
-    while not (found := condition()):
-        if time.monotonic() > until:
-            raise TimeoutError(f"waited {seconds} s for {what}")
-        time.sleep(0.1)
-    return found
-
-
 def _configuration(targets, alertmanager):
     return {
         "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
         "rule_files": ["rules.yml"],
         "alerting": {"alertmanagers": [{"static_configs": [{"targets": [f"{HOST}:{alertmanager}"]}]}]},
         "scrape_configs": [
-            {"job_name": name, "static_configs": [{"targets": [f"{HOST}:{port}"]}]}
+            # Of what a Pushgateway shows, the labels are those of the run that has pushed it.
+            {
+                "job_name": name,
+                "honor_labels": name == "pushgateway",
+                "static_configs": [{"targets": [f"{HOST}:{port}"]}],
+            }
             for name, port in targets.items()
         ],
     }

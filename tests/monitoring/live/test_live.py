@@ -7,8 +7,9 @@ from contextlib import ExitStack
 import pytest
 
 from gradwatch.monitoring.dashboard import expressions
+from tests.monitoring.live.processes import HOST, free_port, running, wait_for
 from tests.monitoring.live.scale import MINUTE
-from tests.monitoring.live.servers import Pager, free_port, running, servers, wait_for
+from tests.monitoring.live.servers import Pager, pushgateway, servers
 from tests.monitoring.live.training import SCENARIOS, command
 from tests.monitoring.programs import program
 
@@ -17,7 +18,7 @@ PATIENCE = 120
 
 
 class Loop:
-    """Five trainings that go wrong in one way each, all at a time."""
+    """Six trainings that go wrong in one way each, all at a time."""
 
     def __init__(self, servers, pager, since):
         self.servers, self.pager, self.since = servers, pager, since
@@ -43,20 +44,26 @@ class Loop:
 
 @pytest.fixture(scope="module")
 def loop(tmp_path_factory):
-    for name in ("prometheus", "prometheus-alertmanager"):
+    for name in ("prometheus", "prometheus-alertmanager", "prometheus-pushgateway"):
         program(name)
     ports = {scenario: free_port() for scenario in SCENARIOS}
     since = time.time()
     with ExitStack() as stack:
         pager = stack.enter_context(Pager())
-        trainings = stack.enter_context(running(command(ports), stdin=subprocess.PIPE))
-        started = stack.enter_context(servers(tmp_path_factory.mktemp("servers"), ports, pager))
+        gateway = stack.enter_context(pushgateway())
+        trainings = stack.enter_context(running(command(ports, f"http://{HOST}:{gateway}"), stdin=subprocess.PIPE))
+        targets = {**ports, "pushgateway": gateway}
+        del targets["short"]
+        started = stack.enter_context(servers(tmp_path_factory.mktemp("servers"), targets, pager))
         usual = "gradwatch_steps_total > 50 and gradwatch_steps_total offset 2s"
-        wait_for(lambda: len(started.query(usual)) == len(SCENARIOS), PATIENCE, "all trainings to be scraped")
+        wait_for(lambda: len(started.query(usual)) == len(SCENARIOS) - 1, PATIENCE, "all trainings to be scraped")
         trainings.stdin.write(b"now\n")
         trainings.stdin.flush()
         yield Loop(started, pager, since)
 
+
+# A push has a job of its own.
+JOBS = {"short": "gradwatch"}
 
 ARRIVES = {
     "explodes": (
@@ -73,17 +80,21 @@ ARRIVES = {
     ),
     "hangs": ({"alertname": "TrainingStalled", "severity": "warning", "optimizer": "actor"}, "trains nothing"),
     "killed": ({"alertname": "ExporterDown", "severity": "warning"}, "can no longer be scraped"),
+    "short": (
+        {"alertname": "GradwatchAlert", "rule": "explosion", "severity": "critical", "optimizer": "actor"},
+        "! CRITICAL explosion, step ",
+    ),
 }
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_each_alert_arrives_with_its_labels_and_words_and_is_resolved(loop, scenario):
     labels, words = ARRIVES[scenario]
-    fired = loop.notified("firing", job=scenario, **labels)
+    fired = loop.notified("firing", job=JOBS.get(scenario, scenario), **labels)
     assert words in fired.annotations["summary"] + fired.annotations["description"]
     assert fired.receiver == ("pager" if labels["severity"] == "critical" else "team")
     assert fired.annotations["runbook_url"].startswith("docs/")
-    assert loop.notified("resolved", job=scenario, **labels).labels == fired.labels
+    assert loop.notified("resolved", job=JOBS.get(scenario, scenario), **labels).labels == fired.labels
 
 
 def test_a_root_mutes_what_follows_from_it(loop):
@@ -98,15 +109,17 @@ def test_a_root_mutes_what_follows_from_it(loop):
     [("explodes", "ExplodingGradients"), ("nan", "NonFiniteGradients"), ("dies", "ZeroGradients")],
 )
 def test_what_the_run_says_itself_mutes_what_prometheus_sees_of_it(loop, scenario, alertname):
-    loop.notified("resolved", job=scenario, alertname="GradwatchAlert")
-    assert loop.is_muted(job=scenario, alertname=alertname)
+    loop.notified("resolved", job=JOBS.get(scenario, scenario), alertname="GradwatchAlert")
+    assert loop.is_muted(job=JOBS.get(scenario, scenario), alertname=alertname)
 
 
 def test_nobody_is_told_of_what_is_well(loop):
     for scenario in SCENARIOS:
-        loop.notified("resolved", job=scenario, **ARRIVES[scenario][0])
+        loop.notified("resolved", job=JOBS.get(scenario, scenario), **ARRIVES[scenario][0])
     told = {(one.labels["job"], one.labels["alertname"], one.labels.get("rule")) for one in loop.pager.got}
-    expected = {(job, labels["alertname"], labels.get("rule")) for job, (labels, _) in ARRIVES.items()}
+    expected = {
+        (JOBS.get(job, job), labels["alertname"], labels.get("rule")) for job, (labels, _) in ARRIVES.items()
+    }
     # Before it is known what the head's death led to, it may stand for itself.
     assert told - {("dies", "GradwatchAlert", "explosion")} == expected
 

@@ -1,5 +1,6 @@
-"""Trainings that go wrong once a line comes in: ``python -m tests.monitoring.live.training SCENARIO:PORT ...``."""
+"""Trainings that go wrong once a line comes in: ``python -m tests.monitoring.live.training GATEWAY SCENARIO:PORT ...``."""
 
+import contextlib
 import itertools
 import math
 import os
@@ -76,7 +77,7 @@ class Dies(Training):
         with torch.no_grad():
             self.model.mlp[0].bias.fill_(1e4 if 0 <= onset < self.LASTS_STEPS else 0.0)
         features, actions = self.model(self.data)
-        return actions.square().mean() + (1e4 if 0 <= onset < 5 else 1e-3) * features.square().mean()
+        return actions.square().mean() + (1e4 if 0 <= onset < 5 else 1.0) * features.square().mean()
 
 
 class Hangs(Training):
@@ -86,16 +87,34 @@ class Hangs(Training):
             time.sleep(10 * MINUTE)
 
 
-SCENARIOS = {"explodes": Explodes, "nan": IsNaNForOneStep, "dies": Dies, "hangs": Hangs, "killed": Training}
+class IsOverSoon(Explodes):
+    """Gone before anybody has scraped it: what it has to say lies at a Pushgateway."""
+
+    LASTS_STEPS = 50
+
+    def step(self, onset):
+        super().step(onset)
+        if onset == self.LASTS_STEPS:
+            raise StopIteration
 
 
-def command(ports):
-    """What starts trainings that show their metrics at these ports, by scenario."""
-    named = [f"{scenario}:{port}" for scenario, port in ports.items()]
+SCENARIOS = {
+    "explodes": Explodes,
+    "nan": IsNaNForOneStep,
+    "dies": Dies,
+    "hangs": Hangs,
+    "killed": Training,
+    "short": IsOverSoon,
+}
+
+
+def command(ports, gateway=None):
+    """What starts trainings that show their metrics at these ports, by scenario, and leave the last at a gateway."""
+    named = [str(gateway or ""), *(f"{scenario}:{port}" for scenario, port in ports.items())]
     return [sys.executable, "-m", "tests.monitoring.live.training", *named]
 
 
-def main(named):
+def main(gateway, *named):
     """A process for each; torch is imported once for all of them."""
     # Ends of pipes that are closed tell all of them at a time: that it is now, and that this process is gone.
     (now, say_now), (gone, alive) = os.pipe(), os.pipe()
@@ -106,7 +125,7 @@ def main(named):
         if not children[scenario]:
             os.close(say_now)
             os.close(alive)
-            train(scenario, int(port), now, gone)
+            train(scenario, int(port), gateway or None, now, gone)
     sys.stdin.readline()
     os.close(say_now)
     if "killed" in children:
@@ -114,19 +133,23 @@ def main(named):
     signal.pause()
 
 
-def train(scenario, port, when, gone):
+def train(scenario, port, gateway, when, gone):
     torch.set_num_threads(1)
     scale_gradwatch()
     training, now = SCENARIOS[scenario](), threading.Event()
     threading.Thread(target=_listen, args=(when, now, gone), daemon=True).start()
     model, onset = training.model, itertools.count()
-    sink = gradwatch.sinks.Prometheus(port=port)
-    with gradwatch.track(
-        {"actor": training.optimizer}, {"cnn": model.cnn, "mlp": model.mlp}, sinks=[sink], run=scenario
+    sink = gradwatch.sinks.Prometheus(port=port, pushgateway=gateway)
+    with (
+        contextlib.suppress(StopIteration),
+        gradwatch.track(
+            {"actor": training.optimizer}, {"cnn": model.cnn, "mlp": model.mlp}, sinks=[sink], run=scenario
+        ),
     ):
         while True:
             training.step(next(onset) if now.is_set() else -1)
             time.sleep(STEP_SECONDS)
+    os._exit(0)
 
 
 def _listen(when, now, gone):
@@ -137,4 +160,4 @@ def _listen(when, now, gone):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(*sys.argv[1:])

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
+from tests.monitoring.live.processes import running, wait_for
 from tests.monitoring.live.scale import scaled
-from tests.monitoring.live.servers import running, wait_for
 
 STARTS_ONE = """
 import time
-from tests.monitoring.live.servers import running
+from tests.monitoring.live.processes import running
 with running(["sleep", "600"]) as process:
     print(process.pid, flush=True)
     time.sleep(600)
