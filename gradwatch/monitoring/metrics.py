@@ -59,7 +59,7 @@ METRICS = {
             "alert_info",
             "gauge",
             (*OPTIMIZER, "rule", "severity", "module", "incident", "role", "words"),
-            "An alert in words and its incident: 1 while it fires and five minutes longer, 0 when the run is over.",
+            "An alert's words and incident: 1 while it fires and five minutes longer, 0 when the run is over.",
         ),
         Metric("alerts", "counter", (*OPTIMIZER, "rule", "severity"), "Alerts that have fired."),
         Metric("overhead_seconds", "counter", RUN, "Time spent inside gradwatch in the training threads."),
