@@ -17,7 +17,7 @@ OLDEST_PYTHON ?= python3.11
 OLDEST := .venv-oldest
 OLDEST_READY := $(OLDEST)/.ready
 
-.PHONY: demo legacy test lint types imports tests test-oldest healthy bench gpu sanitize clean
+.PHONY: demo legacy test lint types imports tests test-oldest healthy bench gpu sanitize prometheus deploy demo-alerts clean
 
 demo: $(READY)
 	$(BIN)/python -m examples.carla_td3.train --preset fixed $(DEMO_OPTIONS)
@@ -60,6 +60,20 @@ bench: $(INTEROP)
 gpu:
 	$(PYTHON) -m tests.gpu --out $(GPU_OUT)
 
+# The programs that alerts travel through, unpacked into a folder; the tests and `make demo-alerts` use them.
+PROGRAMS := .prometheus/.ready
+prometheus: $(PROGRAMS)
+$(PROGRAMS): tests/monitoring/live/unpack.sh
+	tests/monitoring/live/unpack.sh .prometheus
+
+# A training whose actor dies, and the alert on its way to a pager, in a minute.
+demo-alerts: $(READY) $(PROGRAMS)
+	$(BIN)/python -m tests.monitoring.live
+
+# What operators copy, written anew from its table.
+deploy: $(READY)
+	$(BIN)/python -m tests.monitoring
+
 # The native kernel built with the sanitizers of gcc, and run while other threads free and move what it reads.
 SANITIZED := build/sanitized
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g
@@ -91,4 +105,4 @@ $(OLDEST_READY): pyproject.toml $(KERNEL) constraints-oldest.txt tests/oldest/wi
 	touch $(OLDEST_READY)
 
 clean:
-	rm -rf $(VENV) $(OLDEST) runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) .prometheus runs .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -36,8 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
-    # One command so far; argparse has refused any other.
-    _print_rules(keep_firing=not options.without_keep_firing)
+    print(options.text(options), end="", flush=True)
     return 0
 
 
@@ -46,18 +45,28 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"gradwatch {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     rules = commands.add_parser("rules", help="print the Prometheus alerting rules")
+    rules.set_defaults(text=_rules)
     rules.add_argument(
-        "--without-keep-firing",
+        "--vmalert",
         action="store_true",
         help="leave out keep_firing_for, which vmalert and Prometheus before 2.42 refuse",
     )
+    rules.add_argument("--docs", metavar="URL", help="where these docs are read, for the links to what to do")
+    dashboard = commands.add_parser("dashboard", help="print the Grafana dashboard")
+    dashboard.set_defaults(text=_dashboard)
     return parser
 
 
-def _print_rules(keep_firing: bool) -> None:
-    from gradwatch.monitoring.rules import alerting_rules
+def _rules(options: argparse.Namespace) -> str:
+    from gradwatch.monitoring.rules import DOCS, alerting_rules
 
-    print(alerting_rules(keep_firing), end="", flush=True)
+    return alerting_rules(keep_firing=not options.vmalert, docs=options.docs or DOCS)
+
+
+def _dashboard(_: argparse.Namespace) -> str:
+    from gradwatch.monitoring.dashboard import dashboard
+
+    return dashboard()
 
 
 def _discard_output() -> None:

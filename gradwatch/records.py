@@ -263,11 +263,13 @@ class Health:
 
     Attributes:
         overhead_seconds: time spent inside gradwatch on the training thread, in seconds.
-        dropped_records: records that no sink saw because the queue to the sinks was full.
+        dropped_records: records that are missing in a sink because its queue was full, in all sinks together, and
+            steps that have no record.
         sink_errors: failures by sink name.
         internal_errors: errors inside gradwatch that were kept from the training loop.
         kernel: what measures gradients in CPU memory: ``"native avx512"``, ``"native avx2"``, ``"native plain"``
             or ``"pure torch"``.
+        dropped_by_sink: records that are missing in each sink, by its name.
     """
 
     overhead_seconds: float = 0.0
@@ -275,10 +277,11 @@ class Health:
     sink_errors: Mapping[str, int] = field(default_factory=dict)
     internal_errors: int = 0
     kernel: str = ""
+    dropped_by_sink: Mapping[str, int] = field(default_factory=dict)
 
 
 class Sink(Protocol):
-    """Where records and alerts go. Called from one thread of gradwatch's own, never from the training loop.
+    """Where records and alerts go. Each sink is called from a thread of its own, never from the training loop.
 
     A sink may also have ``open(run: RunInfo, health: Callable[[], Health])``, called once in the training
     thread before the first ``write``; an error raised there reaches the caller of ``track``.

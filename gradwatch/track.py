@@ -250,8 +250,9 @@ class Watch:
     def health(self) -> Health:
         """How gradwatch itself is doing."""
         shield, fanout = self._observer.shield, self._fanout
-        dropped = fanout.dropped_records + self._reporting.dropped_steps
-        return Health(shield.seconds, dropped, dict(fanout.sink_errors), shield.errors, kernel.KIND)
+        dropped = fanout.dropped
+        in_all = sum(dropped.values()) + self._reporting.dropped_steps
+        return Health(shield.seconds, in_all, fanout.sink_errors, shield.errors, kernel.KIND, dropped)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to go on counting: steps, and what the rules remember; plain values."""

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -20,8 +21,18 @@ def test_rules_prints_the_alerting_rules(capsys):
     assert "keep_firing_for" in out
 
 
+def test_the_links_of_the_rules_lead_to_where_the_docs_are_read(capsys):
+    assert main(["rules", "--docs", "http://docs.test/gradwatch"]) == 0
+    assert "'http://docs.test/gradwatch/alerts.md#nonfinitegradients'" in capsys.readouterr().out
+
+
+def test_dashboard_prints_the_dashboard(capsys):
+    assert main(["dashboard"]) == 0
+    assert json.loads(capsys.readouterr().out)["title"] == "gradwatch"
+
+
 def test_rules_for_servers_that_know_no_keep_firing_for(capsys):
-    assert main(["rules", "--without-keep-firing"]) == 0
+    assert main(["rules", "--vmalert"]) == 0
     out = capsys.readouterr().out
     assert "NonFiniteGradients" in out
     assert "keep_firing_for" not in out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-__all__ = ["METRICS", "MOST_MODULES", "MOST_NAMED", "PREFIX", "Metric", "full_name"]
+__all__ = ["METRICS", "MOST_MODULES", "MOST_NAMED", "PREFIX", "Metric", "full_name", "with_names"]
 
 PREFIX = "gradwatch_"
 RUN = ("run", "rank")
@@ -58,8 +58,8 @@ METRICS = {
         Metric(
             "alert_info",
             "gauge",
-            (*OPTIMIZER, "rule", "severity", "module", "words"),
-            "An alert in words, while it fires and five minutes longer; always 1.",
+            (*OPTIMIZER, "rule", "severity", "module", "incident", "role", "words"),
+            "An alert's words and incident: 1 while it fires and five minutes longer, 0 when the run is over.",
         ),
         Metric("alerts", "counter", (*OPTIMIZER, "rule", "severity"), "Alerts that have fired."),
         Metric("overhead_seconds", "counter", RUN, "Time spent inside gradwatch in the training threads."),
@@ -77,3 +77,17 @@ def full_name(name: str) -> str:
         KeyError: the table has no such metric.
     """
     return PREFIX + name + ("_total" if METRICS[name].kind == "counter" else "")
+
+
+def with_names(expression: str) -> str:
+    """PromQL with full names, from one that has those of the table in braces; braces of PromQL's own are doubled.
+
+    Raises:
+        KeyError: the table has no such metric.
+    """
+    return expression.format_map(_FullNames())
+
+
+class _FullNames(dict[str, str]):
+    def __missing__(self, key: str) -> str:
+        return full_name(key)

@@ -3,7 +3,8 @@
 from gradwatch.sinks.console import Console
 from gradwatch.sinks.jsonl import Jsonl
 from gradwatch.sinks.memory import Memory
+from gradwatch.sinks.otlp import OpenTelemetry
 from gradwatch.sinks.prometheus import Prometheus
 from gradwatch.sinks.tensorboard import TensorBoard
 
-__all__ = ["Console", "Jsonl", "Memory", "Prometheus", "TensorBoard"]
+__all__ = ["Console", "Jsonl", "Memory", "OpenTelemetry", "Prometheus", "TensorBoard"]

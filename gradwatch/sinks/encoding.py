@@ -29,9 +29,10 @@ _NO_JSON_NUMBER = {math.inf: '"Infinity"', -math.inf: '"-Infinity"'}
 _REPEATING = ("owners", "missing_owners")
 
 
-def line(kind: str, value: Any) -> str:
-    """The line of a run, a record or an alert: an object with its kind before its fields."""
-    return f'{{"kind": "{kind}", {_fields_of(value)}}}\n'
+def line(kind: str, value: Any, **further: Any) -> str:
+    """The line of a run, a record or an alert: an object with its kind before its fields, further ones behind."""
+    behind = "".join(f", {_quoted(name)}: {encoded(entry)}" for name, entry in further.items())
+    return f'{{"kind": "{kind}", {_fields_of(value)}{behind}}}\n'
 
 
 def encoded(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
 from typing import Any
+
+from gradwatch.sinks.access import ANYBODY, Access
 
 __all__ = ["Endpoint"]
 
@@ -21,6 +24,8 @@ class Endpoint(ThreadingTCPServer):
         address: host and port to listen on.
         content_type: of the text.
         text: makes it; called once a second at most.
+        access: who is answered.
+        tls: to speak TLS by; None: plain HTTP.
 
     Raises:
         OSError: the port is in use, or the address is not this machine's.
@@ -37,8 +42,17 @@ class Endpoint(ThreadingTCPServer):
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], content_type: str, text: Callable[[], bytes]) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        content_type: str,
+        text: Callable[[], bytes],
+        access: Access = ANYBODY,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.content_type = content_type
+        self.access = access
+        self._tls = tls
         self._make_text = text
         self._text, self._made_at = b"", -float("inf")
         self._making = threading.Lock()
@@ -72,21 +86,31 @@ class Endpoint(ThreadingTCPServer):
 
     # What ThreadingTCPServer calls, in the thread that waits for clients but for ``shutdown_request``.
 
+    def get_request(self) -> tuple[Any, Any]:
+        """A client has come; what TLS has to agree on first is for the thread that serves it."""
+        request, client_address = super().get_request()
+        if self._tls is not None:
+            request = self._tls.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
+        return request, client_address
+
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve a client in a thread of its own, once there is room."""
-        self._since[request] = time.monotonic()
+        # Who has to wait for slow clients has afterwards as long as they had.
+        self._since[request] = float("inf")
         while len(self._since) > self.CONNECTIONS and not self._ending:
             self.service_actions()
             time.sleep(0.01)
+        self._since[request] = time.monotonic()
         super().process_request(request, client_address)
 
     def service_actions(self) -> None:
         """Send away who is here for too long; its thread then finds nothing left to read or write, and ends."""
-        latest = time.monotonic() - (0.0 if self._ending else self.LONGEST_SECONDS)
+        latest = time.monotonic() - self.LONGEST_SECONDS
         for request, since in list(self._since.items()):
-            if since <= latest:
+            if since <= latest or self._ending:
                 with suppress(OSError):
-                    request.shutdown(socket.SHUT_RDWR)
+                    # Of a TLS socket too it is the connection that ends: its thread reads on in the meantime.
+                    socket.socket.shutdown(request, socket.SHUT_RDWR)
 
     def shutdown_request(self, request: Any) -> None:
         """A client has been served."""
@@ -101,9 +125,14 @@ class _Handler(BaseHTTPRequestHandler):
     server: Endpoint
 
     def do_GET(self) -> None:
-        text = self.server.text()
-        self.send_response(200)
-        self.send_header("Content-Type", self.server.content_type)
+        if self.server.access.admits(self.headers.get("Authorization", "")):
+            self._answer(200, "Content-Type", self.server.content_type, self.server.text())
+        else:
+            self._answer(401, "WWW-Authenticate", 'Basic realm="gradwatch"', b"")
+
+    def _answer(self, status: int, header: str, value: str, text: bytes) -> None:
+        self.send_response(status)
+        self.send_header(header, value)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         if self.command == "GET":

@@ -12,6 +12,7 @@ import socket
 import struct
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,9 @@ _numbers = itertools.count()
 
 class EventFile:
     """Events are gathered, and written by ``write``.
+
+    Args:
+        folder: begun in it, each with a name of its own; made where it is missing. A URL of a store too.
 
     Raises:
         MissingExtraError: tensorboard is not installed.
@@ -46,21 +50,28 @@ class EventFile:
             raise MissingExtraError("The TensorBoard sink", "tensorboard", "tensorboard") from error
         self._event: Any = event_pb2.Event
         self._text_pb: Any = text_pb
+        self._gfile: Any = tf.io.gfile
+        self._folder = folder
         self._forms: dict[tuple[str, ...], _Form] = {}
         self._waiting: list[bytes] = []
         self._flush_at = 0.0
         about = event_pb2.SourceMetadata(writer="gradwatch")
         first = self._event(wall_time=time.time(), file_version="brain.Event:2", source_metadata=about)
+        self._head = _framed(first.SerializeToString())
+        self._path = ""
+        self._file: Any = None
         try:
-            tf.io.gfile.makedirs(folder)
-            self._file: Any = tf.io.gfile.GFile(os.path.join(folder, _file_name()), "wb")  # noqa: PTH118 a URL too
-            self._add(first)
             self.write()
         except OSError as error:
             raise SinkError(
                 f"The TensorBoard folder {folder!r} cannot be written ({error.strerror}): give a folder that is "
                 "yours."
             ) from error
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether what comes next is appended; a new file is begun where the last one was deleted or is torn."""
+        return self._file is not None and ("://" in self._folder or Path(self._path).exists())
 
     def add_scalars(
         self, tags: tuple[str, ...], values: FloatArray, steps: Sequence[int], wall_times: Sequence[float]
@@ -84,24 +95,45 @@ class EventFile:
         self._add(self._event(wall_time=wall_time, step=step, summary=summary))
 
     def write(self) -> None:
-        """Write what was added since the last time."""
+        """Write what was added since the last time.
+
+        Raises:
+            OSError: it cannot be written, and is lost; the next call begins a new file.
+        """
         waiting, self._waiting = self._waiting, []
-        if waiting:
-            self._file.write(b"".join(waiting))
+        if not self.is_whole:
+            self._begin(waiting)
+        elif waiting:
+            self._append(waiting)
         if time.monotonic() >= self._flush_at:
-            self._file.flush()
             self._flush_at = time.monotonic() + self.FLUSH_SECONDS
+            self._file.flush()
 
     def close(self) -> None:
-        """Write what is left, and close."""
-        try:
-            self.write()
-        finally:
+        """Close the file."""
+        if self._file is not None:
             self._file.close()
 
+    def _begin(self, waiting: Sequence[bytes]) -> None:
+        self._gfile.makedirs(self._folder)
+        if self._file is not None or not self._path:
+            self._path = os.path.join(self._folder, _file_name())  # noqa: PTH118 a URL too
+        # A file of which not even the head could be written is written over.
+        self._file = None
+        file = self._gfile.GFile(self._path, "wb")
+        file.write(b"".join((self._head, *waiting)))
+        self._file = file
+
+    def _append(self, waiting: Sequence[bytes]) -> None:
+        try:
+            self._file.write(b"".join(waiting))
+        except BaseException:
+            # What is behind a record that is torn is not read.
+            self._file, self._path = None, ""
+            raise
+
     def _add(self, event: Any) -> None:
-        message = event.SerializeToString()
-        self._waiting.append(_header(len(message)) + message + masked_crc32c(message))
+        self._waiting.append(_framed(event.SerializeToString()))
 
 
 class _Form:
@@ -150,6 +182,10 @@ def _file_name() -> str:
     # TensorBoard knows its files by what stands before the time.
     where = f"{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
     return f"events.out.tfevents.{int(time.time()):010d}.{where}.gradwatch"
+
+
+def _framed(message: bytes) -> bytes:
+    return _header(len(message)) + message + masked_crc32c(message)
 
 
 def _header(length: int) -> bytes:

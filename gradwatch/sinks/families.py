@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from gradwatch.monitoring.metrics import METRICS, PREFIX
 from gradwatch.records import Health, RunInfo
+from gradwatch.sinks.board import AlertBoard
 from gradwatch.sinks.exposition import BOUNDS, Newest, OptimizerState
 from gradwatch.sinks.labels import label
 
@@ -21,7 +22,12 @@ _States = Sequence[tuple[tuple[str, ...], OptimizerState]]
 
 
 def families(
-    run: RunInfo, health: Health, states: Mapping[str, OptimizerState], modules_dropped: int, now: float
+    run: RunInfo,
+    health: Health,
+    states: Mapping[str, OptimizerState],
+    modules_dropped: int,
+    board: AlertBoard,
+    now: float,
 ) -> list[Metric]:
     """Everything that one scrape shows at Unix time ``now``; nothing in it refers to the state any more."""
     labelled = [((run.run, str(run.rank), name), state) for name, state in states.items()]
@@ -31,7 +37,7 @@ def families(
         *_value_families(labelled, now),
         _histogram(labelled),
         *_module_families(labelled),
-        *_alert_families(labelled, now),
+        *_alert_families((run.run, str(run.rank)), board, now),
     ]
 
 
@@ -107,12 +113,10 @@ def _module_norm(newest: Newest | None, module: str, field: str) -> float:
     return norm
 
 
-def _alert_families(states: _States, now: float) -> Iterator[Metric]:
-    yield _family(
-        "alert_active", [((*labels, *key), on) for labels, state in states for key, on in state.active()]
-    )
-    yield _family("alert_info", [((*labels, *key), 1.0) for labels, state in states for key in state.words(now)])
-    yield _family("alerts", [((*labels, *key), n) for labels, state in states for key, n in state.fired.items()])
+def _alert_families(base: tuple[str, str], board: AlertBoard, now: float) -> Iterator[Metric]:
+    yield _family("alert_active", [((*base, *place), on) for place, on in board.active()])
+    yield _family("alert_info", [((*base, *place, *told), 1.0) for place, told in board.told(now)])
+    yield _family("alerts", [((*base, *kind), count) for kind, count in board.fired.items()])
 
 
 def _family(name: str, samples: _Samples) -> Metric:

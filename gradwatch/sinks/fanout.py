@@ -1,164 +1,142 @@
-"""From the training loop to the sinks: a bounded queue and a thread of its own.
+"""From the training loop to the sinks, each of which has a queue and a thread of its own.
 
-A sink that is slow delays no step and one that fails disturbs nobody: when the queue is full the newest
-records are dropped and counted, and a failure is logged once for each sink and counted.
+A sink that is slow delays no step and no other sink, and one that fails disturbs nobody: where the queue of a sink
+is full the newest records are dropped and counted, and a failure is logged once for each sink and counted.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import queue
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 
 from gradwatch.blocks import Steps
 from gradwatch.records import Alert, Health, RunInfo, Sink, StepRecord
+from gradwatch.sinks.outlet import Outlet, bytes_of
 
 __all__ = ["Fanout"]
 
 log = logging.getLogger("gradwatch")
 
-_Batch = tuple[Steps, Sequence[Alert]]
-
 
 class Fanout:
-    """Publishes to several sinks.
+    """Publishes to several sinks at once.
 
     Args:
-        sinks: written to in this order.
-        capacity: hand-overs that may wait; alerts wait whatever it is.
-
-    Attributes:
-        dropped_records: records that no sink saw.
-        sink_errors: failures by sink: its class name, numbered where there are several of a class.
+        sinks: written to, each in its own thread. In counts they go by the name of their class, numbered where
+            there are several of one.
+        capacity: bytes of steps that may wait for each; alerts wait whatever it is.
     """
 
     # A sink that hangs must not hold up the training for ever.
     PATIENCE_SECONDS = 60.0
 
-    def __init__(self, sinks: Sequence[Sink], capacity: int = 10_000) -> None:
-        self._sinks = _named(sinks)
-        self._capacity = capacity
-        self._queue: queue.SimpleQueue[_Batch | threading.Event | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+    def __init__(self, sinks: Sequence[Sink], capacity: int = 64 << 20) -> None:
+        self._outlets = [Outlet(name, sink, capacity) for name, sink in _named(sinks)]
+        # The process in which the threads run; 0 before and after.
         self._owner = 0
-        self._busy = ""
-        # Optimizers may be stepped from several threads.
-        self._counting = threading.Lock()
-        self.dropped_records = 0
-        self.sink_errors: Counter[str] = Counter(dict.fromkeys(self._sinks, 0))
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Records that each sink has missed, since its queue was full."""
+        return {outlet.name: outlet.dropped for outlet in self._outlets}
+
+    @property
+    def sink_errors(self) -> dict[str, int]:
+        """Failures of each sink."""
+        return {outlet.name: outlet.errors for outlet in self._outlets}
 
     def open(self, run: RunInfo, health: Callable[[], Health]) -> None:
-        """Open the sinks that want it, and start the thread; with no sinks there is none.
+        """Open the sinks that want it, and start the threads.
 
         Raises:
             SinkError: a sink cannot be opened; those opened before it are closed again.
             MissingExtraError: a package that a sink needs is not installed.
         """
-        opened: list[str] = []
+        opened: list[Outlet] = []
         try:
-            for name, sink in self._sinks.items():
-                begin = getattr(sink, "open", None)
+            for outlet in self._outlets:
+                begin = getattr(outlet.sink, "open", None)
                 if begin is not None:
                     begin(run, health)
-                opened.append(name)
-        except BaseException:
-            self._close_sinks(opened)
-            raise
-        if self._sinks:
+                opened.append(outlet)
             self._owner = os.getpid()
-            self._thread = threading.Thread(target=self._publish, name="gradwatch-sinks", daemon=True)
-            self._thread.start()
+            for outlet in self._outlets:
+                outlet.thread.start()
+        except BaseException:
+            self._take_back(opened)
+            raise
 
     def put(self, records: Sequence[StepRecord], alerts: Sequence[Alert]) -> None:
         """Hand over what has come; never waits, and makes no record of a block.
 
-        In a forked child, which has no such thread, nothing happens.
+        In a forked child, which has no such threads, nothing happens.
         """
-        if not self._runs_here():
-            return
-        if self._queue.qsize() >= self._capacity:
-            with self._counting:
-                self.dropped_records += len(records)
-            records = ()
-        if records or alerts:
-            self._queue.put((Steps.of(records), alerts))
+        if self._outlets and self._runs_here():
+            steps = Steps.of(records)
+            size = bytes_of(steps)
+            for outlet in self._outlets:
+                outlet.put(steps, size, alerts)
 
     def flush(self) -> None:
         """Wait until all that was put before is written; a sink that asks for it would wait for itself."""
-        if self._runs_here() and threading.current_thread() is not self._thread:
-            done = threading.Event()
-            self._queue.put(done)
-            if not done.wait(self.PATIENCE_SECONDS):
-                self._tell_of_a_slow_sink("has not written everything yet")
+        if self._runs_here() and not self._is_ours():
+            marks = [(outlet, outlet.mark()) for outlet in self._outlets]
+            patience = self._patience()
+            for outlet, mark in marks:
+                if not mark.wait(next(patience)):
+                    self._tell_of_a_slow_sink(outlet, "has not written everything yet")
 
     def close(self) -> None:
-        """Write out what waits, close every sink once, end the thread."""
-        if self._runs_here() and self._thread is not None:
-            thread, self._thread = self._thread, None
-            self._queue.put(None)
-            if threading.current_thread() is thread:
-                # A sink that closes the tracker is closed itself when its write is over.
-                return
-            thread.join(self.PATIENCE_SECONDS)
-            if thread.is_alive():
+        """Write out what waits, close every sink once, end the threads."""
+        if not self._runs_here():
+            return
+        for outlet in self._outlets:
+            outlet.end()
+        if self._is_ours():
+            # A sink that closes the tracker is closed itself when its write is over.
+            return
+        patience = self._patience()
+        for outlet in self._outlets:
+            outlet.thread.join(next(patience))
+            if outlet.thread.is_alive():
                 # It ends with the process at the latest.
-                self._tell_of_a_slow_sink("is left behind, and what it has not written may be lost")
+                self._tell_of_a_slow_sink(outlet, "is left behind, and what it has not written may be lost")
+        self._owner = 0
 
-    def _tell_of_a_slow_sink(self, how: str) -> None:
-        log.warning("After %.0f s the sink %s %s; training goes on.", self.PATIENCE_SECONDS, self._busy, how)
+    def _patience(self) -> Iterator[float]:
+        """What is left of it, in seconds: for all sinks together."""
+        until = time.monotonic() + self.PATIENCE_SECONDS
+        while True:
+            yield max(0.0, until - time.monotonic())
+
+    def _tell_of_a_slow_sink(self, outlet: Outlet, how: str) -> None:
+        with suppress(Exception):  # a handler of the user's
+            log.warning("After %.0f s the sink %s %s; training goes on.", self.PATIENCE_SECONDS, outlet.name, how)
 
     def _runs_here(self) -> bool:
-        return self._thread is not None and os.getpid() == self._owner
+        return self._owner != 0 and os.getpid() == self._owner
 
-    def _publish(self) -> None:
-        while True:
-            waiting = [self._queue.get()]
-            while not self._queue.empty():
-                waiting.append(self._queue.get())
-            self._write([entry for entry in waiting if isinstance(entry, tuple)])
-            for entry in waiting:
-                if isinstance(entry, threading.Event):
-                    entry.set()
-            if None in waiting:
-                break
-        self._close_sinks(self._sinks)
+    def _is_ours(self) -> bool:
+        """Whether a sink asks: to wait for its own thread, or for one that waits for it, would take for ever."""
+        return any(threading.current_thread() is outlet.thread for outlet in self._outlets)
 
-    def _write(self, batches: list[_Batch]) -> None:
-        if not batches:
-            return
-        # Neither can be changed: a sink that tries takes nothing away from another. A record that one of them
-        # has read is there for the next, and all are let go of when the last has written.
-        records = Steps.joined(steps for steps, _ in batches)
-        alerts = tuple(alert for _, some in batches for alert in some)
-        for name, sink in self._sinks.items():
-            self._busy = name
-            try:
-                sink.write(records, alerts)
-            except BaseException:  # one that exits, or that is cancelled, would end the thread of all of them
-                self._failed(name)
-
-    def _close_sinks(self, names: Iterable[str]) -> None:
-        for name in names:
-            self._busy = name
-            try:
-                self._sinks[name].close()
-            except BaseException:
-                self._failed(name)
-
-    def _failed(self, name: str) -> None:
-        self.sink_errors[name] += 1
-        if self.sink_errors[name] == 1:
-            log.exception("The sink %s failed; training goes on, this is logged once.", name)
+    def _take_back(self, opened: Iterable[Outlet]) -> None:
+        self._owner = 0
+        for outlet in opened:
+            if outlet.thread.ident is None:
+                outlet.close_sink()
+            else:
+                outlet.end()
 
 
-def _named(sinks: Sequence[Sink]) -> dict[str, Sink]:
-    named: dict[str, Sink] = {}
+def _named(sinks: Sequence[Sink]) -> Iterator[tuple[str, Sink]]:
     seen: Counter[str] = Counter()
     for sink in sinks:
         kind = type(sink).__name__
         seen[kind] += 1
-        named[kind if seen[kind] == 1 else f"{kind}-{seen[kind]}"] = sink
-    return named
+        yield kind if seen[kind] == 1 else f"{kind}-{seen[kind]}", sink

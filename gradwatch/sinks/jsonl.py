@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
 
 from gradwatch.blocks import Block, Steps
-from gradwatch.errors import SinkError
+from gradwatch.errors import ArgumentError, SinkError
 from gradwatch.records import Alert, Health, RunInfo, StepRecord
 from gradwatch.sinks.encoding import line
+from gradwatch.sinks.line_file import LineFile
 from gradwatch.sinks.lines import BlockLines
+from gradwatch.sinks.losses import Losses, reason_of
 from gradwatch.sinks.ordering import in_order
 
 __all__ = ["Jsonl"]
@@ -20,15 +22,31 @@ __all__ = ["Jsonl"]
 class Jsonl:
     """Writes a line for every record and alert; a file that exists is continued with a new ``"run"`` line.
 
-    Every batch is flushed, so that a run that is killed loses at most what was still on its way.
+    Every batch is in the file when it is written, so that a run that is killed loses at most what was still on its
+    way. Where the file was deleted or moved, or the disk was full, it is begun anew as soon as it can be: its
+    ``"run"`` line then has ``"lost"``, an object of ``steps``, ``alerts`` and ``reason``.
 
     Args:
         path: the file; its folder is made where it is missing.
+        max_bytes: a file that would become larger is renamed to ``{path}.1`` and begun anew; None: it grows.
+        keep: how many of these are kept, the newest ``.1``.
+
+    Raises:
+        ArgumentError: a number is not a positive whole one.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], max_bytes: int | None = None, keep: int = 4) -> None:
+        for name, number in (("max_bytes", 1 if max_bytes is None else max_bytes), ("keep", keep)):
+            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                raise ArgumentError(f"Jsonl's {name} is {number!r}, but a whole number from 1 on was expected.")
         self._path = Path(path)
-        self._file: TextIO | None = None
+        self._max_bytes = max_bytes
+        self._keep = keep
+        self._file = LineFile(self._path)
+        self._losses = Losses(f"The JSONL file {str(self._path)!r}")
+        self._run: RunInfo | None = None
+        # Steps and alerts in the file that is open.
+        self._held = (0, 0)
         self._blocks = BlockLines()
 
     def open(self, run: RunInfo, health: Callable[[], Health]) -> None:
@@ -37,13 +55,9 @@ class Jsonl:
         Raises:
             SinkError: the file cannot be written.
         """
+        self._run = run
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            torn = _ends_within_a_line(self._path)
-            self._file = self._path.open("a", encoding="utf-8")
-            # A run that was killed may have left half a line; it keeps to itself.
-            self._file.write("\n" if torn else "")
-            self._write_lines([line("run", run)])
+            self._begin(run)
         except OSError as error:
             raise SinkError(
                 f"The JSONL file {str(self._path)!r} cannot be written ({error.strerror}): give a path in "
@@ -51,8 +65,36 @@ class Jsonl:
             ) from error
 
     def write(self, records: Sequence[StepRecord], alerts: Sequence[Alert]) -> None:
-        """Append a line for each, an alert behind the step that it was raised on."""
+        """Append a line for each, an alert behind the step that it was raised on.
+
+        Raises:
+            SinkError: the file cannot be written now.
+        """
+        if self._run is None:
+            return
         steps = Steps.of(records)
+        text = "".join(self._lines(steps, alerts))
+        try:
+            self._make_ready(self._run, len(text))
+            self._file.append(text)
+        except OSError as error:
+            self._losses.add(len(steps), len(alerts), reason_of(error))
+            raise SinkError(
+                f"The JSONL file {str(self._path)!r} cannot be written ({reason_of(error)}): make room, or make "
+                "its folder writable; what is missing in it is counted, and it goes on when it can."
+            ) from error
+        self._held = self._held[0] + len(steps), self._held[1] + len(alerts)
+
+    def close(self) -> None:
+        """Close the file."""
+        run, self._run = self._run, None
+        if run is not None and self._losses.so_far is not None:
+            with suppress(OSError):
+                self._make_ready(run, 0)
+            self._losses.tell("could not be written to the end")
+        self._file.close()
+
+    def _lines(self, steps: Steps, alerts: Sequence[Alert]) -> list[str]:
         of_steps = [""] * len(steps)
         for held, places, at in steps.alike:
             made = self._blocks.of(held) if isinstance(held, Block) else [line("step", record) for record in held]
@@ -62,23 +104,26 @@ class Jsonl:
         for index, (_, due) in enumerate(in_order(steps, alerts)):
             lines += of_steps[index : index + 1]
             lines += [line("alert", alert) for alert in due]
-        self._write_lines(lines)
+        return lines
 
-    def close(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            file, self._file = self._file, None
+    def _make_ready(self, run: RunInfo, size: int) -> None:
+        """Have the file open, in its place and with room for so many bytes."""
+        file = self._file
+        if file.is_open and not file.is_in_place():
+            if file.is_deleted():
+                self._losses.add(*self._held, "the file was deleted")
             file.close()
+        if self._max_bytes is not None and any(self._held) and file.size() + size > self._max_bytes:
+            # Where it cannot be renamed it goes on to grow: better too much than nothing.
+            with suppress(OSError):
+                file.move_aside(self._keep)
+        if not file.is_open:
+            self._begin(run)
 
-    def _write_lines(self, lines: Sequence[str]) -> None:
-        if self._file is not None:
-            self._file.write("".join(lines))
-            self._file.flush()
-
-
-def _ends_within_a_line(path: Path) -> bool:
-    if not path.is_file() or path.stat().st_size == 0:
-        return False
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) != b"\n"
+    def _begin(self, run: RunInfo) -> None:
+        self._file.open()
+        if self._file.size() == 0:
+            self._held = (0, 0)
+        lost = self._losses.so_far
+        self._file.append(line("run", run) if lost is None else line("run", run, lost=lost))
+        self._losses.tell("is written again")

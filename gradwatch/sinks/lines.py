@@ -112,7 +112,7 @@ class _Numbers:
 
     def __init__(self, block: Block) -> None:
         self._block = block
-        self._words: dict[int, list[str]] = {}
+        self._words: dict[int, tuple[FloatArray, list[str]]] = {}
         before, after = [np.hstack((block.line_norms(s), block.parameter_norms(s))).T for s in (BEFORE, AFTER)]
         first = _in_words(before.ravel())
         # Where nothing was clipped both sides are the same, and words take longer than all the rest.
@@ -144,11 +144,12 @@ class _Numbers:
     def _norms(self, side: int, columns: Columns | None = None) -> Sequence[str]:
         block = self._block
         norms = block.norms(side) if columns is None else block.scope_norms(side, columns)
-        # The block keeps the array: of all columns it is that of the global norm.
+        # The block has one array for it: of all columns it is that of the global norm. It is kept here too, so
+        # that its number is no other's: a thread that works it out at the same time may put its own in its place.
         known = self._words.get(id(norms))
         if known is None:
-            known = self._words[id(norms)] = _in_words(norms)
-        return known
+            known = self._words[id(norms)] = norms, _in_words(norms)
+        return known[1]
 
 
 def _picked(words: Sequence[str], indices: Sequence[int]) -> Sequence[str]:

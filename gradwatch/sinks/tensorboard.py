@@ -6,15 +6,19 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from os import PathLike, fspath
 from typing import Protocol
 
 import numpy as np
 
 from gradwatch.blocks import FloatArray, Steps
+from gradwatch.errors import SinkError
 from gradwatch.records import Alert, Health, RunInfo, StepRecord
 from gradwatch.sinks.curves import Curves, curves
 from gradwatch.sinks.event_file import EventFile
+from gradwatch.sinks.labels import label, printable
+from gradwatch.sinks.losses import Losses, reason_of
 from gradwatch.sinks.ordering import in_order, row_of
 
 __all__ = ["TensorBoard"]
@@ -45,6 +49,9 @@ class TensorBoard:
     A module's name that is an optimizer's too, or that is reported under two optimizers, would put two curves
     under one tag: it is written as ``{optimizer}.{module}``.
 
+    Where the disk was full, or the file was deleted, a new one is begun as soon as it can be; what is missing is
+    told under ``gradwatch/lost`` of the text tab.
+
     Args:
         log_dir_or_writer: a folder, or a writer with ``add_scalar`` and ``add_text``, which stays open.
     """
@@ -57,6 +64,10 @@ class TensorBoard:
             self._folder = fspath(log_dir_or_writer)
         else:
             self._writer = log_dir_or_writer
+        self._losses = Losses(f"The TensorBoard folder {self._folder!r}")
+        # Steps and alerts in the file that is written.
+        self._held = (0, 0)
+        self._newest_step = 0
         self._ambiguous: frozenset[str] = frozenset()
         self._tags: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {}
         self._active: set[tuple[str, str, str, str | None]] = set()
@@ -76,11 +87,16 @@ class TensorBoard:
         written = {f"{optimizer}.{name}" for optimizer in run.optimizers for name in twice}
         self._ambiguous = frozenset(twice | written.intersection(names))
         self._tags = {}
+        self._held = (0, 0)
         if self._folder is not None:
             self._owned = EventFile(self._folder)
 
     def write(self, records: Sequence[StepRecord], alerts: Sequence[Alert]) -> None:
-        """Write the scalars of each record and the words of each alert."""
+        """Write the scalars of each record and the words of each alert.
+
+        Raises:
+            SinkError: the folder cannot be written now.
+        """
         steps = Steps.of(records)
         firing = []
         for step, due in in_order(steps, alerts):
@@ -93,13 +109,41 @@ class TensorBoard:
             counts = [firing[at].get(shown.optimizer, (0, 0)) for at in group.at]
             self._write_scalars(shown, np.hstack((shown.norms, counts)))
         if self._owned is not None:
-            self._owned.write()
+            self._write_out(self._owned, steps, alerts)
 
     def close(self) -> None:
         """Close the event file; a writer that was given stays open."""
         if self._owned is not None:
             owned, self._owned = self._owned, None
+            if self._losses.so_far is not None:
+                with suppress(SinkError):
+                    self._write_out(owned, Steps(()), ())
+                self._losses.tell("could not be written to the end")
             owned.close()
+
+    def _write_out(self, file: EventFile, steps: Steps, alerts: Sequence[Alert]) -> None:
+        if steps:
+            self._newest_step = row_of(*steps.pairs[-1]).step
+        anew = not file.is_whole
+        if anew:
+            # Of a file that is torn, what was written before can be read.
+            self._losses.add(*self._held, "the file was deleted")
+            self._held = (0, 0)
+            lost = self._losses.so_far
+            if lost is not None:
+                file.add_text("gradwatch/lost", str(lost), self._newest_step, time.time())
+        try:
+            file.write()
+        except Exception as error:  # a store of another kind than the disk has errors of its own
+            self._held = (0, 0)
+            self._losses.add(len(steps), len(alerts), reason_of(error))
+            raise SinkError(
+                f"The TensorBoard folder {self._folder!r} cannot be written ({reason_of(error)}): make room, or "
+                "make it writable; what is missing is counted, and a new file is begun when it can be."
+            ) from error
+        self._held = self._held[0] + len(steps), self._held[1] + len(alerts)
+        if anew:
+            self._losses.tell("is written again")
 
     def _take(self, alert: Alert, wall_time: float) -> None:
         key = (alert.optimizer, alert.severity, alert.rule, alert.module)
@@ -110,7 +154,8 @@ class TensorBoard:
         mine = [severity for name, severity, *_ in self._active if name == alert.optimizer]
         # Made anew: the steps before this one keep the counts that they had.
         self._firing = {**self._firing, alert.optimizer: tuple(map(mine.count, _SEVERITIES))}
-        tag, text = f"alerts/{alert.optimizer}", _MARKUP.sub(r"\\\g<0>", str(alert))
+        tag = label(f"alerts/{alert.optimizer}")
+        text = _MARKUP.sub(r"\\\g<0>", printable(str(alert)))
         if self._owned is not None:
             self._owned.add_text(tag, text, alert.step, wall_time)
         elif self._writer is not None:
@@ -128,7 +173,7 @@ class TensorBoard:
     def _tags_of(self, optimizer: str, modules: tuple[str, ...]) -> tuple[str, ...]:
         known = self._tags.get((optimizer, modules))
         if known is None:
-            known = self._tags[optimizer, modules] = tuple(_tags(optimizer, modules, self._ambiguous))
+            known = self._tags[optimizer, modules] = tuple(map(label, _tags(optimizer, modules, self._ambiguous)))
         return known
 
 

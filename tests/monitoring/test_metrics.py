@@ -24,7 +24,7 @@ PUBLISHED = {
     "gradwatch_module_grad_norm_after": (*OPTIMIZER, "module"),
     "gradwatch_module_nonfinite_steps_total": (*OPTIMIZER, "module"),
     "gradwatch_alert_active": (*OPTIMIZER, "rule", "severity", "module"),
-    "gradwatch_alert_info": (*OPTIMIZER, "rule", "severity", "module", "words"),
+    "gradwatch_alert_info": (*OPTIMIZER, "rule", "severity", "module", "incident", "role", "words"),
     "gradwatch_alerts_total": (*OPTIMIZER, "rule", "severity"),
     "gradwatch_overhead_seconds_total": ("run", "rank"),
     "gradwatch_dropped_records_total": ("run", "rank"),

@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 import urllib.request
+from contextlib import suppress
 
 import pytest
 
@@ -98,6 +99,57 @@ def test_many_scrapers_at_once_are_all_answered(endpoint):
     for thread in threads:
         thread.join(30)
     assert seen == [200] * 60
+
+
+def test_200_scrapers_and_200_slow_clients_take_few_threads_and_descriptors(endpoint, text, monkeypatch):
+    monkeypatch.setattr(Endpoint, "LONGEST_SECONDS", 0.3)
+    most = {"held": 0, "threads": 0}
+    finish = Endpoint.process_request_thread
+
+    def noted(self, request, client_address):
+        most["held"] = max(most["held"], len(self._since))
+        serving = [thread for thread in threading.enumerate() if "process_request_thread" in thread.name]
+        most["threads"] = max(most["threads"], len(serving))
+        finish(self, request, client_address)
+
+    monkeypatch.setattr(Endpoint, "process_request_thread", noted)
+    slow, answers = [], []
+
+    def come_slowly():
+        # Half of a request, of which the rest never comes.
+        for _ in range(200):
+            slow.append(connect(endpoint))
+            with suppress(OSError):
+                slow[-1].sendall(b"GET /met")
+
+    def come_often():
+        answers.extend(get(endpoint)[0] for _ in range(20))
+
+    clients = [threading.Thread(target=target) for target in (come_slowly, *[come_often] * 10)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join(60)
+    assert answers == [200] * 200
+    assert len(slow) == 200
+    # The one that waits in the thread of the server is not served yet.
+    assert most["held"] <= Endpoint.CONNECTIONS + 1
+    assert most["threads"] <= Endpoint.CONNECTIONS + 1
+    assert waiting(lambda: not endpoint._since)
+    for one in slow:
+        one.close()
+
+
+def test_who_had_to_wait_for_a_slow_client_is_not_sent_away_for_that(monkeypatch):
+    monkeypatch.setattr(Endpoint, "LONGEST_SECONDS", 2.0)
+    monkeypatch.setattr(Endpoint, "CONNECTIONS", 1)
+    endpoint = Endpoint(("127.0.0.1", 0), "text/plain", lambda: time.sleep(0.5) or b"late")
+    try:
+        with connect(endpoint):
+            assert waiting(lambda: endpoint._since)
+            assert get(endpoint)[2] == b"late"
+    finally:
+        endpoint.end()
 
 
 def test_the_end_waits_for_no_slow_client():

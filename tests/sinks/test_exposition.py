@@ -8,12 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradwatch.blocks import Steps
-from gradwatch.judge.judge import Judge
 from gradwatch.records import GroupNorms, RunInfo
-from gradwatch.rules import Zero, default_rules
 from gradwatch.sinks.curves import curves
 from gradwatch.sinks.exposition import BOUNDS, OptimizerState, WindowMax, new_states
-from tests.made_up import alert, record
+from tests.made_up import record
 
 
 def take(state, *records):
@@ -92,31 +90,3 @@ def test_all_optimizers_share_the_room_for_modules():
     states, left_out = new_states(run)
     assert [len(state.modules) for state in states.values()] == [150, 50, 0]
     assert left_out == 100
-
-
-def test_an_explanation_neither_fires_nor_counts():
-    state = OptimizerState(("mlp",), 0.0)
-    state.take_alert(alert())
-    state.take_alert(alert("resolved"))
-    state.take_alert(alert("explained"))
-    assert dict(state.active())["zero", "critical", "mlp"] == 0.0
-    assert state.fired["zero", "critical"] == 1
-
-
-def test_every_alert_that_a_rule_can_raise_is_shown_at_zero_before_it_fires():
-    class Mine(Zero):
-        id, severities = "mine", ("warning",)
-
-    class Plain:
-        id, severity, fires_after, clears_after = "plain", "critical", 1, 1
-
-        def look(self, record):
-            return []
-
-    judge = Judge([*default_rules(), Mine(), Plain()])
-    states, _ = new_states(RunInfo("r", 0, 0.0, "", "", "", ("a",), {}, judge.severities))
-    shown = {key for key, count in states["a"].fired.items() if count == 0}
-    assert shown == {(rule, severity) for rule, several in judge.severities.items() for severity in several}
-    assert shown >= {("zero", "warning"), ("zero", "critical"), ("clip-broken", "warning"), ("mine", "warning")}
-    assert ("plain", "critical") in shown
-    assert dict(states["a"].active()).keys() == {(*key, "") for key in shown}

@@ -1,0 +1,96 @@
+"""A file that whole lines are appended to, wherever its folder has gone meanwhile."""
+
+from __future__ import annotations
+
+import os
+from io import FileIO
+from pathlib import Path
+
+__all__ = ["LineFile"]
+
+
+class LineFile:
+    """Nothing is buffered: what was appended is there when the process is killed.
+
+    Args:
+        path: the file; its folder is made where it is missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: FileIO | None = None
+
+    def open(self) -> None:
+        """Open it, to go on behind what it holds; half a line of a run that was killed keeps to itself.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        torn = _ends_within_a_line(self._path)
+        self._file = FileIO(self._path, "a")
+        self.append("\n" if torn else "")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be appended to."""
+        return self._file is not None
+
+    def append(self, text: str) -> None:
+        """Append whole lines. Where only a part could be written, the file is closed.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        if self._file is None:
+            return
+        left = memoryview(text.encode())
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except BaseException:
+            self.close()
+            raise
+
+    def is_in_place(self) -> bool:
+        """Whether it is what its path leads to: it may have been deleted, or moved."""
+        if self._file is None:
+            return False
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(self._file.fileno()))
+        except OSError:
+            return False
+
+    def is_deleted(self) -> bool:
+        """Whether no path leads to it any more, so that what it holds is lost."""
+        return self._file is not None and os.fstat(self._file.fileno()).st_nlink == 0
+
+    def size(self) -> int:
+        """In bytes; 0 where it is not open."""
+        return 0 if self._file is None else os.fstat(self._file.fileno()).st_size
+
+    def move_aside(self, keep: int) -> None:
+        """Close it and call it ``{path}.1``, the one before ``{path}.2``, and so on; the oldest of ``keep`` goes.
+
+        Raises:
+            OSError: it cannot be renamed.
+        """
+        self.close()
+        older = [self._path, *(Path(f"{self._path}.{number}") for number in range(1, keep + 1))]
+        for now, then in zip(older[-2::-1], older[:0:-1], strict=True):
+            if now.exists():
+                now.replace(then)
+
+    def close(self) -> None:
+        """Close it; a second time does nothing."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+
+def _ends_within_a_line(path: Path) -> bool:
+    if not path.is_file() or path.stat().st_size == 0:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"

@@ -1,0 +1,115 @@
+"""The queue of one sink: bounded in bytes, whatever a step takes up."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from gradwatch.blocks import Block, Facts, Layout, StepRow, Steps
+from gradwatch.sinks import Memory
+from gradwatch.sinks.outlet import Outlet, bytes_of
+from tests.made_up import alert, record
+
+
+class Gated(Memory):
+    def __init__(self):
+        super().__init__()
+        self.entered, self.may_go_on = threading.Event(), threading.Event()
+        self.writes = []
+
+    def write(self, records, alerts):
+        self.entered.set()
+        assert self.may_go_on.wait(10)
+        self.writes.append(len(records))
+        super().write(records, alerts)
+
+
+def block(columns, length=16):
+    names = [f"layer.{i}" for i in range(columns)]
+    layout = Layout("actor", names, {"layer": np.arange(columns)}, {}, np.zeros(columns))
+    facts = Facts.usual(columns)
+    rows = [StepRow(step, float(step), facts) for step in range(1, length + 1)]
+    return Steps.of(Block(layout, rows, np.ones((length, columns)), np.ones((length, columns))))
+
+
+@pytest.fixture
+def gated():
+    return Gated()
+
+
+def begun(sink, capacity):
+    outlet = Outlet("Gated", sink, capacity)
+    outlet.thread.start()
+    return outlet
+
+
+def filled(outlet, sink, steps, times=100):
+    """How many of these fit behind one that is being written."""
+    size = bytes_of(steps)
+    outlet.put(steps, size, ())
+    assert sink.entered.wait(10)
+    for _ in range(times):
+        outlet.put(steps, size, ())
+    return times - outlet.dropped // len(steps)
+
+
+@pytest.mark.parametrize("columns", [1, 1000])
+def test_what_waits_and_is_written_is_bounded_in_bytes(gated, columns):
+    steps = block(columns)
+    outlet = begun(gated, capacity=10 * bytes_of(steps))
+    assert filled(outlet, gated, steps) == 9
+    gated.may_go_on.set()
+    outlet.end()
+    outlet.thread.join(10)
+    assert len(gated.records) == 10 * 16
+
+
+def test_what_is_larger_than_all_the_room_is_taken_where_nothing_else_waits(gated):
+    gated.may_go_on.set()
+    steps = block(10)
+    outlet = begun(gated, capacity=1)
+    for _ in range(3):
+        outlet.put(steps, bytes_of(steps), ())
+        assert outlet.mark().wait(10)
+    outlet.end()
+    outlet.thread.join(10)
+    assert (len(gated.records), outlet.dropped) == (48, 0)
+
+
+def test_an_alert_waits_whatever_waits_before_it(gated):
+    outlet = begun(gated, capacity=1)
+    assert filled(outlet, gated, block(1), 1) == 0
+    outlet.put(Steps.of([record(2)]), 1, [alert()])
+    gated.may_go_on.set()
+    outlet.end()
+    outlet.thread.join(10)
+    assert len(gated.alerts) == 1
+    assert outlet.dropped == 17
+
+
+def test_much_that_waits_is_not_written_in_one_go(gated, monkeypatch):
+    steps = block(10)
+    monkeypatch.setattr(Outlet, "BYTES_AT_ONCE", 3 * bytes_of(steps))
+    outlet = begun(gated, capacity=1 << 30)
+    filled(outlet, gated, steps, 7)
+    gated.may_go_on.set()
+    outlet.end()
+    outlet.thread.join(10)
+    assert gated.writes == [16, 48, 48, 16]
+
+
+def test_what_is_put_after_the_end_is_ignored_and_a_second_end_is_no_harm(gated):
+    gated.may_go_on.set()
+    outlet = begun(gated, 1000)
+    outlet.end()
+    outlet.thread.join(10)
+    outlet.end()
+    outlet.put(block(1), 1, [alert()])
+    assert outlet._came == outlet._gone == 0
+
+
+def test_a_step_of_a_large_model_counts_as_such():
+    small, large = (bytes_of(block(columns)) for columns in (10, 10_000))
+    assert small < 50_000
+    # Both norms of each of 16 steps are 2.56 MB, without anything that was worked out.
+    assert large > 2_560_000
