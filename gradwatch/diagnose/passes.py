@@ -10,19 +10,18 @@ from typing import Any
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from gradwatch.diagnose.graph.parts import is_whole_slice, parts
-from gradwatch.diagnose.graph.walk import Graph, Node, is_leaf, operation, root_of, row_of
+from gradwatch.diagnose.graph.parts import leaves_out, parts
+from gradwatch.diagnose.graph.walk import Graph, Node, is_leaf, root_of, row_of
 from gradwatch.diagnose.look.calls import Calls, readable
-from gradwatch.diagnose.look.notes import Notes, Sighting
+from gradwatch.diagnose.look.notes import Notes
 from gradwatch.diagnose.look.numbers import arithmetic, badness, largest
 from gradwatch.diagnose.look.place import Place
 from gradwatch.diagnose.look.probe import Probe
 from gradwatch.diagnose.look.sides import Sides
-from gradwatch.diagnose.look.site import Site
+from gradwatch.diagnose.look.site import Sighting, Site
 from gradwatch.diagnose.look.values import values_of
+from gradwatch.diagnose.reasons.lost import LEFT, why_lost
 from gradwatch.diagnose.reasons.nonfinite import in_backward
-from gradwatch.diagnose.reasons.vanishing import LEFT, read_faint, spread
-from gradwatch.diagnose.reasons.zero import why_zero
 
 __all__ = ["Pass"]
 
@@ -97,7 +96,7 @@ class Pass:
         self.notes.seen[node] = sighting
         if not math.isfinite(self.notes.loss):
             self.notes.values[node] = values_of(self.notes.graph, node)
-        arrives = max(sighting.incoming, default=0.0, key=badness)
+        arrives = sighting.worst
         if arrives == 0.0 and all(map(math.isfinite, sighting.outgoing)):
             return
         with arithmetic():
@@ -109,15 +108,13 @@ class Pass:
         """Why it hands on nothing, next to nothing, or what is not finite; now, while what it saved is alive."""
         probe = Probe(node, incoming, outgoing)
         self._look_at_parts(node, incoming, outgoing, probe)
-        self.notes.spread[node] = spread(node, incoming, outgoing)
+        self.notes.spread[node] = _spread(node, incoming, outgoing)
         for index, handed_on in enumerate(self.notes.seen[node].outgoing):
             if self.notes.graph.inputs[node][index][0] is None:
                 continue
             site = Site(node, index, incoming, outgoing, probe, self._sides)
-            if 0.0 < handed_on < LEFT * arrives < math.inf:
-                self.notes.faint[node, index] = read_faint(site)
-            elif handed_on == 0.0:
-                self.notes.findings[node, index] = why_zero(site)
+            if handed_on == 0.0 or handed_on < LEFT * arrives < math.inf:
+                self.notes.findings[node, index] = why_lost(site)
             elif not math.isfinite(handed_on) and math.isfinite(arrives):
                 self.notes.findings[node, index] = in_backward(node, handed_on, arrives)
 
@@ -129,8 +126,7 @@ class Pass:
         The operation that joined them would be seen to turn it zero, but only passes on what it got.
         """
         row = row_of(node)
-        cuts = operation(node) == "Slice" and not is_whole_slice(self.notes.graph, node)
-        if not cuts and (row is None or not row.splits):
+        if row is None or not (row.splits or leaves_out(self.notes.graph, node)):
             return
         for index, handed_on in enumerate(outgoing):
             if handed_on is None:
@@ -139,10 +135,22 @@ class Pass:
             for number, part in joined.items():
                 if largest(part.of(handed_on)) == 0.0:
                     site = Site(node, index, incoming, outgoing, probe, self._sides, part)
-                    self.notes.in_part[joint, number] = (node, why_zero(site))
+                    self.notes.in_part[joint, number] = (node, why_lost(site))
 
 
 def _worst(values: Iterable[object], none: float) -> float:
     """The largest absolute value in several tensors, NaN or Inf where there is one."""
     with arithmetic():
         return max((largest(value) for value in values if isinstance(value, Tensor)), default=none, key=badness)
+
+
+def _spread(node: Node, incoming: Sequence[Tensor | None], outgoing: Sequence[Tensor | None]) -> float:
+    """Over how many elements a mean or a loss spreads each that came in; 1 for what does not.
+
+    Each of n elements gets 1/n of it: what is lost to each is added up again further down.
+    """
+    row = row_of(node)
+    if row is None or not (row.teaches or row.family in ("loss", "reduction")):
+        return 1.0
+    came, went = (sum(g.numel() for g in gradients if g is not None) for gradients in (incoming, outgoing))
+    return max(1.0, went / max(1, came))

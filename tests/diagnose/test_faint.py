@@ -8,14 +8,13 @@ from torch import nn
 from torch.nn import functional
 
 from gradwatch.diagnose import Diagnosis
-from gradwatch.diagnose.reasons.attenuation import Loss
-from gradwatch.diagnose.reasons.vanishing import of_most
+from gradwatch.diagnose.reasons.attenuation import Edge, of_most
 from tests.zoo.nets import batch, filled
 
 
-def losses(*decades: float) -> list[Loss]:
+def losses(*decades: float) -> list[Edge]:
     nodes = (torch.ones((), requires_grad=True).tanh().grad_fn for _ in decades)
-    return [Loss(node, 0, lost) for node, lost in zip(nodes, decades, strict=True)]
+    return [Edge("operation", node, 0, 0, lost) for node, lost in zip(nodes, decades, strict=True)]
 
 
 def test_one_that_took_most_is_blamed() -> None:

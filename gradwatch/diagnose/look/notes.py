@@ -4,25 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from gradwatch.diagnose.graph.walk import Graph, Node
 from gradwatch.diagnose.look.calls import Call
 from gradwatch.diagnose.look.place import Place
-from gradwatch.diagnose.look.site import Finding
+from gradwatch.diagnose.look.site import Finding, Sighting
 from gradwatch.diagnose.look.values import Values
 
-__all__ = ["Notes", "Sighting"]
-
-
-class Sighting(NamedTuple):
-    """What a backward pass showed of one operation: the largest absolute value of each gradient.
-
-    0.0 stands for a gradient that is all zero and for one that is not there.
-    """
-
-    incoming: tuple[float, ...]
-    outgoing: tuple[float, ...]
+__all__ = ["Notes"]
 
 
 @dataclass
@@ -38,7 +27,6 @@ class Notes:
         findings: by operation and number of its input, why the gradient went wrong there.
         in_part: by an operation that joins tensors and the number of one of them: the operation above it that
             gave this one nothing, and why.
-        faint: by operation and number of its input, why so little of the gradient was handed on there.
         spread: over how many elements an operation spread each that came in.
         values: what operations saved of the forward pass; only where the loss is not finite.
         arrived: largest gradient that was about to be accumulated, by the operation that accumulates it.
@@ -51,7 +39,6 @@ class Notes:
     seen: dict[Node, Sighting] = field(default_factory=dict)
     findings: dict[tuple[Node, int], Finding] = field(default_factory=dict)
     in_part: dict[tuple[Node, int], tuple[Node, Finding]] = field(default_factory=dict)
-    faint: dict[tuple[Node, int], Finding] = field(default_factory=dict)
     spread: dict[Node, float] = field(default_factory=dict)
     values: dict[Node, Values] = field(default_factory=dict)
     arrived: dict[Node, float] = field(default_factory=dict)
@@ -67,7 +54,6 @@ class Notes:
         self.seen.update(inner.seen)
         self.findings.update(inner.findings)
         self.in_part.update(inner.in_part)
-        self.faint.update(inner.faint)
         self.spread.update(inner.spread)
         self.values.update(inner.values)
         self.arrived.update(inner.arrived)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from gradwatch.diagnose.graph.catalogue import UNKNOWN, Family
-from gradwatch.diagnose.graph.walk import Graph, Node, hands_on, is_leaf, operation, row_of
+from gradwatch.diagnose.graph.walk import Graph, Node, hands_on, is_leaf, row_of
 from gradwatch.diagnose.look.place import Place
 
 __all__ = ["Side", "Sides"]
@@ -87,4 +87,4 @@ def _may_follow(above: Node, node: Node) -> bool:
     row, its = row_of(above) or UNKNOWN, row_of(node) or UNKNOWN
     # A softmax and the likelihood of its classes are one loss in two operations.
     of_classes = row.family == "loss" and its.family in ("softmax", "view")
-    return of_classes or row.family in _FOLLOWS or operation(above) == "Neg"
+    return of_classes or row.family in _FOLLOWS

@@ -12,11 +12,11 @@ from gradwatch.diagnose.graph.catalogue import UNKNOWN, Row
 from gradwatch.diagnose.graph.parts import Part
 from gradwatch.diagnose.graph.saved import read_saved
 from gradwatch.diagnose.graph.walk import Graph, Node, row_of
-from gradwatch.diagnose.look.numbers import as_dense
+from gradwatch.diagnose.look.numbers import as_dense, badness, largest
 from gradwatch.diagnose.look.probe import Answer, Probe
 from gradwatch.diagnose.look.sides import Sides
 
-__all__ = ["Evidence", "Finding", "Site"]
+__all__ = ["Evidence", "Finding", "Sighting", "Site"]
 
 Evidence = dict[str, float | int | str]
 
@@ -26,6 +26,21 @@ class Finding(NamedTuple):
 
     kind: str
     evidence: Mapping[str, float | int | str]
+
+
+class Sighting(NamedTuple):
+    """What a backward pass showed of one operation: the largest absolute value of each gradient.
+
+    0.0 stands for a gradient that is all zero and for one that is not there.
+    """
+
+    incoming: tuple[float, ...]
+    outgoing: tuple[float, ...]
+
+    @property
+    def worst(self) -> float:
+        """The largest that came in; NaN or Inf where there was one."""
+        return max(self.incoming, default=0.0, key=badness)
 
 
 @dataclass(frozen=True)
@@ -67,6 +82,11 @@ class Site:
         return self.outgoing[self.index]
 
     @property
+    def left(self) -> float:
+        """The largest that was handed on: 0 where all of it was lost."""
+        return 0.0 if self.part is not None else largest(self.handed_on)
+
+    @property
     def gradient(self) -> Tensor:
         """The first incoming gradient that there is; of an elementwise operation, the part that is looked at."""
         return self.in_part(as_dense(next(gradient for gradient in self.incoming if gradient is not None)))
@@ -85,7 +105,7 @@ class Site:
 
     def tensor(self, name: str) -> Tensor | None:
         """A saved tensor, outside any graph; of one with the input's shape, the part that is looked at."""
-        value = self.saved(name)
+        value = self.saved(name) if name else None
         return self.in_part(value.detach()) if isinstance(value, Tensor) else None
 
     def in_part(self, values: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradwatch.diagnose.graph.catalogue import UNKNOWN, Row
 from gradwatch.diagnose.graph.saved import read_saved, saved_names
-from gradwatch.diagnose.graph.walk import Graph, Node, operation, row_of
+from gradwatch.diagnose.graph.walk import Graph, Node, row_of
 from gradwatch.diagnose.look.numbers import Extent, arithmetic, extent
 
 __all__ = ["Values", "input_range", "values_of"]
@@ -90,6 +90,7 @@ def _made(node: Node, row: Row, saved: Mapping[str, Tensor]) -> Tensor | None:
         inputs = [saved.get(name, read_saved(node, name)) for name in row.needed]
         if not any(value is None for value in inputs):
             return row.again(*inputs)
-    if operation(node) == "Div" and "other" in saved and bool((saved["other"] == 0).any()):
-        return saved["other"].new_tensor([-math.inf, math.inf])  # or NaN, if what is divided by 0 is 0 as well
+    name, at = row.pole or ("", ())
+    if name in saved and any(bool((saved[name] == value).any()) for value in at):
+        return saved[name].new_tensor([-math.inf, math.inf])  # or NaN, if what is divided by 0 is 0 as well
     return None

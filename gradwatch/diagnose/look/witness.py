@@ -142,7 +142,7 @@ def _is_own(node: Node) -> bool:
 
 def _singular(node: Node, row: Row) -> tuple[str, tuple[float, ...]] | None:
     """Where its slope is infinite, and its value is finite."""
-    exponent = read_saved(node, "exponent") if operation(node) == "Pow" else None
+    exponent = read_saved(node, row.exponent) if row.exponent else None
     is_root = isinstance(exponent, (int, float)) and 0 < exponent < 1
     return ("self", (0.0,)) if is_root else row.singular
 

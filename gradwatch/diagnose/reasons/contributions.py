@@ -15,9 +15,8 @@ from gradwatch.diagnose.look.numbers import arithmetic, badness, in_words, large
 from gradwatch.diagnose.look.place import OWN_PARAMETERS
 from gradwatch.diagnose.look.site import Finding
 from gradwatch.diagnose.look.values import Values
-from gradwatch.diagnose.reasons.attenuation import Crossing, Loss, losses_on_the_way, not_finite_from, zero_from
+from gradwatch.diagnose.reasons.attenuation import FAINT, Edge, of_most, way_up
 from gradwatch.diagnose.reasons.nonfinite import Forward, in_forward
-from gradwatch.diagnose.reasons.vanishing import FAINT, of_most
 from gradwatch.records import Cause
 
 __all__ = ["WEIGHTS_GONE", "Contribution", "Contributions"]
@@ -70,18 +69,22 @@ class Contributions:
         return max(given, key=badness) if given else None
 
     def _why(self, leaf: Node, size: float) -> Cause | None:
+        if FAINT <= size < math.inf:
+            return None
+        notes = self._notes
+        edges = list(way_up(notes.graph, notes.seen, notes.spread, leaf, size))
+        whole = [edge for edge in edges if edge.decades == math.inf]
         if size == 0.0:
-            return self._of_zero(zero_from(self._notes.graph, self._notes.seen, leaf))
+            return self._of_zero(whole)
         if not math.isfinite(size):
-            return self._of_not_finite(not_finite_from(self._notes.graph, self._notes.seen, leaf))
-        return self._of_faint(leaf) if size < FAINT else None
+            return self._of_not_finite(whole)
+        return self._of_faint(leaf, [edge for edge in edges if edge.decades < math.inf])
 
-    def _of_faint(self, leaf: Node) -> Cause:
-        lost = losses_on_the_way(self._notes.graph, self._notes.seen, self._notes.spread, leaf)
-        most, numbers = of_most(lost, self._read_faint)
-        found = None if most is None else self._read_faint(most)
+    def _of_faint(self, leaf: Node, lost: Sequence[Edge]) -> Cause:
+        most, numbers = of_most(lost, self._found)
+        found = None if most is None else self._found(most)
         if most is None or found is None:
-            where = max(lost, key=lambda loss: loss.decades).node if lost else leaf
+            where = max(lost, key=lambda edge: edge.decades).node if lost else leaf
             spread_out = {
                 **numbers,
                 "reason": "it is lost little by little",
@@ -90,37 +93,36 @@ class Contributions:
             return self._cause("unknown", where, spread_out)
         return self._cause(found.kind, most.node, {**found.evidence, **numbers})
 
-    def _read_faint(self, loss: Loss) -> Finding | None:
-        return self._notes.faint.get((loss.node, loss.input))
+    def _found(self, edge: Edge) -> Finding | None:
+        return self._notes.findings.get((edge.node, edge.input))
 
-    def _of_zero(self, crossings: Sequence[Crossing]) -> Cause:
-        if not crossings:
+    def _of_zero(self, edges: Sequence[Edge]) -> Cause:
+        if not edges:
             return cause("unknown", "(backward)", reason="no operation was seen to turn it zero")
-        nearest = _nearest(crossings)
-        found = self._cause_at(nearest)
-        kinds = {self._cause_at(other).kind for other in crossings} - {found.kind}
+        found = self._cause_at(_nearest(edges))
+        kinds = {self._cause_at(other).kind for other in edges} - {found.kind}
         if kinds:
             found = cause(found.kind, found.where, **found.evidence, also=", ".join(sorted(kinds)))
         return found
 
-    def _cause_at(self, crossing: Crossing) -> Cause:
-        where = self._notes.place.where(crossing.node)
-        if crossing.at == "root":
+    def _cause_at(self, edge: Edge) -> Cause:
+        where = self._notes.place.where(edge.node)
+        if edge.at == "root":
             return cause("zero-loss", where, largest_initial_gradient=in_words(self._notes.initial))
-        if crossing.at == "edge":
-            return self._cause_on_edge(crossing, where)
-        return self._cause_found(crossing)
+        if edge.at == "edge":
+            return self._cause_on_edge(edge, where)
+        return self._cause_found(edge)
 
-    def _cause_found(self, crossing: Crossing) -> Cause:
-        key = (crossing.node, crossing.input)
+    def _cause_found(self, edge: Edge) -> Cause:
+        key = (edge.node, edge.input)
         if key in self._notes.in_part:
             node, finding = self._notes.in_part[key]
             return self._cause(finding.kind, node, finding.evidence)
-        found = self._notes.findings.get(key)
+        found = self._found(edge)
         if found is None:
-            nothing = {"operation": crossing.node.name(), "reason": "it could not be read"}
-            return self._cause("unknown", crossing.node, nothing)
-        return self._cause(found.kind, crossing.node, found.evidence)
+            nothing = {"operation": edge.node.name(), "reason": "it could not be read"}
+            return self._cause("unknown", edge.node, nothing)
+        return self._cause(found.kind, edge.node, found.evidence)
 
     def _cause(self, kind: str, node: Node, evidence: Mapping[str, float | int | str]) -> Cause:
         """A cause at an operation; where no module tells its place, what feeds it does."""
@@ -132,30 +134,30 @@ class Contributions:
         fitting = None if row is None else {"nonfinite-op": row.remedy, "constant": row.constant}.get(kind)
         return cause(kind, where, fitting, **evidence)
 
-    def _cause_on_edge(self, crossing: Crossing, where: str) -> Cause:
-        consumers = [c for c in self._notes.graph.consumers[crossing.node] if c.node in self._notes.seen]
+    def _cause_on_edge(self, edge: Edge, where: str) -> Cause:
+        consumers = [c for c in self._notes.graph.consumers[edge.node] if c.node in self._notes.seen]
         given = [self._notes.seen[c.node].outgoing[c.input] for c in consumers if c.input >= 0]
         number = sum(value != 0.0 for value in given)
-        at = {"operation": crossing.node.name(), "largest_given": max(given, default=0.0), "contributions": number}
+        at = {"operation": edge.node.name(), "largest_given": max(given, default=0.0), "contributions": number}
         if number == 1:
             return cause("masked", where, **at, reason="a hook set it to zero")
         return cause("unknown", where, **at, reason="contributions cancel exactly, or a hook set them to zero")
 
-    def _of_not_finite(self, crossings: Sequence[Crossing]) -> Cause:
+    def _of_not_finite(self, edges: Sequence[Edge]) -> Cause:
         if not math.isfinite(self._notes.loss):
             return self._of_loss
-        if not crossings:
+        if not edges:
             return cause("unknown", "(backward)", reason="no operation was seen to make it: a hook may have")
-        crossing = _nearest(crossings)
-        where = self._notes.place.where(crossing.node)
-        if crossing.at == "root":
+        edge = _nearest(edges)
+        where = self._notes.place.where(edge.node)
+        if edge.at == "root":
             return cause(
                 "nonfinite-loss",
                 where,
                 loss=in_words(self._notes.loss),
                 largest_initial_gradient=in_words(self._notes.initial),
             )
-        return self._cause_found(crossing)
+        return self._cause_found(edge)
 
     @cached_property
     def _of_loss(self) -> Cause:
@@ -204,9 +206,9 @@ class Contributions:
         return {**at, "reason": "it was not finite before it came in"}
 
 
-def _nearest(crossings: Sequence[Crossing]) -> Crossing:
+def _nearest(edges: Sequence[Edge]) -> Edge:
     """Nearest to the parameter; of several as near, one where an operation did it."""
-    return min(crossings, key=lambda crossing: (crossing.distance, crossing.at != "operation"))
+    return min(edges, key=lambda edge: (edge.distance, edge.at != "operation"))
 
 
 def _state_of_calls(calls: Sequence[Call]) -> dict[str, float | int | str]:

@@ -1,4 +1,4 @@
-"""An operation that was given a gradient and handed nothing on: what its own formula and what it saved prove.
+"""An operation that was given a gradient and handed on nothing, or next to nothing: why.
 
 What is asked is what becomes of a gradient *where one came in*: elsewhere it does not matter. The operation's
 answer (``look.probe``), times its family (``graph.catalogue``), is the kind of the cause.
@@ -6,18 +6,20 @@ answer (``look.probe``), times its family (``graph.catalogue``), is the kind of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from gradwatch.diagnose.graph.catalogue import Family
 from gradwatch.diagnose.graph.saved import signed
-from gradwatch.diagnose.graph.walk import operation, row_of
+from gradwatch.diagnose.graph.walk import row_of
 from gradwatch.diagnose.look.numbers import extent, largest, share
 from gradwatch.diagnose.look.site import Evidence, Finding, Site
-from gradwatch.diagnose.reasons.factors import product
+from gradwatch.diagnose.reasons.factors import LEFT, product
 
-__all__ = ["why_zero"]
+__all__ = ["LEFT", "why_lost"]
 
 # What a nonzero gradient that arrives at an operation of the loss's graph rules out by itself.
 _RULED_OUT = "unused, no-grad, detached, zero-loss"
@@ -25,27 +27,42 @@ _RULED_OUT = "unused, no-grad, detached, zero-loss"
 # Products with a gradient above this do not underflow in float32 unless the other factor is nothing either.
 _NO_UNDERFLOW = 1e-19
 
+# A unit whose slope is below this has lost a decade or more.
+_FLAT_SLOPE = 0.1
 
-def why_zero(site: Site) -> Finding:
+_ALIKE = "what came in is nearly the same for all candidates"
+_ALONE = "it normalises over one element: what it makes does not depend on what comes in"
+_ONE_OF_SEVERAL = "of several parts that were joined this one had lost it further on, behind the largest of them"
+
+
+def why_lost(site: Site) -> Finding:
     """The kind of the cause; ``unknown``, with what was ruled out, where nothing decides."""
-    arrives = max(map(largest, site.incoming), default=0.0)
-    found = _why(site, arrives)
+    arrives, left = max(map(largest, site.incoming), default=0.0), site.left
+    found = _why_faint(site) if left else _why_zero(site, arrives)
     numbers: Evidence = {"operation": site.node.name(), "input": site.index, "largest_incoming": arrives}
-    return Finding(found.kind, {**found.evidence, **numbers})
+    if left:
+        numbers |= {"largest_outgoing": left, "largest_slope": left / arrives}
+    return Finding(found.kind, {**numbers, **found.evidence})
 
 
-def _why(site: Site, arrives: float) -> Finding:
+def _why_zero(site: Site, arrives: float) -> Finding:
     if site.handed_on is not None and site.handed_on.numel() == 0:
         return _nothing_left(site)
-    row, answer = site.row, site.answer
+    family, answer = site.row.family, site.answer
     if answer == "underflow":
         return Finding("underflow", _of_type(site))
-    if answer == "unasked" and row.family != "overwriting" and arrives < _NO_UNDERFLOW:
+    if answer == "unasked" and family != "overwriting" and arrives < _NO_UNDERFLOW:
         return _undecided(site)
-    if answer == "cancelled" and row.family not in ("selection", "overwriting", "view"):
+    if answer == "cancelled" and family not in ("selection", "overwriting", "view"):
         reason = "what came in is alike wherever it goes: it cancels exactly"
         return Finding("unknown", {"reason": reason, "ruled_out": f"{_RULED_OUT}, underflow"})
-    return _BY_FAMILY.get(row.family, _undecided)(site)
+    return _BY_FAMILY.get(family, _undecided)(site)
+
+
+def _why_faint(site: Site) -> Finding:
+    if site.row.family in ("joint", "overwriting", "selection", "view"):
+        return Finding("unknown", {"reason": _ONE_OF_SEVERAL})
+    return _BY_FAMILY[site.row.family](site) if site.row.family in _SHRINK else _undecided(site)
 
 
 def _of_type(site: Site) -> Evidence:
@@ -63,24 +80,26 @@ def _nothing_left(site: Site) -> Finding:
 def _was_selected(site: Site) -> bool:
     """Whether what the network gave was cut down to nothing, rather than a loss made of it."""
     node = site.graph.producer(site.node, site.index)
-    while node is not None and operation(node) not in ("Index", "IndexSelect", "MaskedSelect"):
+    while node is not None and (row := row_of(node)) is not None and row.family != "selection":
         node = site.graph.producer(node, 0) if site.graph.inputs[node] else None
     return node is not None and site.sides.of(node) != "loss"
 
 
 def _undecided(site: Site) -> Finding:
+    if site.left:
+        return Finding("unknown", {"reason": "what was saved does not decide"})
     reasons = {
         "flat": "its formula gives exactly 0 for every gradient here, and nothing more is known of it",
         "cancelled": "its formula gives something for other gradients, and nothing more is known of it",
     }
-    reason = reasons.get(site.answer, "its formula cannot be asked: nothing is known of it")
-    if operation(site.node) == "CompiledFunctionBackward":
-        reason = "torch.compile leaves no operations to look at: run this step once without it"
-    return Finding("unknown", {"reason": reason, "ruled_out": _RULED_OUT})
+    unasked = "its formula cannot be asked: nothing is known of it"
+    return Finding(
+        "unknown", {"reason": site.row.reason or reasons.get(site.answer, unasked), "ruled_out": _RULED_OUT}
+    )
 
 
 def _flat(site: Site) -> Finding:
-    """Flat wherever a gradient came in."""
+    """Flat wherever a gradient came in, or nearly so."""
     kind = site.row.as_loss if site.row.as_loss and site.sides.of(site.node) == "loss" else site.row.flat
     return Finding(kind, {**_units(site), **_values(site)}) if kind else _undecided(site)
 
@@ -90,6 +109,8 @@ def _units(site: Site) -> Evidence:
     slopes = site.probe.slopes(site.index)
     if slopes is None:
         return {}
+    if site.left:
+        return {"share_flat": share(slopes.abs() < _FLAT_SLOPE)}
     flat = site.in_part(slopes) == 0
     unit = 1 if flat.dim() in (4, 5) else flat.dim() - 1
     per_unit = flat.reshape(-1)
@@ -102,12 +123,12 @@ def _units(site: Site) -> Evidence:
 
 def _values(site: Site) -> Evidence:
     """The range of what came in or was made, and of a tanh the share of inputs that are beyond 9 in size."""
-    result = site.tensor(site.row.result) if site.row.result else None
+    result = site.tensor(site.row.result)
     before = site.tensor(site.row.saved[0]) if site.row.saved else None
-    if result is not None and site.row.flat == "saturated-tanh":
+    if result is not None and not site.left and site.row.flat == "saturated-tanh":
         beyond_9 = torch.tensor(9.0, dtype=torch.float64).tanh().to(result.dtype)
         return {"share_beyond_9": share(result.abs() >= beyond_9)}
-    if result is not None and site.row.flat == "saturated-sigmoid":
+    if result is not None and not site.left and site.row.flat == "saturated-sigmoid":
         return {"share_at_0": share(result <= 0), "share_at_1": share(result >= 1)}
     values, name = (result, "output") if before is None else (before, "input")
     if values is None or not values.is_floating_point():
@@ -133,17 +154,15 @@ def _clamp(site: Site) -> Finding:
 
 
 def _activation(site: Site) -> Finding:
-    limit, weight = site.saved("threshold"), site.index
-    if operation(site.node) == "PreluKernel" and weight:
-        return product(site)
-    if operation(site.node) == "Threshold" and limit:
-        return Finding("clamped", _flat(site).evidence)
-    return _flat(site)
+    """A second input is a slope that is learned, as PReLU's is: a factor."""
+    return product(site) if site.index else _flat(site)
 
 
 def _distance(site: Site) -> Finding:
     """A length, a power or an absolute value of exactly 0; the power 0 is constant whatever comes in."""
-    if operation(site.node) == "Pow" and site.saved("exponent") == 0:
+    if site.left:
+        return Finding("zero-loss", _values(site)) if site.sides.of(site.node) == "loss" else _undecided(site)
+    if site.row.exponent and site.saved(site.row.exponent) == 0:
         return Finding("constant", {"reason": "the power 0 is 1 whatever comes in"})
     return _flat(site)
 
@@ -158,7 +177,7 @@ def _steps(site: Site) -> Finding:
 def _left_out(site: Site) -> Finding:
     """A mask, a selection or a slice leaves out all that a gradient came in for; of a loss, all of the loss."""
     kind = "zero-loss" if site.sides.of(site.node) == "loss" else "masked"
-    if operation(site.node) != "Slice" or site.part is None or site.handed_on is None:
+    if site.row.moves != "cuts" or site.part is None or site.handed_on is None:
         return Finding(kind, {"share_masked": 1.0, "elements": site.gradient.numel()})
     elements = site.part.of(site.handed_on).numel()
     return Finding("masked", {"share_masked": 1.0, "elements": elements, "reason": "a slice leaves it out"})
@@ -176,16 +195,22 @@ def _selection(site: Site) -> Finding:
 
 
 def _softmax(site: Site) -> Finding:
-    """Every row that a gradient came in for is one-hot, or has one candidate only."""
-    result, dim = site.tensor("result"), site.saved("dim")
-    if result is None:
+    """Every row that a gradient came in for is one-hot, or has one candidate only.
+
+    A softmax hands on differences between its candidates' gradients: where these are alike little is left,
+    whatever its slope.
+    """
+    result, dim, shares = site.tensor(site.row.result), signed(site.saved("dim") or 0), site.row.shares
+    if result is None or shares is None:
         return _flat(site)
-    candidates = result.shape[signed(dim)]
-    if candidates == 1:
+    if result.shape[dim] == 1:
         return Finding("constant", {"candidates": 1, "reason": "a softmax over one class is 1 whatever comes in"})
-    shares = result.exp() if operation(site.node) == "LogSoftmax" else result
-    evidence: Evidence = {"share_one_hot": share((shares == 1).any(dim=signed(dim))), "candidates": candidates}
+    made = shares(result.double())
+    live = (site.gradient != 0).any(dim=dim, keepdim=True)
+    if site.left and largest(made * (1 - made) * live) >= LEFT:
+        return Finding("unknown", {"reason": _ALIKE, "ruled_out": "saturated-sigmoid"})
     kind = "masked" if site.row.as_loss == "" and _scores_are_masked(site) else _flat(site).kind
+    evidence: Evidence = {"share_one_hot": share((made == 1).any(dim=dim)), "candidates": result.shape[dim]}
     return Finding(kind, evidence)
 
 
@@ -193,39 +218,47 @@ def _scores_are_masked(site: Site) -> bool:
     """By a mask that leaves one candidate, rather than by one score that towers above the rest."""
     producer = site.graph.producer(site.node, site.index)
     row = None if producer is None else row_of(producer)
-    call = site.sides.place.call(site.node)
-    by_addition = call is not None and any(values.low == float("-inf") for values in call.inputs)
-    return by_addition or (row is not None and row.flat == "masked")
+    return row is not None and row.flat == "masked"
 
 
 def _attention(site: Site) -> Finding:
     """Fused: query or key is zero, there is one token only, a mask leaves one, or all weights are one-hot."""
-    query, key = site.tensor("query"), site.tensor("key")
+    query, key, mask = (site.tensor(name) for name in ("query", "key", "attn_mask"))
     if site.index > 1 or query is None or key is None:
         return _flat(site)
     if largest(key if site.index == 0 else query) == 0.0:
         return product(site)
     if key.shape[-2] == 1:
         return Finding("constant", {"candidates": 1, "reason": "a softmax over one token is 1 whatever comes in"})
-    mask = site.tensor("attn_mask")
-    if mask is not None:
-        open_to = mask if mask.dtype == torch.bool else torch.isfinite(mask)
-        if bool((open_to.sum(dim=-1) == 1).all()):
-            return Finding("masked", {"candidates": key.shape[-2], "candidates_left": 1})
+    if mask is not None and _leaves_one(mask):
+        return Finding("masked", {"candidates": key.shape[-2], "candidates_left": 1})
     return Finding("saturated-sigmoid", {"candidates": key.shape[-2]})
 
 
+def _leaves_one(mask: Tensor) -> bool:
+    open_to = mask if mask.dtype == torch.bool else torch.isfinite(mask)
+    return bool((open_to.sum(dim=-1) == 1).all())
+
+
 def _normaliser(site: Site) -> Finding:
-    """Its weight is 0; or it makes the same of everything, as over one element."""
+    """Its weight is 0; or it makes the same of everything, as over one element, but for rounding."""
     weight, before = site.tensor("weight"), site.tensor("input")
+    if site.left:
+        return Finding("constant", {"reason": _ALONE}) if _is_alone(site) else _undecided(site)
     if site.index == 0 and weight is not None and largest(weight) == 0.0:
         return product(site)
     if site.index == 0:
-        reason = "what it makes does not depend on what comes in: it normalises over one element"
-        return Finding("constant", {"reason": reason})
+        return Finding("constant", {"reason": _ALONE})
     same = before is not None and extent(before).low == extent(before).high
     reason = "a constant input is normalised to 0" if same else "what it normalises comes out as 0"
     return Finding("zero-input", {**_values(site), "reason": reason})
+
+
+def _is_alone(site: Site) -> bool:
+    shape, groups = site.saved("normalized_shape"), site.saved("group")
+    if isinstance(groups, int):
+        return bool(site.saved("C") * site.saved("HxW") == groups)
+    return shape is not None and math.prod(shape) == 1
 
 
 def _gates(site: Site) -> Finding:
@@ -242,7 +275,7 @@ def _gates(site: Site) -> Finding:
 
 
 def _loss(site: Site) -> Finding:
-    """Satisfied exactly, weighed by zero, or with every target left out."""
+    """Satisfied exactly or nearly so, weighed by zero, or with every target left out."""
     prediction, target, ignored = site.tensor("self"), site.tensor("target"), site.saved("ignore_index")
     evidence: Evidence = {"elements": site.gradient.numel() if prediction is None else prediction.numel()}
     if target is not None and ignored is not None:
@@ -269,3 +302,6 @@ _BY_FAMILY: dict[Family, Callable[[Site], Finding]] = {
     "steps": _steps,
     "view": _left_out,
 }
+
+# What can leave next to nothing of a gradient rather than nothing.
+_SHRINK: tuple[Family, ...] = ("activation", "contraction", "distance", "loss", "normaliser", "product", "softmax")
