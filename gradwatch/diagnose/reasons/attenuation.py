@@ -49,9 +49,7 @@ class Edge(NamedTuple):
     decades: float = math.inf
 
 
-def way_up(
-    graph: Graph, seen: Mapping[Node, Sighting], sizes: Mapping[Node, float], leaf: Node, size: float
-) -> Iterator[Edge]:
+def way_up(graph: Graph, seen: Mapping[Node, Sighting], leaf: Node, size: float) -> Iterator[Edge]:
     """From a parameter up through what brought it its gradient, nearest first, until that is sound.
 
     Of a zero that is everything, of what is not finite all that is not, and else what brought most.
@@ -59,7 +57,6 @@ def way_up(
     Args:
         graph: of the backward pass.
         seen: largest gradients into and out of each operation.
-        sizes: of operations that spread a gradient, over how many elements each did.
         leaf: the operation that accumulates the gradient.
         size: of the gradient.
     """
@@ -74,7 +71,7 @@ def way_up(
             yield Edge("edge", at, NO_INPUT, distance)
         for node, index in _bringing(own, given):
             came = seen[node].worst
-            decades = _lost(came, given[Consumer(node, index)] * sizes.get(node, 1.0))
+            decades = _lost(came, given[Consumer(node, index)] * seen[node].spread)
             if decades:
                 yield Edge("operation", node, index, distance, decades)
             if decades < math.inf and node not in met:
@@ -82,7 +79,7 @@ def way_up(
                 waiting.append((node, came, distance + 1))
 
 
-def of_most(edges: Sequence[Edge], found: Callable[[Edge], Finding | None]) -> tuple[Edge | None, Evidence]:
+def of_most(edges: Sequence[Edge], found: Callable[[Edge], Finding]) -> tuple[Edge | None, Evidence]:
     """The one that took nearly everything, None where none did; and the numbers that say so.
 
     Args:
@@ -101,8 +98,8 @@ def of_most(edges: Sequence[Edge], found: Callable[[Edge], Finding | None]) -> t
     return (most if alone else None), numbers
 
 
-def _is_nearly_dead(edge: Edge, found: Finding | None) -> bool:
-    flat = None if found is None else found.evidence.get("share_flat")
+def _is_nearly_dead(edge: Edge, found: Finding) -> bool:
+    flat = found.evidence.get("share_flat")
     return isinstance(flat, float) and flat >= _DEAD_UNITS and edge.decades >= _NEARLY_DEAD
 
 

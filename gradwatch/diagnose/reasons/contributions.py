@@ -1,28 +1,22 @@
-"""From the notes on a backward pass to what it gave to each parameter, and why that is nothing or not finite."""
+"""From what one backward pass showed to what it gave to each parameter, and why that is nothing or not finite."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
 from gradwatch.causes import cause
-from gradwatch.diagnose.graph.walk import Node, row_of
-from gradwatch.diagnose.look.calls import Call
-from gradwatch.diagnose.look.notes import Notes
+from gradwatch.diagnose.graph.walk import Node
 from gradwatch.diagnose.look.numbers import arithmetic, badness, in_words, largest
-from gradwatch.diagnose.look.place import OWN_PARAMETERS
-from gradwatch.diagnose.look.site import Finding
-from gradwatch.diagnose.look.values import Values
+from gradwatch.diagnose.look.site import Evidence, Finding
+from gradwatch.diagnose.passes import Pass
 from gradwatch.diagnose.reasons.attenuation import FAINT, Edge, of_most, way_up
-from gradwatch.diagnose.reasons.nonfinite import Forward, in_forward
+from gradwatch.diagnose.reasons.forward import Forward
 from gradwatch.records import Cause
 
-__all__ = ["WEIGHTS_GONE", "Contribution", "Contributions"]
-
-# A module made NaN or Inf of finite inputs since it holds some itself.
-WEIGHTS_GONE = "a parameter or buffer was not finite already"
+__all__ = ["Contribution", "Contributions"]
 
 
 class Contribution(NamedTuple):
@@ -38,67 +32,56 @@ class Contribution(NamedTuple):
 
 
 class Contributions:
-    """Reads the notes on one backward pass.
+    """Reads what one backward pass showed, when it is over."""
 
-    Args:
-        notes: complete.
-    """
-
-    def __init__(self, notes: Notes) -> None:
-        self._notes = notes
+    def __init__(self, of: Pass) -> None:
+        self._pass = of
 
     def to(self, parameters: Iterable[int]) -> dict[int, Contribution]:
         """By ``id``, what each of the parameters got; those that the pass did not reach are left out."""
-        found = {}
-        for parameter in parameters:
-            leaf = self._notes.graph.leaves.get(parameter)
-            size = None if leaf is None else self._size_at(leaf)
-            if leaf is not None and size is not None:
-                found[parameter] = Contribution(size, self._why(leaf, size))
-        return found
+        leaves = {key: leaf for key in parameters if (leaf := self._pass.graph.leaves.get(key)) is not None}
+        sizes = {key: self._size_at(leaf) for key, leaf in leaves.items()}
+        reached = {key: size for key, size in sizes.items() if size is not None}
+        return {key: Contribution(size, self._why(leaves[key], size)) for key, size in reached.items()}
 
     def _size_at(self, leaf: Node) -> float | None:
-        if leaf in self._notes.arrived:
-            return self._notes.arrived[leaf]
+        if leaf in self._pass.arrived:
+            return self._pass.arrived[leaf]
         # torch.autograd.grad takes the gradient before it is accumulated.
-        given = [
-            self._notes.seen[consumer.node].outgoing[consumer.input]
-            for consumer in self._notes.graph.consumers[leaf]
-            if consumer.node in self._notes.seen
-        ]
-        return max(given, key=badness) if given else None
+        return max(self._given(leaf), key=badness, default=None)
+
+    def _given(self, node: Node) -> list[float]:
+        """What its consumers handed on to an operation."""
+        consumers = (consumer for consumer in self._pass.graph.consumers[node] if consumer.node in self._pass.seen)
+        return [self._pass.seen[c.node].outgoing[c.input] for c in consumers if c.input >= 0]
 
     def _why(self, leaf: Node, size: float) -> Cause | None:
         if FAINT <= size < math.inf:
             return None
-        notes = self._notes
-        edges = list(way_up(notes.graph, notes.seen, notes.spread, leaf, size))
+        edges = list(way_up(self._pass.graph, self._pass.seen, leaf, size))
         whole = [edge for edge in edges if edge.decades == math.inf]
-        if size == 0.0:
-            return self._of_zero(whole)
-        if not math.isfinite(size):
-            return self._of_not_finite(whole)
-        return self._of_faint(leaf, [edge for edge in edges if edge.decades < math.inf])
+        if 0.0 < size < math.inf:
+            return self._of_faint(leaf, [edge for edge in edges if edge.decades < math.inf])
+        if size != 0.0 and not math.isfinite(self._pass.loss):
+            return self._of_loss
+        if not whole:
+            return cause("unknown", "(backward)", reason="no operation was seen to do it: a hook may have")
+        return self._of_zero(whole) if size == 0.0 else self._cause_at(_nearest(whole))
 
     def _of_faint(self, leaf: Node, lost: Sequence[Edge]) -> Cause:
-        most, numbers = of_most(lost, self._found)
-        found = None if most is None else self._found(most)
-        if most is None or found is None:
+        most, numbers = of_most(lost, lambda edge: self._found(edge)[1])
+        if most is None:
             where = max(lost, key=lambda edge: edge.decades).node if lost else leaf
-            spread_out = {
-                **numbers,
-                "reason": "it is lost little by little",
-                "ruled_out": "one operation that took most",
-            }
-            return self._cause("unknown", where, spread_out)
-        return self._cause(found.kind, most.node, {**found.evidence, **numbers})
+            numbers |= {"reason": "it is lost little by little", "ruled_out": "one operation that took most"}
+            return self._pass.place.cause("unknown", where, numbers)
+        node, found = self._found(most)
+        return self._pass.place.cause(found.kind, node, {**found.evidence, **numbers})
 
-    def _found(self, edge: Edge) -> Finding | None:
-        return self._notes.findings.get((edge.node, edge.input))
+    def _found(self, edge: Edge) -> tuple[Node, Finding]:
+        nothing = Finding("unknown", {"operation": edge.node.name(), "reason": "it could not be read"})
+        return self._pass.findings.get((edge.node, edge.input), (edge.node, nothing))
 
     def _of_zero(self, edges: Sequence[Edge]) -> Cause:
-        if not edges:
-            return cause("unknown", "(backward)", reason="no operation was seen to turn it zero")
         found = self._cause_at(_nearest(edges))
         kinds = {self._cause_at(other).kind for other in edges} - {found.kind}
         if kinds:
@@ -106,58 +89,22 @@ class Contributions:
         return found
 
     def _cause_at(self, edge: Edge) -> Cause:
-        where = self._notes.place.where(edge.node)
         if edge.at == "root":
-            return cause("zero-loss", where, largest_initial_gradient=in_words(self._notes.initial))
+            initial, where = self._pass.initial, self._pass.place.where(edge.node)
+            kind = "zero-loss" if initial == 0.0 else "nonfinite-loss"
+            return cause(kind, where, largest_initial_gradient=in_words(initial))
         if edge.at == "edge":
-            return self._cause_on_edge(edge, where)
-        return self._cause_found(edge)
+            return self._cause_on_edge(edge.node)
+        node, found = self._found(edge)
+        return self._pass.place.cause(found.kind, node, found.evidence)
 
-    def _cause_found(self, edge: Edge) -> Cause:
-        key = (edge.node, edge.input)
-        if key in self._notes.in_part:
-            node, finding = self._notes.in_part[key]
-            return self._cause(finding.kind, node, finding.evidence)
-        found = self._found(edge)
-        if found is None:
-            nothing = {"operation": edge.node.name(), "reason": "it could not be read"}
-            return self._cause("unknown", edge.node, nothing)
-        return self._cause(found.kind, edge.node, found.evidence)
-
-    def _cause(self, kind: str, node: Node, evidence: Mapping[str, float | int | str]) -> Cause:
-        """A cause at an operation; where no module tells its place, what feeds it does."""
-        place = self._notes.place
-        where, behind = place.where(node), place.behind(node)
-        if behind is not None and where in (node.name(), OWN_PARAMETERS):
-            evidence = {**evidence, "behind": behind}
-        row = row_of(node)
-        fitting = None if row is None else {"nonfinite-op": row.remedy, "constant": row.constant}.get(kind)
-        return cause(kind, where, fitting, **evidence)
-
-    def _cause_on_edge(self, edge: Edge, where: str) -> Cause:
-        consumers = [c for c in self._notes.graph.consumers[edge.node] if c.node in self._notes.seen]
-        given = [self._notes.seen[c.node].outgoing[c.input] for c in consumers if c.input >= 0]
+    def _cause_on_edge(self, node: Node) -> Cause:
+        given, where = self._given(node), self._pass.place.where(node)
         number = sum(value != 0.0 for value in given)
-        at = {"operation": edge.node.name(), "largest_given": max(given, default=0.0), "contributions": number}
+        at = {"operation": node.name(), "largest_given": max(given, default=0.0), "contributions": number}
         if number == 1:
             return cause("masked", where, **at, reason="a hook set it to zero")
         return cause("unknown", where, **at, reason="contributions cancel exactly, or a hook set them to zero")
-
-    def _of_not_finite(self, edges: Sequence[Edge]) -> Cause:
-        if not math.isfinite(self._notes.loss):
-            return self._of_loss
-        if not edges:
-            return cause("unknown", "(backward)", reason="no operation was seen to make it: a hook may have")
-        edge = _nearest(edges)
-        where = self._notes.place.where(edge.node)
-        if edge.at == "root":
-            return cause(
-                "nonfinite-loss",
-                where,
-                loss=in_words(self._notes.loss),
-                largest_initial_gradient=in_words(self._notes.initial),
-            )
-        return self._cause_found(edge)
 
     @cached_property
     def _of_loss(self) -> Cause:
@@ -165,59 +112,32 @@ class Contributions:
         gone = self._weights_gone()
         if gone is not None:
             return gone
-        calls = self._notes.calls
-        forward = Forward(self._notes.graph, self._notes.values, calls, self._notes.loss)
-        values = forward.first_operation()
-        if values is not None:
-            return self._cause("nonfinite-op", values.node, in_forward(values).evidence)
-        call = forward.first_call(calls)
-        if call is not None:
-            low = min((values.low for values in call.inputs), default=0.0)
-            high = max((values.high for values in call.inputs), default=0.0)
-            name = f"{type(call.module).__name__}.forward"
-            return cause(
-                "nonfinite-op", call.path, operation=name, direction="forward", input_min=low, input_max=high
-            )
-        state = _state_of_calls(calls) if calls else self._state_of_data(forward.entrance())
-        return cause("nonfinite-loss", "loss", loss=in_words(self._notes.loss), **state)
+        place, forward = self._pass.place, Forward(self._pass.graph, self._pass.values, self._pass.loss)
+        culprit, entrance = forward.culprit(), forward.entrance()
+        if culprit is not None:
+            return place.cause("nonfinite-op", culprit.node, culprit.evidence)
+        came_in: Evidence = {"reason": "no operation was seen to make it of finite numbers"}
+        if entrance is not None:
+            call = place.call(entrance)
+            if call is not None and call.was_given_finite:
+                return place.cause("nonfinite-op", entrance, call.evidence)
+            came_in = place.of_input(entrance) | {"reason": "it was not finite before it came in"}
+        return cause("nonfinite-loss", "loss", loss=in_words(self._pass.loss), **came_in)
 
     def _weights_gone(self) -> Cause | None:
         """Parameters that were not finite before the forward pass: all else follows from that."""
-        leaves = self._notes.graph.leaves.values()
+        place = self._pass.place
+        leaves = {name: leaf.variable for leaf in self._pass.graph.leaves.values() if (name := place.name(leaf))}
         with arithmetic():
-            sizes = {
-                name: (leaf, largest(leaf.variable)) for leaf in leaves if (name := self._notes.place.name(leaf))
-            }
-        gone = {name: leaf for name, (leaf, size) in sizes.items() if not math.isfinite(size)}
+            sizes = {name: largest(variable) for name, variable in leaves.items()}
+        gone = [name for name, size in sizes.items() if not math.isfinite(size)]
         if not gone:
             return None
-        first = next(iter(gone))
-        dtype = str(gone[first].variable.dtype).removeprefix("torch.")
-        return cause(
-            "nonfinite-weights", first, largest=in_words(sizes[first][1]), dtype=dtype, parameters=len(gone)
-        )
-
-    def _state_of_data(self, entrance: Values | None) -> dict[str, float | int | str]:
-        """What is known where no calls of modules were noted."""
-        if entrance is None:
-            return {"reason": "no operation was seen to make it of finite numbers"}
-        behind = self._notes.place.behind(entrance.node)
-        at = {"first_nonfinite_input_of": entrance.name} | ({} if behind is None else {"beside": behind})
-        return {**at, "reason": "it was not finite before it came in"}
+        dtype = str(leaves[gone[0]].dtype).removeprefix("torch.")
+        evidence: Evidence = {"largest": in_words(sizes[gone[0]]), "dtype": dtype, "parameters": len(gone)}
+        return cause("nonfinite-weights", gone[0], **evidence)
 
 
 def _nearest(edges: Sequence[Edge]) -> Edge:
     """Nearest to the parameter; of several as near, one where an operation did it."""
     return min(edges, key=lambda edge: (edge.distance, edge.at != "operation"))
-
-
-def _state_of_calls(calls: Sequence[Call]) -> dict[str, float | int | str]:
-    for call in calls:
-        if not all(values.finite or values.mask for values in call.inputs):
-            return {"first_nonfinite_input_of": call.path, "reason": "it was not finite before it came in"}
-        if not all(values.finite for values in call.outputs):
-            return {
-                "first_nonfinite_output_of": call.path,
-                "reason": WEIGHTS_GONE,
-            }
-    return {"reason": "every module's output was finite", "calls": len(calls)}
