@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from gradwatch.causes import cause
+from gradwatch.diagnose.contributions import Contribution, Contributions
 from gradwatch.diagnose.graph.walk import Node
 from gradwatch.diagnose.look.calls import Calls, readable
 from gradwatch.diagnose.look.engine import runs
 from gradwatch.diagnose.look.numbers import badness, largest
 from gradwatch.diagnose.look.place import OWN_PARAMETERS
 from gradwatch.diagnose.passes import Pass
-from gradwatch.diagnose.reasons.contributions import Contribution, Contributions
 from gradwatch.diagnose.reasons.feeding import downstream
 from gradwatch.diagnose.reasons.missing import Owners, why_missing
 from gradwatch.records import Cause

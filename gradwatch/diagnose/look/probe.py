@@ -1,7 +1,7 @@
 """A question to an operation itself: what would its backward formula make of another gradient?
 
 In the hook that follows an operation's backward, what it saved is still alive, and the operation can be called
-from Python: that runs its formula and frees nothing. Which operations may be asked: docs/decisions/0016.
+from Python: that runs its formula and frees nothing. Which operations may be asked: docs/decisions/0019.
 """
 
 from __future__ import annotations
