@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gradwatch.alerts import SEEN_AT
 from gradwatch.causes import cause
-from gradwatch.diagnose import WEIGHTS_GONE, Diagnosis, Lookout, Stray, shortcut, strays
+from gradwatch.diagnose import Diagnosis, Lookout, Stray, shortcut, strays
 from gradwatch.judge.judge import Judge
 from gradwatch.measure.lines import Lines
 from gradwatch.records import Alert, Cause, Severity, StepRecord
@@ -242,7 +242,7 @@ class Explainer:
 
     def _cause_for(self, diagnosis: Diagnosis, rule: str, optimizer: str, module: str | None) -> Cause | None:
         found = self._fitting(diagnosis.causes, rule, optimizer, module)
-        if rule == "nonfinite" and found is not None and _is_about_weights(found):
+        if rule == "nonfinite" and found is not None and found.kind == "nonfinite-weights":
             return self._too_late(optimizer, found)
         if rule == "vanishing":
             own = self._own(optimizer, module)
@@ -285,10 +285,6 @@ class Explainer:
             return line
         inside = self._lines.module_of(module)
         return () if inside is None else inside.parameters()
-
-
-def _is_about_weights(found: Cause) -> bool:
-    return found.kind == "nonfinite-weights" or WEIGHTS_GONE in found.evidence.values()
 
 
 def _most_common(causes: Sequence[Cause]) -> Cause:

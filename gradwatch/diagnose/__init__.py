@@ -2,22 +2,16 @@
 
 from gradwatch.causes import REMEDIES
 from gradwatch.diagnose.diagnosis import Diagnosis
-from gradwatch.diagnose.graph.shortcut import shortcut
 from gradwatch.diagnose.look.place import OWN_PARAMETERS
 from gradwatch.diagnose.lookout import Lookout
-from gradwatch.diagnose.reasons.contributions import WEIGHTS_GONE
-from gradwatch.diagnose.reasons.missing import frozen, not_in_optimizer
-from gradwatch.diagnose.reasons.strays import Stray, strays
+from gradwatch.diagnose.reasons.feeding import Stray, shortcut, strays
 
 __all__ = [
     "OWN_PARAMETERS",
     "REMEDIES",
-    "WEIGHTS_GONE",
     "Diagnosis",
     "Lookout",
     "Stray",
-    "frozen",
-    "not_in_optimizer",
     "shortcut",
     "strays",
 ]

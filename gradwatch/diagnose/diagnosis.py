@@ -9,20 +9,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from gradwatch.causes import cause
-from gradwatch.diagnose.graph.shortcut import downstream
+from gradwatch.diagnose.contributions import Contribution, Contributions
 from gradwatch.diagnose.graph.walk import Node
-from gradwatch.diagnose.look import engine
 from gradwatch.diagnose.look.calls import Calls, readable
+from gradwatch.diagnose.look.engine import runs
 from gradwatch.diagnose.look.numbers import badness, largest
 from gradwatch.diagnose.look.place import OWN_PARAMETERS
 from gradwatch.diagnose.passes import Pass
-from gradwatch.diagnose.reasons.contributions import Contribution, Contributions
+from gradwatch.diagnose.reasons.feeding import downstream
 from gradwatch.diagnose.reasons.missing import Owners, why_missing
 from gradwatch.records import Cause
 from gradwatch.wrappers import children, named_parameters, walk
@@ -32,13 +31,6 @@ __all__ = ["Diagnosis"]
 log = logging.getLogger("gradwatch")
 
 LONE_MODULE = ""
-
-
-class _Before(NamedTuple):
-    """A gradient as it was when the diagnosis was armed, to tell whether something wrote to it unseen."""
-
-    gradient: int
-    version: int
 
 
 class Diagnosis:
@@ -80,7 +72,8 @@ class Diagnosis:
         self._calls = Calls(located, self._failed)
         self._open: list[tuple[Pass, Pass | None, Node | None]] = []
         self._found: dict[int, list[Contribution]] = {}
-        self._before: dict[str, _Before | None] = {}
+        # Gradients as they were when it was armed, to tell whether something wrote to one unseen.
+        self._before: dict[str, tuple[int, int] | None] = {}
         self._blind = False
         self._armed = False
         self._lock = threading.RLock()
@@ -141,10 +134,10 @@ class Diagnosis:
         self._armed = True
         self._before = {name: _state_of(parameter) for name, parameter in self._parameters.items()}
         self._calls.attach()
-        engine.listen(self)
+        runs.listen(self)
 
     def _disarm(self) -> None:
-        engine.stop_listening(self)
+        runs.stop_listening(self)
         self._calls.detach()
         # Called from within a backward pass, at its end: what it has shown is all that it will.
         for entry in reversed(tuple(self._open)):
@@ -154,9 +147,7 @@ class Diagnosis:
         looked_at = Pass(roots, gradients, self._calls, self._failed, self._names)
         parent = torch._C._current_autograd_node()
         with self._lock:
-            around = next(
-                (outer for outer, _, _ in reversed(self._open) if parent in outer.notes.graph.inputs), None
-            )
+            around = next((outer for outer, _, _ in reversed(self._open) if parent in outer.graph.inputs), None)
             self._open.append((looked_at, around, parent))
         looked_at.attach()
         return looked_at
@@ -170,13 +161,13 @@ class Diagnosis:
         looked_at.detach()
         _, around, parent = entry
         if around is not None:
-            around.notes.adopt(looked_at.notes, parent)
+            around.adopt(looked_at, parent)
             return
         self.passes += 1
-        given = Contributions(looked_at.notes).to(map(id, self._parameters.values()))
+        given = Contributions(looked_at).to(map(id, self._parameters.values()))
         for parameter, contribution in given.items():
             self._found.setdefault(parameter, []).append(contribution)
-        for name, fed in downstream(looked_at.notes.graph, self._lines).items():
+        for name, fed in downstream(looked_at.graph, self._lines).items():
             self.downstream.setdefault(name, set()).update(fed)
 
     def _conclude(self) -> None:
@@ -265,9 +256,9 @@ def _common(causes: Sequence[Cause | None]) -> Cause | None:
     return next(each for each in known if each.kind == kind)
 
 
-def _state_of(parameter: Tensor) -> _Before | None:
+def _state_of(parameter: Tensor) -> tuple[int, int] | None:
     gradient = parameter.grad
-    return None if gradient is None else _Before(id(gradient), gradient._version)
+    return None if gradient is None else (id(gradient), gradient._version)
 
 
 def _located(given: Mapping[str, nn.Module]) -> list[tuple[str, nn.Module]]:

@@ -1,4 +1,4 @@
-"""One backward pass, looked at by hooks on its operations."""
+"""One backward pass, looked at by hooks on its operations, and what it showed: plain numbers and findings."""
 
 from __future__ import annotations
 
@@ -10,19 +10,16 @@ from typing import Any
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from gradwatch.diagnose.graph.parts import is_whole_slice, parts
-from gradwatch.diagnose.graph.walk import Graph, Node, is_leaf, operation, root_of, row_of
+from gradwatch.diagnose.graph.parts import leaves_out, parts
+from gradwatch.diagnose.graph.walk import Graph, Node, is_leaf, root_of, row_of
 from gradwatch.diagnose.look.calls import Calls, readable
-from gradwatch.diagnose.look.notes import Notes, Sighting
 from gradwatch.diagnose.look.numbers import arithmetic, badness, largest
 from gradwatch.diagnose.look.place import Place
 from gradwatch.diagnose.look.probe import Probe
 from gradwatch.diagnose.look.sides import Sides
-from gradwatch.diagnose.look.site import Site
-from gradwatch.diagnose.look.values import values_of
-from gradwatch.diagnose.reasons.nonfinite import in_backward
-from gradwatch.diagnose.reasons.vanishing import LEFT, read_faint, spread
-from gradwatch.diagnose.reasons.zero import why_zero
+from gradwatch.diagnose.look.site import Finding, Sighting, Site
+from gradwatch.diagnose.look.values import Values, values_of
+from gradwatch.diagnose.reasons.lost import LEFT, why_broken, why_lost
 
 __all__ = ["Pass"]
 
@@ -38,7 +35,15 @@ class Pass:
         names: names of parameters, by their ``id``.
 
     Attributes:
-        notes: what has been seen so far.
+        graph: what it runs through.
+        place: tells where operations are.
+        loss: largest absolute value of what the pass started from, NaN or Inf where it was not finite.
+        initial: the same of the gradients that it started with.
+        seen: largest gradients into and out of each operation.
+        arrived: largest gradient that was about to be accumulated, by the operation that accumulates it.
+        findings: by operation and number of its input, where and why the gradient went wrong: there, or of one of
+            several tensors that were joined, at the operation above that gave this one nothing.
+        values: what operations saved of the forward pass; only where the loss is not finite.
     """
 
     def __init__(
@@ -49,100 +54,100 @@ class Pass:
         failed: Callable[[Exception], object],
         names: Mapping[int, str],
     ) -> None:
-        thread = threading.get_ident()
-        graph = Graph(node for node in map(root_of, roots) if node is not None)
-        here = [call for call in calls.all if call.thread == thread]
-        place = Place(graph, calls, thread, names)
-        self._sides = Sides(place)
-        self.notes = Notes(place, here, _worst(roots, none=0.0), _worst(gradients, none=1.0))
+        self.graph = Graph(node for node in map(root_of, roots) if node is not None)
+        self.place = Place(self.graph, calls, threading.get_ident(), names)
+        self.loss, self.initial = _worst(roots, none=0.0), _worst(gradients, none=1.0)
+        self.seen: dict[Node, Sighting] = {}
+        self.arrived: dict[Node, float] = {}
+        self.findings: dict[tuple[Node, int], tuple[Node, Finding]] = {}
+        self.values: dict[Node, Values] = {}
+        self._sides = Sides(self.place)
         self._failed = failed
         self._handles: list[RemovableHandle] = []
 
     def attach(self) -> None:
         """Hook every operation."""
-        for node in self.notes.graph.order:
-            hook = self._arriving(node) if is_leaf(node) else self._passing(node)
+        for node in self.graph.order:
             register = node.register_prehook if is_leaf(node) else node.register_hook
-            self._handles.append(register(hook))
+            self._handles.append(register(self._hook(node, self._arriving if is_leaf(node) else self._look)))
 
     def detach(self) -> None:
         """Remove the hooks."""
         while self._handles:
             self._handles.pop().remove()
 
-    def _arriving(self, node: Node) -> Callable[[Sequence[Tensor | None]], None]:
-        def hook(gradients: Sequence[Tensor | None]) -> None:
+    def adopt(self, inner: Pass, parent: Node) -> None:
+        """Take in what a run inside one of the operations showed."""
+        self.graph.adopt(inner.graph, parent)
+        self.seen |= inner.seen
+        self.arrived |= inner.arrived
+        self.findings |= inner.findings
+        self.values |= inner.values
+
+    def _hook(self, node: Node, look: Callable[..., None]) -> Callable[..., None]:
+        def hook(*gradients: Any) -> None:
             try:
                 if readable():
                     with arithmetic():
-                        self.notes.arrived[node] = max(map(largest, gradients), default=0.0, key=badness)
+                        look(node, *gradients)
             except Exception as error:
                 self._failed(error)
 
         return hook
 
-    def _passing(self, node: Node) -> Callable[[Any, Any], None]:
-        def hook(outgoing: Sequence[Tensor | None], incoming: Sequence[Tensor | None]) -> None:
-            try:
-                if readable():
-                    self._look(node, incoming, outgoing)
-            except Exception as error:
-                self._failed(error)
+    def _arriving(self, node: Node, gradients: Sequence[Tensor | None]) -> None:
+        self.arrived[node] = max(map(largest, gradients), default=0.0, key=badness)
 
-        return hook
+    def _look(self, node: Node, outgoing: Sequence[Tensor | None], incoming: Sequence[Tensor | None]) -> None:
+        spread = _spread(node, incoming, outgoing)
+        sighting = Sighting(tuple(map(largest, incoming)), tuple(map(largest, outgoing)), spread)
+        self.seen[node] = sighting
+        if not math.isfinite(self.loss):
+            self.values[node] = values_of(self.graph, node)
+        if sighting.worst != 0.0 or not all(map(math.isfinite, sighting.outgoing)):
+            self._explain(node, incoming, outgoing)
 
-    def _look(self, node: Node, incoming: Sequence[Tensor | None], outgoing: Sequence[Tensor | None]) -> None:
-        with arithmetic():
-            sighting = Sighting(tuple(map(largest, incoming)), tuple(map(largest, outgoing)))
-        self.notes.seen[node] = sighting
-        if not math.isfinite(self.notes.loss):
-            self.notes.values[node] = values_of(self.notes.graph, node)
-        arrives = max(sighting.incoming, default=0.0, key=badness)
-        if arrives == 0.0 and all(map(math.isfinite, sighting.outgoing)):
-            return
-        with arithmetic():
-            self._explain(node, incoming, outgoing, arrives)
-
-    def _explain(
-        self, node: Node, incoming: Sequence[Tensor | None], outgoing: Sequence[Tensor | None], arrives: float
-    ) -> None:
+    def _explain(self, node: Node, incoming: Sequence[Tensor | None], outgoing: Sequence[Tensor | None]) -> None:
         """Why it hands on nothing, next to nothing, or what is not finite; now, while what it saved is alive."""
-        probe = Probe(node, incoming, outgoing)
-        self._look_at_parts(node, incoming, outgoing, probe)
-        self.notes.spread[node] = spread(node, incoming, outgoing)
-        for index, handed_on in enumerate(self.notes.seen[node].outgoing):
-            if self.notes.graph.inputs[node][index][0] is None:
+        probe, arrives = Probe(node, incoming, outgoing), self.seen[node].worst
+        self._look_at_parts(probe)
+        for index, handed_on in enumerate(self.seen[node].outgoing):
+            if self.graph.inputs[node][index][0] is None or (node, index) in self.findings:
                 continue
-            site = Site(node, index, incoming, outgoing, probe, self._sides)
-            if 0.0 < handed_on < LEFT * arrives < math.inf:
-                self.notes.faint[node, index] = read_faint(site)
-            elif handed_on == 0.0:
-                self.notes.findings[node, index] = why_zero(site)
+            if handed_on == 0.0 or handed_on < LEFT * arrives < math.inf:
+                self.findings[node, index] = (node, why_lost(Site(probe, index, self._sides)))
             elif not math.isfinite(handed_on) and math.isfinite(arrives):
-                self.notes.findings[node, index] = in_backward(node, handed_on, arrives)
+                self.findings[node, index] = (node, why_broken(node, handed_on, arrives))
 
-    def _look_at_parts(
-        self, node: Node, incoming: Sequence[Tensor | None], outgoing: Sequence[Tensor | None], probe: Probe
-    ) -> None:
+    def _look_at_parts(self, probe: Probe) -> None:
         """Where an input was joined of several tensors, one of them may get nothing while the others do.
 
         The operation that joined them would be seen to turn it zero, but only passes on what it got.
         """
-        row = row_of(node)
-        cuts = operation(node) == "Slice" and not is_whole_slice(self.notes.graph, node)
-        if not cuts and (row is None or not row.splits):
+        row = row_of(probe.node)
+        if row is None or not (row.splits or leaves_out(self.graph, probe.node)):
             return
-        for index, handed_on in enumerate(outgoing):
-            if handed_on is None:
-                continue
-            joint, joined = parts(self.notes.graph, node, index)
+        for index, handed_on in enumerate(probe.outgoing):
+            joint, joined = (None, {}) if handed_on is None else parts(self.graph, probe.node, index)
             for number, part in joined.items():
-                if largest(part.of(handed_on)) == 0.0:
-                    site = Site(node, index, incoming, outgoing, probe, self._sides, part)
-                    self.notes.in_part[joint, number] = (node, why_zero(site))
+                if handed_on is not None and largest(part.of(handed_on)) == 0.0:
+                    found = why_lost(Site(probe, index, self._sides, part))
+                    self.findings[joint, number] = (probe.node, found)
 
 
 def _worst(values: Iterable[object], none: float) -> float:
     """The largest absolute value in several tensors, NaN or Inf where there is one."""
     with arithmetic():
         return max((largest(value) for value in values if isinstance(value, Tensor)), default=none, key=badness)
+
+
+def _spread(node: Node, incoming: Sequence[Tensor | None], outgoing: Sequence[Tensor | None]) -> float:
+    """Over how many elements a mean or a loss spreads each that came in; 1 for what does not.
+
+    Each of n elements gets 1/n of it: what is lost to each is added up again further down.
+    """
+    row = row_of(node)
+    if row is None or not (row.teaches or row.family in ("loss", "reduction")):
+        return 1.0
+    came, went = (sum(g.numel() for g in gradients if g is not None) for gradients in (incoming, outgoing))
+    return max(1.0, went / max(1, came))

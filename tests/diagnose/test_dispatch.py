@@ -30,7 +30,7 @@ class Listening:
     def __init__(self) -> None:
         self.events: list[tuple[str, nn.Module]] = []
 
-    def entered(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def entered(self, module: nn.Module, given: object) -> None:
         self.events.append(("entered", module))
 
     def left(self, module: nn.Module, output: Any) -> None:

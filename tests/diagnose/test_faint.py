@@ -8,26 +8,26 @@ from torch import nn
 from torch.nn import functional
 
 from gradwatch.diagnose import Diagnosis
-from gradwatch.diagnose.reasons.attenuation import Loss
-from gradwatch.diagnose.reasons.vanishing import of_most
+from gradwatch.diagnose.look.site import Finding
+from gradwatch.diagnose.reasons.attenuation import Edge, of_most
 from tests.zoo.nets import batch, filled
 
 
-def losses(*decades: float) -> list[Loss]:
+def losses(*decades: float) -> list[Edge]:
     nodes = (torch.ones((), requires_grad=True).tanh().grad_fn for _ in decades)
-    return [Loss(node, 0, lost) for node, lost in zip(nodes, decades, strict=True)]
+    return [Edge("operation", node, 0, 0, lost) for node, lost in zip(nodes, decades, strict=True)]
 
 
 def test_one_that_took_most_is_blamed() -> None:
     found = losses(0.5, 9.0, 1.0)
-    most, numbers = of_most(found, lambda _: None)
+    most, numbers = of_most(found, lambda _: Finding("unknown", {}))
     assert most is found[1]
     assert numbers == {"decades_lost": 10.5, "operations_that_lose": 3, "decades_lost_here": 9.0}
 
 
 @pytest.mark.parametrize("decades", [(4.5, 4.5), (3.9,), (6.0, 1.0, 1.0, 1.0), ()])
 def test_nobody_is_blamed_without_an_overwhelming_share(decades: tuple[float, ...]) -> None:
-    assert of_most(losses(*decades), lambda _: None)[0] is None
+    assert of_most(losses(*decades), lambda _: Finding("unknown", {}))[0] is None
 
 
 def test_a_mean_over_many_elements_is_no_loss() -> None:

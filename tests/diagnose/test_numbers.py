@@ -40,8 +40,7 @@ def test_largest_of_what_is_not_there_or_not_finite() -> None:
 
 def test_extent() -> None:
     assert extent(torch.tensor([-2.0, 0.5, 3.0])) == Extent(-2.0, 3.0, 0.5)
-    assert extent(torch.zeros(3)).zero
-    assert not extent(torch.tensor([0.0, 1e-45])).zero
+    assert extent(torch.empty(0)) == Extent(0.0, 0.0, 0.0)
     assert not extent(torch.tensor([0.0, math.nan])).finite
     assert not extent(torch.tensor([0.0, math.inf])).finite
 

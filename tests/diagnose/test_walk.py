@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from gradwatch.diagnose.graph.shortcut import downstream
 from gradwatch.diagnose.graph.walk import Graph, operation, root_of
-from gradwatch.diagnose.look.notes import Sighting
-from gradwatch.diagnose.reasons.attenuation import Crossing, not_finite_from, zero_from
+from gradwatch.diagnose.look.site import Sighting
+from gradwatch.diagnose.reasons.attenuation import Edge, way_up
+from gradwatch.diagnose.reasons.feeding import downstream
 
 
 class Made:
@@ -22,6 +22,10 @@ class Made:
         self.next_functions = tuple((made, 0) for made in inputs)
         if variable is not None:
             self.variable = variable
+
+
+def lost(graph: Graph, seen: dict[Made, Sighting], leaf: Made, size: float = 0.0) -> list[Edge]:
+    return list(way_up(graph, seen, leaf, size))
 
 
 @pytest.fixture
@@ -42,13 +46,13 @@ def test_the_operation_that_turned_it_zero_is_found_and_not_its_layer(
         activation: Sighting((1.0,), (0.0,)),
         layer: Sighting((0.0,), (0.0,)),
     }
-    assert zero_from(Graph([loss]), seen, leaf) == [Crossing("operation", activation, 0, 1)]
+    assert lost(Graph([loss]), seen, leaf) == [Edge("operation", activation, 0, 1)]
 
 
 def test_a_zero_from_the_start(chain: tuple[Made, Made, Made, Made]) -> None:
     leaf, layer, activation, loss = chain
     seen = {node: Sighting((0.0,), (0.0,)) for node in (loss, activation, layer)}
-    assert zero_from(Graph([loss]), seen, leaf) == [Crossing("root", loss, -1, 3)]
+    assert lost(Graph([loss]), seen, leaf) == [Edge("root", loss, -1, 3)]
 
 
 def test_what_a_hook_did_is_on_the_edge(chain: tuple[Made, Made, Made, Made]) -> None:
@@ -58,7 +62,7 @@ def test_what_a_hook_did_is_on_the_edge(chain: tuple[Made, Made, Made, Made]) ->
         activation: Sighting((1.0,), (1.0,)),
         layer: Sighting((0.0,), (0.0,)),
     }
-    assert zero_from(Graph([loss]), seen, leaf) == [Crossing("edge", layer, -1, 1)]
+    assert lost(Graph([loss]), seen, leaf) == [Edge("edge", layer, -1, 1)]
 
 
 def test_a_run_inside_an_operation_goes_on_with_that_operation(chain: tuple[Made, Made, Made, Made]) -> None:
@@ -68,12 +72,12 @@ def test_a_run_inside_an_operation_goes_on_with_that_operation(chain: tuple[Made
     graph = Graph([Made("Sum", around)])
     graph.adopt(Graph([layer]), around)
     seen = {layer: Sighting((0.0,), (0.0,)), around: Sighting((1.0,), (1.0,))}
-    assert zero_from(graph, seen, leaf) == [Crossing("operation", around, -1, 1)]
+    assert lost(graph, seen, leaf) == [Edge("operation", around, -1, 1)]
 
 
 def test_operations_that_did_not_run_are_passed_over(chain: tuple[Made, Made, Made, Made]) -> None:
     leaf, layer, _, loss = chain
-    assert zero_from(Graph([loss]), {layer: Sighting((0.0,), (0.0,))}, leaf) == []
+    assert lost(Graph([loss]), {layer: Sighting((0.0,), (0.0,))}, leaf) == []
 
 
 def test_of_two_paths_the_nearer_one_comes_first() -> None:
@@ -87,8 +91,19 @@ def test_of_two_paths_the_nearer_one_comes_first() -> None:
         far: Sighting((1.0,), (0.0,)),
         first: Sighting((0.0,), (0.0,)),
     }
-    crossings = zero_from(Graph([loss]), seen, leaf)
-    assert [(crossing.node, crossing.distance) for crossing in crossings] == [(near, 0), (far, 1)]
+    assert [(edge.node, edge.distance) for edge in lost(Graph([loss]), seen, leaf)] == [(near, 0), (far, 1)]
+
+
+def test_what_is_merely_small_lost_it_on_the_way_that_brought_most() -> None:
+    leaf = Made("AccumulateGrad", variable=object())
+    little, most = Made("Tanh", leaf), Made("Mul", leaf)
+    loss = Made("Add", little, most)
+    seen = {
+        loss: Sighting((1.0,), (0.1, 1.0)),
+        little: Sighting((0.1,), (1e-9,)),
+        most: Sighting((1.0,), (1e-8,)),
+    }
+    assert lost(Graph([loss]), seen, leaf, 1e-8) == [Edge("operation", most, 0, 0, pytest.approx(8.0))]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -99,7 +114,7 @@ def test_where_it_stopped_to_be_finite(chain: tuple[Made, Made, Made, Made], bad
         activation: Sighting((1.0,), (bad,)),
         layer: Sighting((bad,), (bad,)),
     }
-    assert not_finite_from(Graph([loss]), seen, leaf) == [Crossing("operation", activation, 0, 1)]
+    assert lost(Graph([loss]), seen, leaf, math.inf) == [Edge("operation", activation, 0, 1)]
 
 
 def test_finite_contributions_beside_it_do_not_matter() -> None:
@@ -111,7 +126,7 @@ def test_finite_contributions_beside_it_do_not_matter() -> None:
         good: Sighting((1.0,), (1.0,)),
         bad: Sighting((1.0,), (math.inf,)),
     }
-    assert not_finite_from(Graph([loss]), seen, leaf) == [Crossing("operation", bad, 0, 0)]
+    assert lost(Graph([loss]), seen, leaf, math.inf) == [Edge("operation", bad, 0, 0)]
 
 
 def test_a_graph_deeper_than_pythons_stack() -> None:
@@ -121,7 +136,7 @@ def test_a_graph_deeper_than_pythons_stack() -> None:
     graph = Graph([root_of(x)])
     assert len(graph.order) == 20_001
     assert graph.order[0] is graph.leaves[id(parameter)]
-    assert sum(1 for _ in graph.above(graph.order[0])) == 20_000
+    assert sum(1 for _ in graph.above(graph.order[0])) == 20_001
 
 
 def test_inputs_come_before_what_they_are_used_by() -> None:

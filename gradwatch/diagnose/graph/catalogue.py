@@ -48,13 +48,19 @@ class Row(NamedTuple):
         result: the name under which what it made is saved.
         flat: kind of cause where it is flat; "" where it never is.
         as_loss: the same where the loss goes through it: a hinge that is kept, a distance of 0.
-        bound: how large what it makes is: at most ``one``, no larger than its ``inputs``, or anything.
-        breaks: what it can make of finite numbers of moderate size: ``nothing``, ``inf`` or ``anything``.
+        bound: how large what it makes is: at most ``one``, no larger than its ``inputs`` or than what it ``picks``
+            of them, a ``product``, ``quotient`` or ``sum`` of them, the ``total`` of all elements, or anything.
+        never_nan: whether it makes Inf of what is too large, and NaN of NaN alone.
         singular: where its slope is infinite and its value is not: a name and values of what it saved.
         pole: where both are infinite.
         limits: of a clamp, numbers or the names under which they are saved.
         again: makes its result of its saved inputs.
-        number: the name under which a plain number that ``again`` takes beside them is saved.
+        exponent: of a power, the name under which its exponent is saved.
+        shares: of a softmax, makes shares of its result.
+        moves: what a view does: ``nothing`` but to copy or cast, it ``counts`` the same elements otherwise, it
+            ``cuts`` some off, or moves them about.
+        fills: whether it writes a constant over some elements.
+        reason: why nothing can be told of it.
         remedy: what to do where it made NaN or Inf; "" where the remedy of the kind fits.
         constant: the same where what it makes does not depend on what comes in.
     """
@@ -64,20 +70,24 @@ class Row(NamedTuple):
     result: str = ""
     flat: str = ""
     as_loss: str = ""
-    bound: Literal["one", "inputs", "any"] = "any"
-    breaks: Literal["nothing", "inf", "anything"] = "anything"
+    bound: Literal["one", "inputs", "picks", "product", "quotient", "sum", "total", "any"] = "any"
+    never_nan: bool = False
     singular: tuple[str, tuple[float, ...]] | None = None
     pole: tuple[str, tuple[float, ...]] | None = None
     limits: Limits = (None, None)
     again: Callable[..., Tensor] | None = None
-    number: str = ""
+    exponent: str = ""
+    shares: Callable[[Tensor], Tensor] | None = None
+    moves: Literal["nothing", "counts", "cuts", "about"] = "about"
+    fills: bool = False
+    reason: str = ""
     remedy: str = ""
     constant: str = ""
 
     @property
     def needed(self) -> tuple[str, ...]:
         """The names under which what ``again`` takes is saved."""
-        return (*filter(None, self.saved), *((self.number,) if self.number else ()))
+        return tuple(filter(None, (*self.saved, self.exponent)))
 
     @property
     def splits(self) -> bool:
@@ -101,6 +111,8 @@ _STEPS = (
     "Let the gradient through by hand, x + (y - x).detach(), or sample smoothly: this is flat between its steps."
 )
 
+_COMPILED = "torch.compile leaves no operations to look at: run this step once without it"
+
 UNKNOWN = Row("unknown", saved=())
 
 ROWS: dict[str, Row] = {}
@@ -110,25 +122,29 @@ def _rows(names: str, row: Row, **more: Any) -> None:
     ROWS.update(dict.fromkeys(names.split(), row._replace(**more)))
 
 
+_view = Row("view", saved=(), bound="inputs", remedy=_RANGE)
 _rows(
-    "Alias AsStrided Chunk Clone Contiguous Detach Expand ExpandAs Flatten Flip Narrow Permute Repeat Reshape "
-    "ReshapeAlias Roll Select Slice Split SplitWithSizes Squeeze T ToCopy Transpose Unbind Unflatten UnsafeSplit "
-    "UnsafeSplitWithSizes UnsafeView Unsqueeze View",
-    Row("view", saved=(), bound="inputs", breaks="nothing", remedy=_RANGE),
+    "AsStrided Chunk Expand ExpandAs Flip Narrow Permute Repeat Roll Select Split SplitWithSizes Squeeze T "
+    "Transpose Unbind UnsafeSplit UnsafeSplitWithSizes Unsqueeze",
+    _view,
 )
-_rows("Cat Stack", Row("joint", saved=(), bound="inputs", breaks="nothing"))
-_rows("Add Sub Rsub IndexAdd ScatterAdd", Row("sum", saved=(), breaks="nothing"))
-_rows("Sum Cumsum", Row("sum", saved=()))
-_rows("Neg", Row("function", saved=(), bound="inputs", breaks="nothing"))
+_rows("Flatten Reshape ReshapeAlias Unflatten UnsafeView View", _view, moves="counts")
+_rows("Alias Clone Contiguous Detach ToCopy", _view, moves="nothing")
+_rows("Slice", _view, moves="cuts")
+_rows("Cat Stack", Row("joint", saved=(), bound="inputs"))
+_rows("Add Sub Rsub IndexAdd ScatterAdd Neg", Row("sum", saved=(), bound="sum"))
+_rows("Sum", Row("sum", saved=(), bound="total"))
+_rows("Cumsum", Row("sum", saved=()))
 _rows(
     "Amax Amin Max Min MaxPool2DWithIndices MaxPool3DWithIndices AvgPool2D AvgPool3D AdaptiveAvgPool2D "
     "AdaptiveAvgPool3D Mean",
-    Row("reduction", bound="inputs", breaks="nothing"),
+    Row("reduction", bound="inputs"),
 )
-_rows("AdaptiveMaxPool2D Median Sort Topk", Row("reduction", saved=(), bound="inputs", breaks="nothing"))
+_rows("AdaptiveMaxPool2D Median Sort Topk", Row("reduction", saved=(), bound="inputs"))
 
-_rows("Mul", Row("product", saved=("self", "other"), again=torch.mul))
-_rows("Div", Row("product", saved=("self", "other"), again=torch.div, pole=("other", (0.0,)), remedy=_DIVIDED))
+_product = Row("product", saved=("self", "other"))
+_rows("Mul", _product, bound="product", again=torch.mul)
+_rows("Div", _product, bound="quotient", again=torch.div, pole=("other", (0.0,)), remedy=_DIVIDED)
 _rows("Addcmul", Row("product", saved=("", "tensor1", "tensor2")))
 _rows("Mm Bmm", Row("contraction", saved=("self", "mat2"), remedy=_RANGE))
 _rows("Addmm", Row("contraction", saved=("", "mat1", "mat2"), remedy=_RANGE))
@@ -142,27 +158,27 @@ _rows("WeightNormInterface", Row("contraction", saved=("v", "g")))
 _norm = Row("normaliser", saved=("input", "weight", ""), constant=_NORM)
 _rows("NativeLayerNorm NativeBatchNorm CudnnBatchNorm NativeGroupNorm FusedRmsNorm", _norm)
 
-_saturates = Row("activation", saved=("self",), bound="one", breaks="nothing", flat="saturated-sigmoid")
+_saturates = Row("activation", saved=("self",), bound="one", flat="saturated-sigmoid")
 _rows("Tanh", _saturates, saved=(), result="result", flat="saturated-tanh")
 _rows("Sigmoid", _saturates, saved=(), result="result")
-_rows("Silu Glu", _saturates, bound="any")
-_rows("LogSigmoid", _saturates, bound="any", as_loss="zero-loss")
-_rectifies = Row("activation", bound="inputs", breaks="nothing", flat="dead-relu")
+_rows("Silu Glu", _saturates, bound="inputs")
+_rows("LogSigmoid", _saturates, bound="inputs", as_loss="zero-loss")
+_rectifies = Row("activation", bound="inputs", flat="dead-relu")
 _rows("Relu", _rectifies, saved=(), result="result", as_loss="zero-loss")
 _rows("Gelu Mish LeakyRelu Elu Celu Softplus Hardswish RreluWithNoise", _rectifies)
 _rows("Threshold", _rectifies, as_loss="zero-loss")
 _rows("PreluKernel", _rectifies, saved=("self", "weight"))
-_clamps = Row("clamp", bound="inputs", breaks="nothing", flat="clamped")
+_clamps = Row("clamp", bound="inputs", flat="clamped")
 _rows("Clamp", _clamps, limits=("min", "max"))
 _rows("ClampMin", _clamps, limits=("min", None), as_loss="zero-loss")
 _rows("ClampMax", _clamps, limits=(None, "max"))
 _rows("Hardtanh", _clamps, limits=("min_val", "max_val"))
 _rows("Hardsigmoid", _clamps, limits=(-3.0, 3.0))
 _rows("Softshrink Hardshrink", _clamps)
-_rows("Minimum Maximum", Row("selection", saved=("self", "other"), bound="inputs", breaks="nothing"))
+_rows("Minimum Maximum", Row("selection", saved=("self", "other"), bound="inputs"))
 _shares = Row("softmax", saved=(), result="result", flat="saturated-sigmoid", constant=_ONE_CLASS)
-_rows("Softmax", _shares)
-_rows("LogSoftmax", _shares, as_loss="zero-loss")
+_rows("Softmax", _shares, shares=torch.clone)
+_rows("LogSoftmax", _shares, as_loss="zero-loss", shares=torch.exp)
 _attends = Row("attention", saved=("query", "key", "value"), flat="saturated-sigmoid")
 _rows(
     "ScaledDotProductFlashAttentionForCpu ScaledDotProductFlashAttention ScaledDotProductEfficientAttention",
@@ -177,14 +193,14 @@ _rows(
 _rows("GridSampler2D GridSampler3D", Row("steps", saved=("input", "grid"), flat="constant", constant=_STEPS))
 
 _at_zero = Row("distance", flat="zero-input", as_loss="zero-loss")
-_rows("Abs", _at_zero, bound="inputs", breaks="nothing")
-_rows("Pow", _at_zero, breaks="inf", again=torch.pow, number="exponent")
+_rows("Abs", _at_zero, bound="inputs")
+_rows("Pow", _at_zero, never_nan=True, again=torch.pow, exponent="exponent")
 _rows("LinalgVectorNorm Norm Std Var", _at_zero, result="result")
 _rows("Cdist Hypot", _at_zero, result="result")
 
-_exponential = Row("function", saved=(), result="result", flat="underflow", breaks="inf")
+_exponential = Row("function", saved=(), result="result", flat="underflow", never_nan=True)
 _rows("Exp Exp2 Expm1", _exponential, pole=("result", (math.inf,)))
-_rows("Sin Cos", Row("function", bound="one", breaks="nothing"))
+_rows("Sin Cos", Row("function", bound="one"))
 _infinite = Row("function", pole=("self", (0.0,)))
 for _name, _again in {
     "Log": torch.log, "Log2": torch.log2, "Log10": torch.log10, "Log1P": torch.log1p, "Acos": torch.acos,
@@ -206,9 +222,10 @@ _rows("Sqrt", _root, remedy=_ROOT)
 _rows("Rsqrt Reciprocal", _root, singular=None, pole=("result", (-math.inf, math.inf)), remedy=_DIVIDED)
 _rows("Atan2 Xlogy", Row("function", saved=("self", "other")))
 
-_lets_through = Row("selection", saved=(), flat="masked", bound="inputs", breaks="nothing")
+_lets_through = Row("selection", saved=(), flat="masked", bound="inputs")
 _rows("Index IndexSelect MaskedSelect Gather Take Embedding EmbeddingBag", _lets_through)
-_rows("MaskedFill Where NanToNum", _lets_through)
+_rows("MaskedFill Where", _lets_through, fills=True)
+_rows("NanToNum", _lets_through)
 _rows("NativeDropout", _lets_through, bound="any")
 _rows(
     "AsStridedScatter ConstantPadNd Copy CopyBackwards CopySlices DiagonalScatter Fill IndexCopy IndexFill "
@@ -218,6 +235,8 @@ _rows(
 
 _teaches = Row("loss", saved=("self", "target"), flat="zero-loss", as_loss="zero-loss")
 _rows("MseLoss SmoothL1Loss HuberLoss MultiMarginLoss MultilabelMarginLoss SoftMarginLoss", _teaches)
-_rows("NllLoss NllLoss2D", _teaches, saved=("self",))
+_rows("NllLoss NllLoss2D", _teaches, saved=("self",), bound="picks")
 _rows("BinaryCrossEntropy BinaryCrossEntropyWithLogits", _teaches)
 _rows("CtcLoss CudnnCtcLoss", _teaches, saved=("log_probs",), remedy=_LENGTHS)
+
+_rows("CompiledFunctionBackward", UNKNOWN, reason=_COMPILED)

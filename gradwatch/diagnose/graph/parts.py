@@ -8,9 +8,9 @@ from typing import NamedTuple
 from torch import Tensor
 
 from gradwatch.diagnose.graph.saved import read_saved, signed
-from gradwatch.diagnose.graph.walk import Graph, Node, operation
+from gradwatch.diagnose.graph.walk import Graph, Node, row_of
 
-__all__ = ["Part", "is_whole_slice", "parts"]
+__all__ = ["Part", "leaves_out", "parts"]
 
 
 class Part(NamedTuple):
@@ -30,13 +30,12 @@ def parts(graph: Graph, node: Node, index: int) -> tuple[Node | None, dict[int, 
 
     None and nothing where the input was not joined, or where the parts cannot be told in it.
     """
-    joint: Node | None = graph.inputs[node][index][0]
-    flattened = joint is not None and operation(joint) in ("View", "UnsafeView", "ReshapeAlias")
-    if joint is not None and (flattened or operation(joint) == "ToCopy"):
-        joint = graph.inputs[joint][0][0]
-    while joint is not None and is_whole_slice(graph, joint):
-        joint = graph.inputs[joint][0][0]
-    if joint is None or operation(joint) not in ("Cat", "Stack"):
+    joint = _whole(graph, graph.inputs[node][index][0])
+    flattened = joint is not None and _moves(joint) == "counts"
+    if joint is not None and flattened:
+        joint = _whole(graph, graph.inputs[joint][0][0])
+    row = None if joint is None else row_of(joint)
+    if joint is None or row is None or row.family != "joint":
         return None, {}
     found = _parts_of(graph, joint)
     if flattened:
@@ -44,13 +43,28 @@ def parts(graph: Graph, node: Node, index: int) -> tuple[Node | None, dict[int, 
     return joint, found
 
 
-def is_whole_slice(graph: Graph, node: Node) -> bool:
-    """Whether a slice leaves out nothing, as torch 2.6 makes one of each colon in ``[:, 2:]``."""
-    return operation(node) == "Slice" and _shape(node, 0) == _shape(*graph.inputs[node][0])
+def leaves_out(graph: Graph, node: Node) -> bool:
+    """Whether it is a slice, and not one of those that torch 2.6 makes of each colon in ``[:, 2:]``."""
+    return _moves(node) == "cuts" and _shape(node, 0) != _shape(*graph.inputs[node][0])
+
+
+def _whole(graph: Graph, node: Node | None) -> Node | None:
+    """What made it, seen through what leaves every element where it is."""
+    while node is not None and (
+        _moves(node) == "nothing" or (_moves(node) == "cuts" and not leaves_out(graph, node))
+    ):
+        node = graph.inputs[node][0][0]
+    return node
+
+
+def _moves(node: Node) -> str:
+    row = row_of(node)
+    return "" if row is None or row.family != "view" else row.moves
 
 
 def _parts_of(graph: Graph, joint: Node) -> dict[int, Part]:
-    stacked = operation(joint) == "Stack"
+    made = next(made for made in graph.inputs[joint] if made[0] is not None)
+    stacked = len(_shape(joint, 0)) > len(_shape(*made))
     dim = signed(read_saved(joint, "dim")) % len(_shape(joint, 0))
     found, start = {}, 0
     for index, (made_by, output) in enumerate(graph.inputs[joint]):

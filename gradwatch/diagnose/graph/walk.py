@@ -7,7 +7,7 @@ towards the loss.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -15,7 +15,18 @@ from torch import Tensor
 
 from gradwatch.diagnose.graph.catalogue import ROWS, Row
 
-__all__ = ["NO_INPUT", "Consumer", "Graph", "Node", "hands_on", "is_leaf", "operation", "root_of", "row_of"]
+__all__ = [
+    "NO_INPUT",
+    "Consumer",
+    "Graph",
+    "Node",
+    "hands_on",
+    "is_leaf",
+    "operation",
+    "root_of",
+    "row_of",
+    "spreading",
+]
 
 # torch's nodes: C++ ones and those of Python's own autograd functions have no common type to name.
 Node: TypeAlias = Any
@@ -70,26 +81,12 @@ class Graph:
         return made_by.variable if made_by is not None and is_leaf(made_by) else None
 
     def above(self, node: Node) -> Iterator[Node]:
-        """The operations between one and the roots, nearest first, itself not included."""
-        waiting, seen = [node], {node}
-        for at in waiting:
-            for consumer in self.consumers.get(at, ()):
-                if consumer.node not in seen:
-                    seen.add(consumer.node)
-                    waiting.append(consumer.node)
-                    yield consumer.node
+        """An operation and those between it and the roots, nearest first."""
+        return spreading([node], lambda at: [consumer.node for consumer in self.consumers.get(at, ())])
 
-    def leaves_below(self, node: Node, but_not_through: Collection[str] = ()) -> set[Node]:
-        """What accumulates a gradient that has come through an operation, and through none of some others."""
-        waiting, seen = [node], {node}
-        for at in waiting:
-            if at is not node and operation(at) in but_not_through:
-                continue
-            for below, _ in self.inputs.get(at, ()):
-                if below is not None and below not in seen:
-                    seen.add(below)
-                    waiting.append(below)
-        return {at for at in waiting if is_leaf(at)}
+    def below(self, node: Node) -> Iterator[Node]:
+        """An operation and what feeds it, nearest first."""
+        return spreading([node], lambda at: [made for made, _ in self.inputs.get(at, ()) if made is not None])
 
     def adopt(self, inner: Graph, parent: Node) -> None:
         """Take in the graph of a run that happened inside one of the operations."""
@@ -127,6 +124,18 @@ class Graph:
                 self.consumers.setdefault(below, []).append(Consumer(node, index))
         if is_leaf(node):
             self.leaves[id(node.variable)] = node
+
+
+def spreading(starts: Iterable[Any], onwards: Callable[[Any], Iterable[Any]]) -> Iterator[Any]:
+    """What can be reached, each once and nearest first, from where it starts."""
+    waiting = list(starts)
+    met = set(waiting)
+    for at in waiting:
+        yield at
+        for other in onwards(at):
+            if other not in met:
+                met.add(other)
+                waiting.append(other)
 
 
 def _inputs_of(node: Node) -> tuple[tuple[Node | None, int], ...]:

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.autograd.graph import get_gradient_edge
 
 from gradwatch.diagnose.graph.walk import Node
@@ -36,10 +36,9 @@ class Call:
         thread: identity of the thread that called it.
         grad_mode: whether operations were recorded for a backward pass.
         checkpointed: whether that was kept from it by a re-entrant checkpoint.
+        inputs: ranges of its floating-point inputs.
         first: number of the first operation made in it.
         end: number of the first operation made after it.
-        inputs: ranges of its floating-point inputs.
-        outputs: ranges of its floating-point outputs.
         made: of each output the operation that it comes from; None where it needs no gradient. Empty once more
             recent calls of the same module have been noted.
         kept: what keeps those operations alive.
@@ -49,13 +48,25 @@ class Call:
     module: nn.Module
     thread: int
     grad_mode: bool
+    inputs: tuple[Extent, ...]
     first: int
     end: int = -1
-    inputs: tuple[Extent, ...] = ()
-    outputs: tuple[Extent, ...] = ()
     made: tuple[Node | None, ...] = field(default=(), repr=False)
     kept: tuple[object, ...] = field(default=(), repr=False)
     checkpointed: bool = False
+
+    @property
+    def was_given_finite(self) -> bool:
+        """Whether nothing that is not finite came into it, nor was in the module itself."""
+        own = (*self.module.parameters(recurse=False), *self.module.buffers(recurse=False))
+        return bool(self.inputs) and all(each.finite for each in (*self.inputs, *map(extent, tensors_in(own))))
+
+    @property
+    def evidence(self) -> dict[str, float | int | str]:
+        """Where an operation inside got something that is not finite all the same."""
+        low, high = min(each.low for each in self.inputs), max(each.high for each in self.inputs)
+        reason = "what came into the module was finite: a cast to a narrower type is not"
+        return {"direction": "forward", "input_min": low, "input_max": high, "reason": reason}
 
     def forget(self) -> None:
         """Let go of the operations, and with them of what they saved."""
@@ -121,11 +132,11 @@ class Calls:
         holding = [call for call in self.all if call.thread == thread and call.first <= number < call.end]
         return sorted(holding, key=lambda call: call.end - call.first)
 
-    def entered(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def entered(self, module: nn.Module, given: object) -> None:
         """A module is called."""
         known = self._known.get(id(_mark(module)))
         if known is not None and id(known.module) not in self._hidden:
-            self._guarded(self._enter, known, args, kwargs)
+            self._guarded(self._enter, known, given)
 
     def left(self, module: nn.Module, output: Any) -> None:
         """Its call is over."""
@@ -140,11 +151,13 @@ class Calls:
         except Exception as error:
             self._failed(error)
 
-    def _enter(self, known: _Known, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        call = Call(known.path, known.module, threading.get_ident(), torch.is_grad_enabled(), _next_number())
+    def _enter(self, known: _Known, given: object) -> None:
+        with torch.no_grad():
+            inputs = tuple(map(extent, tensors_in(given)))
+        grad_mode, thread = torch.is_grad_enabled(), threading.get_ident()
+        call = Call(known.path, known.module, thread, grad_mode, inputs, _next_number())
         call.checkpointed = not call.grad_mode and _in_reentrant_checkpoint()
         self._stack().append(call)
-        call.inputs = _extents((args, kwargs))
 
     def _leave(self, known: _Known, output: Any) -> None:
         stack = self._stack()
@@ -168,7 +181,6 @@ class Calls:
         call.made = tuple(tensor.grad_fn for tensor in tensors)
         # Python's own functions are not kept alive by being held; where torch has a token for that, this does it.
         call.kept = tuple(get_gradient_edge(tensor) for tensor in tensors if tensor.grad_fn is not None)
-        call.outputs = _extents(tensors)
 
     def _stack(self) -> list[Call]:
         if not hasattr(self._open, "calls"):
@@ -217,9 +229,3 @@ def readable() -> bool:
     if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None:
         return False
     return not (torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing())  # type: ignore[no-untyped-call]
-
-
-def _extents(something: object) -> tuple[Extent, ...]:
-    tensors: Iterable[Tensor] = tensors_in(something)
-    with torch.no_grad():
-        return tuple(extent(tensor) for tensor in tensors)

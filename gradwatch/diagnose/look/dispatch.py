@@ -31,8 +31,8 @@ _original: Callable[..., Any] = FunctionType(_CODE, _FUNCTION.__globals__, _FUNC
 class CallListener(Protocol):
     """Told of the calls of all modules; must not raise."""
 
-    def entered(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """A module is called."""
+    def entered(self, module: nn.Module, given: object) -> None:
+        """A module is called, and given these arguments."""
 
     def left(self, module: nn.Module, output: Any) -> None:
         """Its call is over; one that ends in an exception is never left."""
@@ -40,7 +40,7 @@ class CallListener(Protocol):
 
 def _seen(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     for listener in module_calls.listeners:
-        listener.entered(module, args, kwargs)
+        listener.entered(module, (args, kwargs))
     output = _original(module, *args, **kwargs)
     for listener in module_calls.listeners:
         listener.left(module, output)

@@ -7,18 +7,16 @@ somebody listens, that name holds a shim; torch's own tracing exchanges the same
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
 
-__all__ = ["RunListener", "listen", "stop_listening"]
+from gradwatch.patching import Patch, Undo, replace_name
+
+__all__ = ["RunListener", "runs"]
 
 _NAME = "_engine_run_backward"
-_lock = threading.Lock()
-_listeners: list[RunListener] = []
-_installed: list[tuple[Callable[..., Any], Callable[..., Any]]] = []
 
 
 class RunListener(Protocol):
@@ -34,47 +32,20 @@ class RunListener(Protocol):
         """
 
 
-def listen(listener: RunListener) -> None:
-    """Tell a listener of every run from now on.
+def _replace() -> Iterator[Undo]:
+    original: Callable[..., Any] = getattr(torch.autograd, _NAME)
 
-    Raises:
-        RuntimeError: this torch starts its engine otherwise than expected, so that no run can be seen.
-    """
-    with _lock:
-        if not _installed:
-            original = getattr(torch.autograd, _NAME, None)
-            if not callable(original):
-                raise RuntimeError(
-                    f"torch {torch.__version__} has no torch.autograd.{_NAME}: no backward can be seen"
-                )
-            shim = _shim(original)
-            setattr(torch.autograd, _NAME, shim)
-            _installed.append((shim, original))
-        _listeners.append(listener)
-
-
-def stop_listening(listener: RunListener) -> None:
-    """Tell it no more; with the last one torch is restored as it was."""
-    with _lock:
-        if listener in _listeners:
-            _listeners.remove(listener)
-        if _installed and not _listeners:
-            shim, original = _installed.pop()
-            # Whoever exchanged the name after us holds our shim, which now only passes on.
-            if getattr(torch.autograd, _NAME) is shim:
-                setattr(torch.autograd, _NAME, original)
-
-
-def _shim(original: Callable[..., Any]) -> Callable[..., Any]:
     def run(outputs: Sequence[object], *args: Any, **kwargs: Any) -> Any:
         gradients = args[0] if args else kwargs.get("grad_tensors", ())
         accumulates = bool(kwargs.get("accumulate_grad", True))
-        begun = [listener.began(outputs, gradients, accumulates) for listener in tuple(_listeners)]
-        endings = [end for end in begun if end is not None]
+        begun = [listener.began(outputs, gradients, accumulates) for listener in runs.listeners]
         try:
             return original(outputs, *args, **kwargs)
         finally:
-            for end in reversed(endings):
+            for end in reversed([end for end in begun if end is not None]):
                 end()
 
-    return run
+    yield replace_name(torch.autograd, _NAME, run)
+
+
+runs: Patch[RunListener] = Patch(_replace)

@@ -41,16 +41,6 @@ class Extent(NamedTuple):
         """Whether it holds neither NaN nor Inf."""
         return math.isfinite(self.low) and math.isfinite(self.high)
 
-    @property
-    def mask(self) -> bool:
-        """Whether it looks like a mask that is added to scores: -Inf for what is hidden, 0 for what is not."""
-        return self.low == -math.inf and self.high in (0.0, -math.inf)
-
-    @property
-    def zero(self) -> bool:
-        """Whether every value is exactly 0."""
-        return self.low == 0.0 == self.high
-
 
 def badness(size: float) -> tuple[bool, bool, float]:
     """Orders sizes: NaN above Inf above finite ones."""

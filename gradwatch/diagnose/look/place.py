@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from pathlib import Path
 
-from gradwatch.diagnose.graph.walk import Graph, Node, is_leaf
+import torch
+
+from gradwatch.causes import cause
+from gradwatch.diagnose.graph.walk import Graph, Node, is_leaf, row_of
 from gradwatch.diagnose.look.calls import Call, Calls
+from gradwatch.records import Cause
 
 __all__ = ["OWN_PARAMETERS", "Place"]
 
 # What a lone module itself is called, and what is said to be in it that is in none of its children.
 OWN_PARAMETERS = "(root)"
+
+# Lines in these are nobody's who asks where something was made.
+_NOT_OWN = tuple(f'File "{folder}' for folder in (Path(torch.__file__).parent, Path(__file__).parents[2]))
 
 
 class Place:
@@ -55,32 +64,36 @@ class Place:
             path = _common_path(self.behind(node), self._ahead(node))
         return path or str(node.name())
 
+    def cause(self, kind: str, node: Node, evidence: Mapping[str, float | int | str]) -> Cause:
+        """A cause at an operation; where no module tells its place, what feeds it does."""
+        where, behind, line, row = self.where(node), self.behind(node), line_of(node), row_of(node)
+        told: dict[str, float | int | str] = dict(evidence)
+        if behind is not None and where in (node.name(), OWN_PARAMETERS):
+            told["behind"] = behind
+        if line is not None:
+            told["line"] = line
+        fitting = None if row is None else {"nonfinite-op": row.remedy, "constant": row.constant}.get(kind)
+        return cause(kind, where, fitting, **told)
+
+    def of_input(self, node: Node) -> dict[str, float | int | str]:
+        """The evidence of an operation whose input came from outside the graph."""
+        behind, line = self.behind(node), line_of(node)
+        told = {"first_nonfinite_input_of": self.path(node) or str(node.name()), "beside": behind, "line": line}
+        return {name: value for name, value in told.items() if value is not None}
+
     def name(self, leaf: Node) -> str | None:
         """The name of the parameter that a leaf accumulates the gradient of; None for another tensor."""
         return self._names.get(id(leaf.variable))
 
     def behind(self, node: Node) -> str | None:
         """The module whose parameter is nearest below an operation: what feeds it; None where none is near."""
-        below = (made_by for at in self._below(node) for made_by, _ in self.graph.inputs.get(at, ()))
-        return self._owner(made_by for made_by in below if made_by is not None)
+        return self._owner(islice(self.graph.below(node), self._NEAR))
 
     def _ahead(self, node: Node) -> str | None:
         """The module whose parameter is the next that an operation's output meets."""
-        above = ((at, index) for at in self.graph.above(node) for index in range(len(self.graph.inputs[at])))
-        return self._owner(
-            made_by for at, index in above if (made_by := self.graph.producer(at, index)) is not None
-        )
-
-    def _below(self, node: Node) -> Iterator[Node]:
-        waiting, seen = [node], {node}
-        for at in waiting:
-            if len(seen) > self._NEAR:
-                return
-            yield at
-            for made_by, _ in self.graph.inputs.get(at, ()):
-                if made_by is not None and made_by not in seen:
-                    seen.add(made_by)
-                    waiting.append(made_by)
+        above = islice(self.graph.above(node), 1, None)
+        met = (self.graph.producer(at, index) for at in above for index in range(len(self.graph.inputs[at])))
+        return self._owner(made_by for made_by in met if made_by is not None)
 
     def _owner(self, nodes: Iterable[Node]) -> str | None:
         for node in nodes:
@@ -98,13 +111,15 @@ class Place:
         """Whether any call of a module was noted."""
         return bool(self._calls.all)
 
-    def beside_loss(self, node: Node) -> bool:
-        """Whether an operation is in a module whose forward pass computes the loss as well."""
-        around = self._around(node)
-        return bool(around) and any(around[-1] in self._around(root) for root in self.graph.roots)
-
     def _around(self, node: Node) -> list[Call]:
         return self._calls.around(node, self._thread)
+
+
+def line_of(node: Node) -> str | None:
+    """The line of Python that made an operation, where torch has noted it: under its anomaly mode."""
+    stack = [" ".join(entry.split()) for entry in node.metadata.get("traceback_") or ()]
+    own = [entry for entry in stack if not entry.startswith(_NOT_OWN)]
+    return own[-1] if own else stack[-1] if stack else None
 
 
 def _common_path(one: str | None, other: str | None) -> str | None:

@@ -1,7 +1,7 @@
 """A question to an operation itself: what would its backward formula make of another gradient?
 
 In the hook that follows an operation's backward, what it saved is still alive, and the operation can be called
-from Python: that runs its formula and frees nothing. Which operations may be asked: docs/decisions/0016.
+from Python: that runs its formula and frees nothing. Which operations may be asked: docs/decisions/0019.
 """
 
 from __future__ import annotations
@@ -36,14 +36,17 @@ class Probe:
         node: the operation.
         incoming: gradients that came to it.
         outgoing: gradients that it handed on; tell shape and type of each.
+
+    Attributes:
+        node, incoming, outgoing: the same; of what came in, the values that are stored.
     """
 
     def __init__(self, node: Node, incoming: Sequence[Tensor | None], outgoing: Sequence[Tensor | None]) -> None:
-        self._node = node
-        self._incoming = [None if gradient is None else as_dense(gradient) for gradient in incoming]
-        self._outgoing = outgoing
+        self.node = node
+        self.incoming = [None if gradient is None else as_dense(gradient) for gradient in incoming]
+        self.outgoing = outgoing
 
-    def answer(self, index: int, part: Callable[[Tensor], Tensor] = lambda whole: whole) -> Answer:
+    def answer(self, index: int, part: Callable[[Tensor], Tensor] | None = None) -> Answer:
         """Why nothing was handed on to an input, or to a part of it.
 
         ``underflow``: the formula gives something for the same gradient at a size of 1. ``flat``: it gives exactly
@@ -51,9 +54,9 @@ class Probe:
         """
         if not self.can_be_asked:
             return "unasked"
-        if largest(part(self._made(self._scaled, index))):
-            return "underflow"
-        return "cancelled" if any(largest(part(self._made(p, index))) for p in self._live) else "flat"
+        made = (self._made(gradients, index) for gradients in (self._scaled, *self._live))
+        scaled, *live = (largest(one if part is None else part(one)) for one in made)
+        return "underflow" if scaled else "cancelled" if any(live) else "flat"
 
     def slopes(self, index: int) -> Tensor | None:
         """What the input gets of a gradient of ones; of an elementwise operation, its slopes."""
@@ -62,31 +65,31 @@ class Probe:
     @cached_property
     def can_be_asked(self) -> bool:
         """Whether the operation's formula may be run again."""
-        name = self._node.name()
-        return bool(_GENERATED.match(name)) and not name.startswith(_USED_UP) and not is_packed(self._node)
+        name = self.node.name()
+        return bool(_GENERATED.match(name)) and not name.startswith(_USED_UP) and not is_packed(self.node)
 
     def _made(self, handed_on: Sequence[Tensor | None], index: int) -> Tensor:
         """As the engine takes it: in the shape and type of the input."""
-        made, like = handed_on[index], self._outgoing[index]
+        made, like = handed_on[index], self.outgoing[index]
         if made is None or like is None:
             return torch.zeros(())
         return as_dense(made).sum_to_size(like.shape).to(like.dtype)
 
     @cached_property
     def _scaled(self) -> Sequence[Tensor | None]:
-        return self._ask([None if g is None else _at_size_one(g) for g in self._incoming])
+        return self._ask([None if g is None else _at_size_one(g) for g in self.incoming])
 
     @cached_property
     def _live(self) -> Sequence[Sequence[Tensor | None]]:
-        live = [None if g is None else (g != 0).to(g.dtype) for g in self._incoming]
+        live = [None if g is None else (g != 0).to(g.dtype) for g in self.incoming]
         return self._ask(live), self._ask([None if g is None else g * _signs(g) for g in live])
 
     @cached_property
     def _ones(self) -> Sequence[Tensor | None]:
-        return self._ask([None if g is None else torch.ones_like(g) for g in self._incoming])
+        return self._ask([None if g is None else torch.ones_like(g) for g in self.incoming])
 
     def _ask(self, gradients: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
-        made = self._node(*gradients)
+        made = self.node(*gradients)
         return made if isinstance(made, tuple) else (made,)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from gradwatch.diagnose.graph.catalogue import UNKNOWN, Family
-from gradwatch.diagnose.graph.walk import Graph, Node, hands_on, is_leaf, operation, row_of
+from gradwatch.diagnose.graph.walk import Graph, Node, hands_on, is_leaf, row_of
 from gradwatch.diagnose.look.place import Place
 
 __all__ = ["Side", "Sides"]
@@ -22,7 +22,7 @@ class Sides:
 
     An operation is on the loss's side if no layer follows it, and what comes into it is no longer the network's
     own output: a loss function has been applied, or any operation outside of every module with parameters. Where
-    no modules are known, or where the outermost one computes the loss as well, only loss functions tell.
+    no modules are known only loss functions tell.
 
     Args:
         place: in which modules operations are; holds the graph.
@@ -62,7 +62,8 @@ class Sides:
         met = {sides.get(made_by) or self._before(made_by) for made_by in below if made_by is not None}
         row = row_of(node)
         outside = self.place.knows_modules and not self.place.in_network(node)
-        if "loss" in met or (row is not None and self._teaches(node, outside)):
+        may_teach = row is not None and (row.family != "distance" or outside or not self.place.knows_modules)
+        if "loss" in met or (row is not None and row.teaches and may_teach):
             return "loss"
         if not outside:
             return "network"
@@ -75,16 +76,9 @@ class Sides:
         outside = self.place.knows_modules and not is_leaf(node) and not self.place.in_network(node)
         return "output" if outside else "network"
 
-    def _teaches(self, node: Node, outside: bool) -> bool:
-        """Whether an operation makes a loss of what comes in, whatever that is."""
-        row = row_of(node)
-        if row is None or not row.teaches:
-            return False
-        return row.family != "distance" or outside or not self.place.knows_modules or self.place.beside_loss(node)
-
 
 def _may_follow(above: Node, node: Node) -> bool:
     row, its = row_of(above) or UNKNOWN, row_of(node) or UNKNOWN
     # A softmax and the likelihood of its classes are one loss in two operations.
     of_classes = row.family == "loss" and its.family in ("softmax", "view")
-    return of_classes or row.family in _FOLLOWS or operation(above) == "Neg"
+    return of_classes or row.family in _FOLLOWS

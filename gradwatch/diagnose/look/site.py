@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -12,11 +12,11 @@ from gradwatch.diagnose.graph.catalogue import UNKNOWN, Row
 from gradwatch.diagnose.graph.parts import Part
 from gradwatch.diagnose.graph.saved import read_saved
 from gradwatch.diagnose.graph.walk import Graph, Node, row_of
-from gradwatch.diagnose.look.numbers import as_dense
+from gradwatch.diagnose.look.numbers import badness, largest
 from gradwatch.diagnose.look.probe import Answer, Probe
 from gradwatch.diagnose.look.sides import Sides
 
-__all__ = ["Evidence", "Finding", "Site"]
+__all__ = ["Evidence", "Finding", "Sighting", "Site"]
 
 Evidence = dict[str, float | int | str]
 
@@ -28,28 +28,44 @@ class Finding(NamedTuple):
     evidence: Mapping[str, float | int | str]
 
 
+class Sighting(NamedTuple):
+    """What a backward pass showed of one operation: the largest absolute value of each gradient.
+
+    0.0 stands for a gradient that is all zero and for one that is not there. ``spread`` says over how many
+    elements it spread each that came in.
+    """
+
+    incoming: tuple[float, ...]
+    outgoing: tuple[float, ...]
+    spread: float = 1.0
+
+    @property
+    def worst(self) -> float:
+        """The largest that came in; NaN or Inf where there was one."""
+        return max(self.incoming, default=0.0, key=badness)
+
+
 @dataclass(frozen=True)
 class Site:
     """One input of one operation whose incoming gradient is right and whose outgoing one is not.
 
     Attributes:
-        node: the operation.
+        probe: asks the operation; knows its gradients.
         index: number of the input.
-        incoming: gradients that came to it.
-        outgoing: the gradients that it handed on.
-        probe: asks it.
         sides: where it is.
         part: the part of the input that is looked at; None for all of it.
     """
 
-    node: Node
-    index: int
-    incoming: Sequence[Tensor | None]
-    outgoing: Sequence[Tensor | None]
     probe: Probe
+    index: int
     sides: Sides
     part: Part | None = None
     _read: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def node(self) -> Node:
+        """The operation."""
+        return self.probe.node
 
     @property
     def graph(self) -> Graph:
@@ -64,18 +80,22 @@ class Site:
     @property
     def handed_on(self) -> Tensor | None:
         """The gradient that the input got; None where it got none."""
-        return self.outgoing[self.index]
+        return self.probe.outgoing[self.index]
+
+    @property
+    def left(self) -> float:
+        """The largest that was handed on: 0 where all of it was lost."""
+        return 0.0 if self.part is not None else largest(self.handed_on)
 
     @property
     def gradient(self) -> Tensor:
         """The first incoming gradient that there is; of an elementwise operation, the part that is looked at."""
-        return self.in_part(as_dense(next(gradient for gradient in self.incoming if gradient is not None)))
+        return self.in_part(next(gradient for gradient in self.probe.incoming if gradient is not None))
 
     @property
     def answer(self) -> Answer:
         """What the operation's own formula says."""
-        part = self.part
-        return self.probe.answer(self.index) if part is None else self.probe.answer(self.index, part.of)
+        return self.probe.answer(self.index, None if self.part is None else self.part.of)
 
     def saved(self, name: str) -> Any:
         """What the operation saved under a name; None where it saved nothing or it cannot be read."""
@@ -85,7 +105,7 @@ class Site:
 
     def tensor(self, name: str) -> Tensor | None:
         """A saved tensor, outside any graph; of one with the input's shape, the part that is looked at."""
-        value = self.saved(name)
+        value = self.saved(name) if name else None
         return self.in_part(value.detach()) if isinstance(value, Tensor) else None
 
     def in_part(self, values: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradwatch.diagnose.graph.catalogue import UNKNOWN, Row
 from gradwatch.diagnose.graph.saved import read_saved, saved_names
-from gradwatch.diagnose.graph.walk import Graph, Node, operation, row_of
+from gradwatch.diagnose.graph.walk import Graph, Node, row_of
 from gradwatch.diagnose.look.numbers import Extent, arithmetic, extent
 
 __all__ = ["Values", "input_range", "values_of"]
@@ -23,25 +23,15 @@ class Values(NamedTuple):
     """What is known of one operation's numbers.
 
     Attributes:
-        node: the operation.
-        number: place in the order in which operations were made.
-        name: name of the operation.
         inputs: range of what it saved of its inputs, by the name under which it did.
         fed_by: by the same names, where they tell which input it is: the operation that made it; None for what is
             not computed here.
         output: range of what it made; None where that is not known.
-        at_most: a bound of the size of what came in, where its range is not known.
-        shifted: whether a constant was put into what came in, which the bound knows nothing of.
     """
 
-    node: Node
-    number: int
-    name: str
     inputs: Mapping[str, Extent]
     fed_by: Mapping[str, Node | None]
     output: Extent | None
-    at_most: float | None = None
-    shifted: bool = False
 
 
 def values_of(graph: Graph, node: Node) -> Values:
@@ -52,8 +42,7 @@ def values_of(graph: Graph, node: Node) -> Values:
         inputs = {name: extent(value) for name, value in saved.items() if not name.startswith(_MADE)}
         feeding = dict(zip(row.saved, (below for below, _ in graph.inputs[node]), strict=False))
         fed_by = {name: feeding.get(name) for name in inputs if name in row.saved}
-        output = None if made is None else extent(made)
-        return Values(node, node._sequence_nr(), node.name(), inputs, fed_by, output)
+        return Values(inputs, fed_by, None if made is None else extent(made))
 
 
 def input_range(node: Node) -> Mapping[str, float]:
@@ -70,16 +59,13 @@ def input_range(node: Node) -> Mapping[str, float]:
 
 def _saved_numbers(node: Node) -> dict[str, Tensor]:
     """The tensors that an operation saved, but for indices; a factor may be of whole numbers, or a mask."""
-    saved = {name: read_saved(node, name) for name in saved_names(node)}
-    tensors = {name: value.detach() for name, value in saved.items() if isinstance(value, Tensor)}
-    row = row_of(node)
-    if row is not None and row.family == "product":
-        tensors = {name: _real(value) for name, value in tensors.items()}
-    return {name: value for name, value in tensors.items() if value.is_floating_point()}
-
-
-def _real(values: Tensor) -> Tensor:
-    return values if values.is_floating_point() or values.is_complex() else values.float()
+    row, found = row_of(node), {}
+    for name in saved_names(node):
+        value = read_saved(node, name)
+        if isinstance(value, Tensor):
+            whole = not (value.is_floating_point() or value.is_complex())
+            found[name] = value.detach().float() if whole and row and row.family == "product" else value.detach()
+    return {name: value for name, value in found.items() if value.is_floating_point()}
 
 
 def _made(node: Node, row: Row, saved: Mapping[str, Tensor]) -> Tensor | None:
@@ -90,6 +76,7 @@ def _made(node: Node, row: Row, saved: Mapping[str, Tensor]) -> Tensor | None:
         inputs = [saved.get(name, read_saved(node, name)) for name in row.needed]
         if not any(value is None for value in inputs):
             return row.again(*inputs)
-    if operation(node) == "Div" and "other" in saved and bool((saved["other"] == 0).any()):
-        return saved["other"].new_tensor([-math.inf, math.inf])  # or NaN, if what is divided by 0 is 0 as well
+    name, at = row.pole or ("", ())
+    if name in saved and any(bool((saved[name] == value).any()) for value in at):
+        return saved[name].new_tensor([-math.inf, math.inf])  # or NaN, if what is divided by 0 is 0 as well
     return None

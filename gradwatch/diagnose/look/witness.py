@@ -9,8 +9,7 @@ alone are looked at in each pass: what they saved is kept alive, and not read un
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
@@ -18,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from gradwatch.diagnose.graph.catalogue import Family, Row
 from gradwatch.diagnose.graph.saved import read_saved
-from gradwatch.diagnose.graph.walk import Node, operation, row_of
+from gradwatch.diagnose.graph.walk import Node, is_leaf, operation, row_of
 
 __all__ = ["Broken", "Witness"]
 
@@ -51,20 +50,12 @@ class Broken(NamedTuple):
     value: float
 
 
-class _Tree:
-    """Where operations are below another: the numbers of the inputs that lead there."""
+class _Step(NamedTuple):
+    """One step down a graph: from which of those reached before, by which input; the operation if it may break."""
 
-    def __init__(self) -> None:
-        self.below: dict[int, _Tree] = {}
-        self.operation = ""  # of the operation here, if it is one of those
-
-    def nodes(self, node: Node) -> Iterator[Node]:
-        if self.operation and operation(node) == self.operation:
-            yield node
-        for index, tree in self.below.items():
-            inputs = node.next_functions
-            if index < len(inputs) and inputs[index][0] is not None:
-                yield from tree.nodes(inputs[index][0])
+    origin: int
+    input: int
+    operation: str
 
 
 class Witness:
@@ -79,19 +70,21 @@ class Witness:
 
     def __init__(self, new: Callable[[Node], object]) -> None:
         self._new = new
-        self._trees: dict[str, _Tree] = {}
+        self._ways: dict[str, list[_Step]] = {}
         self._kept: list[tuple[Node, Node, dict[str, Tensor]]] = []
         self._handles: list[RemovableHandle] = []
 
     def attend(self, root: Node) -> None:
         """A backward pass starts here."""
         name = root.name()
-        if name not in self._trees:
-            self._trees[name] = _learned(root, self.MOST, self.STEPS)
+        if name not in self._ways:
+            self._ways[name] = _learned(root, self.MOST, self.STEPS)
             self._new(root)
-        tree = self._trees[name]
-        if tree.below or tree.operation:
-            for node in tree.nodes(root):
+        reached: list[Node | None] = []
+        for origin, index, breaking in self._ways[name]:
+            node = _input(reached[origin], index) if reached else root
+            reached.append(node)
+            if breaking and node is not None and operation(node) == breaking:
                 self._handles.append(node.register_hook(self._keeping(root, node)))
 
     def forget(self) -> None:
@@ -103,7 +96,7 @@ class Witness:
 
     def learn_anew(self) -> None:
         """What was learned has not told anything: the graphs may be others by now."""
-        self._trees.clear()
+        self._ways.clear()
 
     def broken(self) -> Broken | None:
         """The first operation, in the order of the backward pass, that is proved to have broken it."""
@@ -142,7 +135,7 @@ def _is_own(node: Node) -> bool:
 
 def _singular(node: Node, row: Row) -> tuple[str, tuple[float, ...]] | None:
     """Where its slope is infinite, and its value is finite."""
-    exponent = read_saved(node, "exponent") if operation(node) == "Pow" else None
+    exponent = read_saved(node, row.exponent) if row.exponent else None
     is_root = isinstance(exponent, (int, float)) and 0 < exponent < 1
     return ("self", (0.0,)) if is_root else row.singular
 
@@ -152,36 +145,35 @@ def _names(node: Node) -> tuple[str, ...]:
     return () if row is None else (*filter(None, row.saved), *((row.result,) if row.result else ()))
 
 
-def _learned(root: Node, most: int, steps: int) -> _Tree:
-    """Breadth first, so that each operation is reached by the shortest way."""
-    tree, found, size = _Tree(), 0, 0
-    waiting: deque[tuple[Node, tuple[int, ...], bool]] = deque([(root, (), False)])
-    met = {root}
-    while waiting and found < most:
-        node, way, hidden = waiting.popleft()
+def _input(node: Node | None, index: int) -> Node | None:
+    inputs = () if node is None else node.next_functions
+    return inputs[index][0] if index < len(inputs) else None
+
+
+def _learned(root: Node, most: int, steps: int) -> list[_Step]:
+    """The shortest ways down to the operations that may break, as far as so many steps lead."""
+    reached: list[tuple[Node, int, int, bool]] = [(root, 0, 0, False)]
+    breaking: set[int] = set()
+    met, kept = {root}, {0}
+    for position, (node, _, _, hidden) in enumerate(reached):
         if _may_break(node, hidden) and not (node is root and _is_own(node)):
-            added = _add(tree, way, operation(node))
-            found, size = found + 1, size + added
-            if size > steps:
+            way = {position}
+            while min(way) not in kept:
+                way.add(reached[min(way)][1])
+            if len(kept | way) > steps or len(breaking) == most:
                 break
+            kept, breaking = kept | way, breaking | {position}
         row = row_of(node)
         hides = row is not None and (row.family in _HIDES or (hidden and row.family in _HANDS_DOWN))
         for index, (below, _) in enumerate(node.next_functions):
-            if below is not None and below not in met and not hasattr(below, "variable"):
+            if below is not None and below not in met and not is_leaf(below):
                 met.add(below)
-                waiting.append((below, (*way, index), hides))
-    return tree
-
-
-def _add(tree: _Tree, way: tuple[int, ...], name: str) -> int:
-    added = 0
-    for index in way:
-        if index not in tree.below:
-            tree.below[index] = _Tree()
-            added += 1
-        tree = tree.below[index]
-    tree.operation = name
-    return added
+                reached.append((below, position, index, hides))
+    if not breaking:
+        return []
+    places = {position: place for place, position in enumerate(sorted(kept))}
+    ways = ((reached[position], position in breaking) for position in sorted(kept))
+    return [_Step(places[origin], index, operation(node) if it else "") for (node, origin, index, _), it in ways]
 
 
 def _proof(root: Node, node: Node, saved: dict[str, Tensor]) -> Broken | None:

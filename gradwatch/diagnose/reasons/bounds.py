@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from gradwatch.diagnose.graph.catalogue import Row
 from gradwatch.diagnose.graph.saved import read_saved
-from gradwatch.diagnose.graph.walk import Graph, Node, hands_on, is_leaf, operation, row_of
+from gradwatch.diagnose.graph.walk import Graph, Node, is_leaf, row_of
 from gradwatch.diagnose.look.numbers import Extent, largest
 
 __all__ = ["Bounds", "is_shifted", "largest_of_type"]
@@ -20,19 +21,19 @@ __all__ = ["Bounds", "is_shifted", "largest_of_type"]
 
 def is_shifted(graph: Graph, node: Node) -> bool:
     """Whether a constant was put into what an operation made: an offset, or a mask."""
-    while hands_on(node) or operation(node) in ("Mul", "Div"):
+    while (row := row_of(node)) is not None and (row.family == "view" or row.bound in ("product", "quotient")):
         below = [producer for producer, _ in graph.inputs[node] if producer is not None]
         if len(below) != 1:
             return False
         node = below[0]
-    row, inputs = row_of(node), graph.inputs[node]
+    inputs = graph.inputs[node]
     if row is None:
         return False
     if row.family == "contraction":
         added = _added(row.saved, len(inputs))
         return added is not None and inputs[added][0] is None
-    puts_in = row.family in ("sum", "joint") or operation(node) == "Where"
-    return operation(node) == "MaskedFill" or (puts_in and any(producer is None for producer, _ in inputs))
+    puts_in = row.family in ("sum", "joint") and any(producer is None for producer, _ in inputs)
+    return row.fills or puts_in
 
 
 def largest_of_type(node: Node) -> float:
@@ -72,32 +73,31 @@ class Bounds:
         row = row_of(node)
         if row is None or depth == 0:
             return math.inf
-        if row.bound == "one" or operation(node) == "Softmax":
+        if row.bound == "one":
             return 1.0
         if row.family == "contraction":
             return self._of_products(node, row.saved, depth - 1)
         sizes = [self.of(below, depth - 1) for below, _ in self._graph.inputs[node] if below is not None]
         if row.bound == "inputs":
             return max(sizes, default=math.inf)
-        return self._scaled(node, sizes)
+        return self._scaled(node, row, sizes)
 
-    def _scaled(self, node: Node, sizes: Sequence[float]) -> float:
+    def _scaled(self, node: Node, row: Row, sizes: Sequence[float]) -> float:
         """What is multiplied, divided or added up, perhaps over many elements."""
-        name, saved = operation(node), self._saved(node)
+        saved = self._saved(node)
         number = read_saved(node, "other")
-        if name == "Mul":
+        if row.bound == "product":
             by_number = abs(number) if isinstance(number, (int, float)) else 1.0
             return math.prod(sizes) * math.prod(max(_size(values), 1.0) for values in saved.values()) * by_number
-        if name == "Div" and len(sizes) == 1:
+        if row.bound == "quotient" and len(sizes) == 1:
             # A divisor that was not saved is a plain number.
             return sizes[0] / (saved["other"].nearest or math.ulp(0.0) if "other" in saved else 1.0)
-        if name == "Sum":
+        if row.bound == "total":
             return sum(sizes) * math.prod(read_saved(node, "self_sym_sizes") or ())
-        if name in ("NllLoss", "NllLoss2D"):
+        if row.bound == "picks":
             summed = read_saved(node, "reduction") == 2
             return math.inf if summed else max(map(_size, saved.values()), default=math.inf)
-        row = row_of(node)
-        return sum(sizes) if row is not None and row.family == "sum" and row.breaks == "nothing" else math.inf
+        return sum(sizes) if row.bound == "sum" else math.inf
 
     def _of_products(self, node: Node, names: tuple[str, ...], depth: int) -> float:
         """As many products as the factors' common dimension is long, each no larger than that of the largest."""

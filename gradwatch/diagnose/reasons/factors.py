@@ -1,4 +1,4 @@
-"""Products: what the other factor is, where it is zero wherever a gradient came in.
+"""Products: what the other factor is, where it is zero, or next to nothing, wherever a gradient came in.
 
 The gradient towards one factor is the incoming gradient times the other factor. What the other one *is* gives the
 kind: a parameter, a layer's input, a mask, the output of something that saturates, or any other zero.
@@ -13,16 +13,21 @@ from gradwatch.diagnose.graph.walk import Node, row_of
 from gradwatch.diagnose.look.numbers import largest, share
 from gradwatch.diagnose.look.site import Evidence, Finding, Site
 
-__all__ = ["kind_of_factor", "other_factor", "product"]
+__all__ = ["LEFT", "product"]
+
+# What leaves less than this share of a gradient is asked why.
+LEFT = 1e-2
 
 # What can be 0 because it is flat or left out, as far as the catalogue's kinds tell.
 _MAKES_ZERO = ("dead-relu", "saturated-sigmoid", "clamped", "masked")
 
 
 def product(site: Site) -> Finding:
-    """A product that is 0 for every gradient that comes in: the other factor is 0 there."""
-    other, factor = other_factor(site)
-    kind, evidence = kind_of_factor(site, other, factor)
+    """A product that is 0, or small, for every gradient that comes in: the other factor is so there."""
+    other, factor = _other_factor(site)
+    if site.left:
+        return _small(site, other, factor)
+    kind, evidence = _kind_of_factor(site, other, factor)
     if factor is not None:
         evidence = {"share_of_zeros": share(factor == 0), "elements": factor.numel(), **evidence}
         if largest(factor):
@@ -30,7 +35,16 @@ def product(site: Site) -> Finding:
     return Finding(kind, evidence)
 
 
-def other_factor(site: Site) -> tuple[int | None, Tensor | None]:
+def _small(site: Site, other: int | None, factor: Tensor | None) -> Finding:
+    if factor is not None and site.row.bound == "quotient":
+        factor = factor.double().reciprocal() if site.index == 0 else None
+    if factor is None or not 0.0 < largest(factor) < LEFT:
+        return Finding("unknown", {"reason": "what was saved does not decide"})
+    kind, evidence = _kind_of_factor(site, other, factor)
+    return Finding(kind, {"largest_factor": largest(factor), "elements": factor.numel(), **evidence})
+
+
+def _other_factor(site: Site) -> tuple[int | None, Tensor | None]:
     """The number of the other factor among the inputs, None for a plain number, and its values, if known."""
     names, inputs = site.row.saved, site.graph.inputs[site.node]
     factors = [index for index, name in enumerate(names) if name]
@@ -51,7 +65,7 @@ def other_factor(site: Site) -> tuple[int | None, Tensor | None]:
     return other, values
 
 
-def kind_of_factor(site: Site, other: int | None, factor: Tensor | None) -> tuple[str, Evidence]:
+def _kind_of_factor(site: Site, other: int | None, factor: Tensor | None) -> tuple[str, Evidence]:
     """What a factor is that lets nothing through, or next to nothing: the kind of cause, and further evidence."""
     graph = site.graph
     constant = other is None or other >= len(graph.inputs[site.node]) or graph.inputs[site.node][other][0] is None

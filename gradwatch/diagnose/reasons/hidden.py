@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import Tensor
 
 from gradwatch.causes import cause
-from gradwatch.diagnose.graph.walk import Graph, Node, row_of
+from gradwatch.diagnose.graph.walk import Graph, Node, is_leaf, row_of
 from gradwatch.diagnose.look.calls import Calls
 from gradwatch.diagnose.look.numbers import arithmetic, in_words, largest
 from gradwatch.diagnose.look.place import Place
@@ -41,7 +42,9 @@ def behind_finite_loss(
         bad = {name: p for name, p in parameters.items() if not math.isfinite(largest(p.grad))}
     names = {id(parameter): name for name, parameter in parameters.items()}
     place = Place(graph, Calls([], lambda _: None), names=names)
-    reached = set() if broken is None else {id(leaf.variable) for leaf in graph.leaves_below(broken.node)}
+    reached = (
+        set() if broken is None else {id(leaf.variable) for leaf in graph.below(broken.node) if is_leaf(leaf)}
+    )
     found = {}
     for name, parameter in bad.items():
         proved = broken if id(parameter) in reached else None
@@ -50,17 +53,15 @@ def behind_finite_loss(
 
 
 def _proved(graph: Graph, place: Place, loss: float, broken: Broken) -> Cause:
-    row, behind = row_of(broken.node), place.behind(broken.node)
-    evidence: Evidence = {"operation": broken.node.name(), "direction": "backward", "loss": in_words(loss)}
+    node, row = broken.node, row_of(broken.node)
+    evidence: Evidence = {"operation": node.name(), "direction": "backward", "loss": in_words(loss)}
     evidence[broken.saved if row is None else f"saved_{broken.saved}"] = in_words(broken.value)
-    if behind is not None:
-        evidence["behind"] = behind
-    if math.isnan(broken.value) and row is not None:
-        above = [consumer.node.name() for consumer in graph.consumers[broken.node]]
-        constant = any(made_by is None or is_shifted(graph, made_by) for made_by, _ in graph.inputs[broken.node])
-        evidence |= {"reason": _CAME_IN if constant else _WAS_THERE, "hidden_by": ", ".join(above)}
-        return cause("nonfinite-op", place.where(broken.node), _BEFORE, **evidence)
-    return cause("nonfinite-op", place.where(broken.node), None if row is None else row.remedy, **evidence)
+    if not math.isnan(broken.value) or row is None:
+        return place.cause("nonfinite-op", node, evidence)
+    constant = any(made_by is None or is_shifted(graph, made_by) for made_by, _ in graph.inputs[node])
+    evidence["reason"] = _CAME_IN if constant else _WAS_THERE
+    evidence["hidden_by"] = ", ".join(consumer.node.name() for consumer in graph.consumers[node])
+    return replace(place.cause("nonfinite-op", node, evidence), remedy=_BEFORE)
 
 
 def _unproved(graph: Graph, loss: float) -> Cause:

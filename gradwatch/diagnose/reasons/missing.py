@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from torch import Tensor, nn
 
 from gradwatch.causes import cause
-from gradwatch.diagnose.graph.walk import Graph, Node
+from gradwatch.diagnose.graph.walk import Graph, Node, spreading
 from gradwatch.diagnose.look.calls import Call, Calls
 from gradwatch.diagnose.look.place import OWN_PARAMETERS
 from gradwatch.records import Cause
 
-__all__ = ["Owners", "frozen", "not_in_optimizer", "why_missing"]
+__all__ = ["Owners", "a_copy_was_reached", "why_missing"]
 
 _COMPILED = "it is inside what torch.compile made, whose calls are not seen: run this step once without it"
 
@@ -65,13 +65,7 @@ class Owners:
 
     def enclosing(self, module: nn.Module) -> Iterator[nn.Module]:
         """A module and all that it is inside of, inner ones first."""
-        waiting, seen = [module], {id(module)}
-        for at in waiting:
-            yield at
-            for parent in self._parents.get(id(at), ()):
-                if id(parent) not in seen:
-                    seen.add(id(parent))
-                    waiting.append(parent)
+        return spreading([module], lambda at: self._parents.get(id(at), ()))
 
     def _users(self, module: nn.Module) -> Iterator[nn.Module]:
         yield module
@@ -79,22 +73,6 @@ class Owners:
             # Attention hands the weight of its last layer to one function, without calling the layer.
             if isinstance(module, _CONTAINERS) or isinstance(parent, nn.MultiheadAttention):
                 yield from self._users(parent)
-
-
-def frozen(name: str, parameter: Tensor) -> Cause | None:
-    """The parameter asks for no gradient."""
-    return None if parameter.requires_grad else cause("frozen", name, requires_grad=0)
-
-
-def not_in_optimizer(name: str, parameter: Tensor, held: set[int]) -> Cause | None:
-    """No optimizer holds the parameter.
-
-    Args:
-        name: of the parameter.
-        parameter: the parameter.
-        held: ``id`` of every parameter that an optimizer holds.
-    """
-    return None if id(parameter) in held else cause("not-in-optimizer", name, optimizers_holding_it=0)
 
 
 def a_copy_was_reached(where: str, passes: int, root: Node, parameters: Mapping[str, Tensor]) -> Cause | None:
@@ -120,9 +98,8 @@ def a_copy_was_reached(where: str, passes: int, root: Node, parameters: Mapping[
 
 def why_missing(name: str, parameter: Tensor, owners: Owners, calls: Calls) -> Cause:
     """Why no backward pass reached a parameter."""
-    found = frozen(name, parameter)
-    if found is not None:
-        return found
+    if not parameter.requires_grad:
+        return cause("frozen", name, requires_grad=0)
     users = owners.of(parameter)
     if not users and owners.successor(name) is not None:
         # Built anew after the optimizer: what it holds is the old one.
@@ -130,14 +107,14 @@ def why_missing(name: str, parameter: Tensor, owners: Owners, calls: Calls) -> C
         return cause("not-in-optimizer", where, first=name, reason="the module holds another one by that name now")
     if not users:
         return cause("unknown", name, reason="no module that was given holds it", ruled_out="frozen")
-    if not any(calls.sees(user) for user in users):
-        return _inside_compiled(name, parameter, users[0], owners, calls)
     noted = [call for user in users for call in calls.of(user)]
     holds = [call for user in users for call in _calls_that_hold(parameter, user, owners, calls)]
     if holds:
         # The outermost module whose output still depends on it: it is cut off after that.
         last = holds[-1]
         return cause("detached", last.path, calls=len(noted), in_output_of=last.path, in_graph_of_loss=0)
+    if not any(calls.sees(user) for user in users):
+        return cause("unknown", name, reason=_COMPILED, ruled_out="frozen")
     return _from_calls(name, users[0], noted, owners, calls)
 
 
@@ -161,14 +138,6 @@ def _from_calls(name: str, user: nn.Module, noted: list[Call], owners: Owners, c
     if depends and not type(user).__module__.startswith("torch.nn."):
         return cause("unused", name, **evidence, reason="the output of its module does not depend on it")
     return cause("detached", with_graph[-1].path, **evidence, output_requires_grad=int(depends))
-
-
-def _inside_compiled(name: str, parameter: Tensor, user: nn.Module, owners: Owners, calls: Calls) -> Cause:
-    """Only the call of what was compiled as a whole is seen, if at all."""
-    holds = list(_calls_that_hold(parameter, user, owners, calls))
-    if holds:
-        return cause("detached", holds[-1].path, in_output_of=holds[-1].path, in_graph_of_loss=0)
-    return cause("unknown", name, reason=_COMPILED, ruled_out="frozen")
 
 
 def _compiler_at_work() -> bool:

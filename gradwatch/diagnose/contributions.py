@@ -1,0 +1,143 @@
+"""From what one backward pass showed to what it gave to each parameter, and why that is nothing or not finite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+from gradwatch.causes import cause
+from gradwatch.diagnose.graph.walk import Node
+from gradwatch.diagnose.look.numbers import arithmetic, badness, in_words, largest
+from gradwatch.diagnose.look.site import Evidence, Finding
+from gradwatch.diagnose.passes import Pass
+from gradwatch.diagnose.reasons.attenuation import FAINT, Edge, of_most, way_up
+from gradwatch.diagnose.reasons.forward import Forward
+from gradwatch.records import Cause
+
+__all__ = ["Contribution", "Contributions"]
+
+
+class Contribution(NamedTuple):
+    """What one backward pass gave to one parameter.
+
+    Attributes:
+        size: largest absolute value of the gradient; NaN or Inf where it is not finite.
+        cause: why it is zero, not finite or all but gone; None where it is none of these.
+    """
+
+    size: float
+    cause: Cause | None
+
+
+class Contributions:
+    """Reads what one backward pass showed, when it is over."""
+
+    def __init__(self, of: Pass) -> None:
+        self._pass = of
+
+    def to(self, parameters: Iterable[int]) -> dict[int, Contribution]:
+        """By ``id``, what each of the parameters got; those that the pass did not reach are left out."""
+        leaves = {key: leaf for key in parameters if (leaf := self._pass.graph.leaves.get(key)) is not None}
+        sizes = {key: self._size_at(leaf) for key, leaf in leaves.items()}
+        reached = {key: size for key, size in sizes.items() if size is not None}
+        return {key: Contribution(size, self._why(leaves[key], size)) for key, size in reached.items()}
+
+    def _size_at(self, leaf: Node) -> float | None:
+        if leaf in self._pass.arrived:
+            return self._pass.arrived[leaf]
+        # torch.autograd.grad takes the gradient before it is accumulated.
+        return max(self._given(leaf), key=badness, default=None)
+
+    def _given(self, node: Node) -> list[float]:
+        """What its consumers handed on to an operation."""
+        consumers = (consumer for consumer in self._pass.graph.consumers[node] if consumer.node in self._pass.seen)
+        return [self._pass.seen[c.node].outgoing[c.input] for c in consumers if c.input >= 0]
+
+    def _why(self, leaf: Node, size: float) -> Cause | None:
+        if FAINT <= size < math.inf:
+            return None
+        edges = list(way_up(self._pass.graph, self._pass.seen, leaf, size))
+        whole = [edge for edge in edges if edge.decades == math.inf]
+        if 0.0 < size < math.inf:
+            return self._of_faint(leaf, [edge for edge in edges if edge.decades < math.inf])
+        if size != 0.0 and not math.isfinite(self._pass.loss):
+            return self._of_loss
+        if not whole:
+            return cause("unknown", "(backward)", reason="no operation was seen to do it: a hook may have")
+        return self._of_zero(whole) if size == 0.0 else self._cause_at(_nearest(whole))
+
+    def _of_faint(self, leaf: Node, lost: Sequence[Edge]) -> Cause:
+        most, numbers = of_most(lost, lambda edge: self._found(edge)[1])
+        if most is None:
+            where = max(lost, key=lambda edge: edge.decades).node if lost else leaf
+            numbers |= {"reason": "it is lost little by little", "ruled_out": "one operation that took most"}
+            return self._pass.place.cause("unknown", where, numbers)
+        node, found = self._found(most)
+        return self._pass.place.cause(found.kind, node, {**found.evidence, **numbers})
+
+    def _found(self, edge: Edge) -> tuple[Node, Finding]:
+        nothing = Finding("unknown", {"operation": edge.node.name(), "reason": "it could not be read"})
+        return self._pass.findings.get((edge.node, edge.input), (edge.node, nothing))
+
+    def _of_zero(self, edges: Sequence[Edge]) -> Cause:
+        found = self._cause_at(_nearest(edges))
+        kinds = {self._cause_at(other).kind for other in edges} - {found.kind}
+        if kinds:
+            found = cause(found.kind, found.where, **found.evidence, also=", ".join(sorted(kinds)))
+        return found
+
+    def _cause_at(self, edge: Edge) -> Cause:
+        if edge.at == "root":
+            initial, where = self._pass.initial, self._pass.place.where(edge.node)
+            kind = "zero-loss" if initial == 0.0 else "nonfinite-loss"
+            return cause(kind, where, largest_initial_gradient=in_words(initial))
+        if edge.at == "edge":
+            return self._cause_on_edge(edge.node)
+        node, found = self._found(edge)
+        return self._pass.place.cause(found.kind, node, found.evidence)
+
+    def _cause_on_edge(self, node: Node) -> Cause:
+        given, where = self._given(node), self._pass.place.where(node)
+        number = sum(value != 0.0 for value in given)
+        at = {"operation": node.name(), "largest_given": max(given, default=0.0), "contributions": number}
+        if number == 1:
+            return cause("masked", where, **at, reason="a hook set it to zero")
+        return cause("unknown", where, **at, reason="contributions cancel exactly, or a hook set them to zero")
+
+    @cached_property
+    def _of_loss(self) -> Cause:
+        """The loss itself is not finite: whatever the backward pass did, the forward pass came first."""
+        gone = self._weights_gone()
+        if gone is not None:
+            return gone
+        place, forward = self._pass.place, Forward(self._pass.graph, self._pass.values, self._pass.loss)
+        culprit, entrance = forward.culprit(), forward.entrance()
+        if culprit is not None:
+            return place.cause("nonfinite-op", culprit.node, culprit.evidence)
+        came_in: Evidence = {"reason": "no operation was seen to make it of finite numbers"}
+        if entrance is not None:
+            call = place.call(entrance)
+            if call is not None and call.was_given_finite:
+                return place.cause("nonfinite-op", entrance, call.evidence)
+            came_in = place.of_input(entrance) | {"reason": "it was not finite before it came in"}
+        return cause("nonfinite-loss", "loss", loss=in_words(self._pass.loss), **came_in)
+
+    def _weights_gone(self) -> Cause | None:
+        """Parameters that were not finite before the forward pass: all else follows from that."""
+        place = self._pass.place
+        leaves = {name: leaf.variable for leaf in self._pass.graph.leaves.values() if (name := place.name(leaf))}
+        with arithmetic():
+            sizes = {name: largest(variable) for name, variable in leaves.items()}
+        gone = [name for name, size in sizes.items() if not math.isfinite(size)]
+        if not gone:
+            return None
+        dtype = str(leaves[gone[0]].dtype).removeprefix("torch.")
+        evidence: Evidence = {"largest": in_words(sizes[gone[0]]), "dtype": dtype, "parameters": len(gone)}
+        return cause("nonfinite-weights", gone[0], **evidence)
+
+
+def _nearest(edges: Sequence[Edge]) -> Edge:
+    """Nearest to the parameter; of several as near, one where an operation did it."""
+    return min(edges, key=lambda edge: (edge.distance, edge.at != "operation"))

@@ -1,0 +1,145 @@
+"""Behind a loss that is not finite: which operation of the forward pass made NaN or Inf out of finite numbers.
+
+Nothing is left of that pass but what its operations saved. The first one known to have made something not finite
+is sought, and below it what may have overflowed unseen; it is named where all that came into it was finite, as it
+was saved or as its size has a bound.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from gradwatch.diagnose.graph.walk import Graph, Node, hands_on, is_leaf, row_of, spreading
+from gradwatch.diagnose.look.numbers import Extent
+from gradwatch.diagnose.look.site import Evidence
+from gradwatch.diagnose.look.values import Values
+from gradwatch.diagnose.reasons.bounds import Bounds, is_shifted, largest_of_type
+
+__all__ = ["Culprit", "Forward"]
+
+
+class Culprit(NamedTuple):
+    """An operation that made something not finite, and the numbers that prove it."""
+
+    node: Node
+    evidence: Evidence
+
+
+class Forward:
+    """What is known of the forward pass.
+
+    Args:
+        graph: of the backward pass.
+        seen: what the operations saved.
+        loss: the largest absolute value of what the pass started from.
+    """
+
+    def __init__(self, graph: Graph, seen: Mapping[Node, Values], loss: float) -> None:
+        self._graph = graph
+        self._seen = seen
+        self._made = _outputs(graph, seen)
+        if len(graph.roots) == 1:
+            self._made.setdefault(graph.roots[0], Extent(loss, loss, loss))
+        self._bounds = Bounds(graph, {node: values.inputs for node, values in seen.items()}, self._made)
+
+    def culprit(self) -> Culprit | None:
+        """The first operation; None where nothing is proved: an input is not known, or was not finite."""
+        reached = spreading(self._graph.roots, self._below_that_may_not_be_finite)
+        broken = [node for node in reached if node in self._seen and not self._is_finite(node)]
+        if not broken:
+            return None
+        first = min(spreading([_first(broken)], self._below_unseen), key=_number)
+        if first not in self._seen or not self._fed_finite(first) or not self._can_break(first):
+            return None
+        return Culprit(first, self._evidence(first))
+
+    def entrance(self) -> Node | None:
+        """The first operation that NaN or Inf came into from outside the graph, as from the data."""
+        entered = [
+            node
+            for node, values in self._seen.items()
+            if any(made_by is None and not values.inputs[name].finite for name, made_by in values.fed_by.items())
+        ]
+        return _first(entered) if entered else None
+
+    def _below(self, node: Node) -> list[Node]:
+        return [below for below, _ in self._graph.inputs.get(node, ()) if below is not None]
+
+    def _below_that_may_not_be_finite(self, node: Node) -> list[Node]:
+        return [below for below in self._below(node) if below not in self._made or not self._is_finite(below)]
+
+    def _below_unseen(self, node: Node) -> list[Node]:
+        """What nothing tells the numbers of, and has no bound either."""
+        unseen = (below for below in self._below(node) if below not in self._made and not is_leaf(below))
+        return [below for below in unseen if self._bounds.of(below) == math.inf]
+
+    def _is_finite(self, node: Node) -> bool:
+        return node not in self._made or self._made[node].finite
+
+    def _fed_finite(self, node: Node) -> bool:
+        """Whether all that came in was finite: it was saved, or its size has a bound."""
+        values = self._seen[node]
+        if not all(entering.finite for entering in values.inputs.values()):
+            return False
+        read = {made_by for made_by in values.fed_by.values() if made_by is not None}
+        return all(
+            self._bounds.of(below) < largest_of_type(below) for below in self._below(node) if below not in read
+        )
+
+    def _can_break(self, node: Node) -> bool:
+        """Whether an operation can have made this of finite numbers of the sizes that came in."""
+        row, bound = row_of(node), self._bounds.of_inputs(node)
+        overflows = bound >= largest_of_type(node)
+        if node not in self._made:
+            return overflows and bound < math.inf  # it is known what came in, and it need not be moderate
+        # An exponential overflows to Inf: a NaN must have come in.
+        return overflows and not (row is not None and row.never_nan and math.isnan(self._made[node].low))
+
+    def _evidence(self, node: Node) -> Evidence:
+        values, fed, made = self._seen[node], self._below(node), self._made.get(node)
+        evidence: Evidence = {"operation": node.name(), "direction": "forward"}
+        if values.inputs:
+            lows, highs, nearest = zip(*values.inputs.values(), strict=True)
+            evidence |= {"input_min": min(lows), "input_max": max(highs), "input_nearest_0": min(nearest)}
+        elif fed:
+            shifted = any(is_shifted(self._graph, below) for below in fed)
+            evidence["computed_input_at_most" if shifted else "input_at_most"] = max(map(self._bounds.of, fed))
+            if shifted:
+                evidence["reason"] = "a constant was put into its input, as a mask is: look at that"
+        return evidence if made is None else {**evidence, "output": _in_words(made)}
+
+
+def _number(node: Node) -> int:
+    """Its place in the order in which operations were made."""
+    return int(node._sequence_nr())
+
+
+def _first(nodes: list[Node]) -> Node:
+    return min(nodes, key=_number)
+
+
+def _outputs(graph: Graph, seen: Mapping[Node, Values]) -> dict[Node, Extent]:
+    """Ranges of what operations made: as they saved it, or as the next one did."""
+    made = {node: values.output for node, values in seen.items() if values.output is not None}
+    for values in seen.values():
+        for name, made_by in values.fed_by.items():
+            if made_by is not None:
+                made.setdefault(made_by, values.inputs[name])
+    # What is not finite and was only handed on, into no narrower type, was the same before.
+    for node in reversed(graph.order):
+        below = graph.inputs[node][0][0] if graph.inputs[node] else None
+        if below is None or node not in made or made[node].finite or not hands_on(node):
+            continue
+        if largest_of_type(node) >= largest_of_type(below):
+            made.setdefault(below, made[node])
+    return made
+
+
+def _in_words(values: Extent) -> str:
+    if math.isnan(values.low):
+        return "NaN"
+    if -values.low == values.high == math.inf:
+        return "Inf or NaN"
+    return "Inf" if values.high == math.inf else "-Inf"
