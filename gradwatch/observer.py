@@ -240,25 +240,23 @@ class _Follower:
         self.group = observer
         self._observer = observer
         self._hooks = GradientHooks(self, observer.shards.accumulator)
-        self._step_tap: StepTap | None = None
         # Threads that have written its parameters or stepped it: another one that writes them now may be in the
         # midst of it, without the interpreter's lock.
         self._threads: set[int] = set()
         self._looked = False
         around = observer.shield.around
         self.beginning, self.ended = around(self._beginning), around(self._ended)
-        self._consuming, self._stepped = around(self._consume), around(self._leave)
+        self._step_tap = StepTap(tracked.optimizer, around(self._consume), around(self._leave))
 
     def start(self) -> None:
         """Hook the optimizer and its parameters."""
         self._hooks.watch(self.tracked.own.parameters)
-        self._step_tap = StepTap(self.tracked.optimizer, self._consuming, self._stepped)
+        self._step_tap.open()
         activity.keep(self)
 
     def stop(self) -> None:
         """Remove every hook."""
-        if self._step_tap is not None:
-            self._step_tap.close()
+        self._step_tap.close()
         self._hooks.close()
         activity.forget(self)
 
@@ -298,8 +296,6 @@ class _Follower:
             written = self.tracked.ended(columns, compared, one.number, wrote)
         if written:
             self._threads.add(activity.keep(self))
-            if self._step_tap is not None:
-                self._step_tap.stay_last()
 
     def _consume(self) -> object:
         tracked = self.tracked

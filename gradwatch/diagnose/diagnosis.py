@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from gradwatch.causes import cause
 from gradwatch.diagnose.graph.shortcut import downstream
 from gradwatch.diagnose.graph.walk import Node
-from gradwatch.diagnose.look import engine
 from gradwatch.diagnose.look.calls import Calls, readable
+from gradwatch.diagnose.look.engine import runs
 from gradwatch.diagnose.look.numbers import badness, largest
 from gradwatch.diagnose.look.place import OWN_PARAMETERS
 from gradwatch.diagnose.passes import Pass
@@ -141,10 +141,10 @@ class Diagnosis:
         self._armed = True
         self._before = {name: _state_of(parameter) for name, parameter in self._parameters.items()}
         self._calls.attach()
-        engine.listen(self)
+        runs.listen(self)
 
     def _disarm(self) -> None:
-        engine.stop_listening(self)
+        runs.stop_listening(self)
         self._calls.detach()
         # Called from within a backward pass, at its end: what it has shown is all that it will.
         for entry in reversed(tuple(self._open)):

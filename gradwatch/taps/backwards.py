@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
-from gradwatch.patching import Patch, Undo, replace_name
+from gradwatch.patching import Patch, Replacement, replace_name
 
 __all__ = ["NO_PASS", "GradientHooks", "Pass", "PassListener", "current_pass", "passes"]
 
@@ -166,7 +166,7 @@ def _only_one() -> Pass | None:
     return running[0] if len(running) == 1 else None
 
 
-def _install() -> Iterable[Undo]:
+def _install() -> Iterable[Replacement]:
     original: Callable[..., Any] = vars(torch.autograd)[_ENGINE]
 
     def run(outputs: Sequence[object], *args: Any, **kwargs: Any) -> Any:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad
 
-from gradwatch.patching import Patch, Undo, replace_in_cell, replace_name, untraced
+from gradwatch.patching import Patch, Replacement, replace_in_cell, replace_name, untraced
 
 __all__ = ["ClipEvent", "ClipListener", "clips"]
 
@@ -75,7 +75,7 @@ _METHODS = {
 _inside: set[int] = set()  # threads in which a call runs
 
 
-def _install() -> Iterator[Undo]:
+def _install() -> Iterator[Replacement]:
     for name, signature in _FUNCTIONS.items():
         wrapper = getattr(clip_grad, name, None)
         cell = _cell_of(wrapper)
@@ -92,7 +92,7 @@ def _install() -> Iterator[Undo]:
 clips: Patch[ClipListener] = Patch(_install)
 
 
-def _replaced_in_modules(wrapper: Any, name: str, signature: _Signature) -> Iterator[Undo]:
+def _replaced_in_modules(wrapper: Any, name: str, signature: _Signature) -> Iterator[Replacement]:
     """Where the wrapper is built otherwise: replace the names that torch's own modules give to it."""
     if not callable(wrapper):
         log.warning("gradwatch does not see torch's %s: torch %s has no such function.", name, torch.__version__)

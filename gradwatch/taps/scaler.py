@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gradwatch.patching import Patch, Undo, replace_name, untraced
+from gradwatch.patching import Patch, Replacement, replace_name, untraced
 
 __all__ = ["ScalerListener", "scalers"]
 
@@ -39,7 +39,7 @@ class ScalerListener(Protocol):
 _checking = threading.local()
 
 
-def _install() -> Iterator[Undo]:
+def _install() -> Iterator[Replacement]:
     for kind in set(_scaler_classes()):
         for name, make in _SHIMS.items():
             if name in vars(kind):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gradwatch.diagnose import Diagnosis, Lookout
-from gradwatch.diagnose.look import engine
+from gradwatch.diagnose.look.engine import runs
 from tests.zoo.nets import batch
 
 
@@ -41,9 +41,9 @@ class Watched:
 @pytest.fixture
 def watched() -> Iterator[Watched]:
     one = Watched()
-    engine.listen(one.lookout)
+    runs.listen(one.lookout)
     yield one
-    engine.stop_listening(one.lookout)
+    runs.stop_listening(one.lookout)
 
 
 def test_a_finite_loss_is_not_looked_at(watched: Watched) -> None:

@@ -7,18 +7,16 @@ somebody listens, that name holds a shim; torch's own tracing exchanges the same
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
 
-__all__ = ["RunListener", "listen", "stop_listening"]
+from gradwatch.patching import Patch, Replacement, replace_name
+
+__all__ = ["RunListener", "runs"]
 
 _NAME = "_engine_run_backward"
-_lock = threading.Lock()
-_listeners: list[RunListener] = []
-_installed: list[tuple[Callable[..., Any], Callable[..., Any]]] = []
 
 
 class RunListener(Protocol):
@@ -34,42 +32,18 @@ class RunListener(Protocol):
         """
 
 
-def listen(listener: RunListener) -> None:
-    """Tell a listener of every run from now on.
-
-    Raises:
-        RuntimeError: this torch starts its engine otherwise than expected, so that no run can be seen.
-    """
-    with _lock:
-        if not _installed:
-            original = getattr(torch.autograd, _NAME, None)
-            if not callable(original):
-                raise RuntimeError(
-                    f"torch {torch.__version__} has no torch.autograd.{_NAME}: no backward can be seen"
-                )
-            shim = _shim(original)
-            setattr(torch.autograd, _NAME, shim)
-            _installed.append((shim, original))
-        _listeners.append(listener)
-
-
-def stop_listening(listener: RunListener) -> None:
-    """Tell it no more; with the last one torch is restored as it was."""
-    with _lock:
-        if listener in _listeners:
-            _listeners.remove(listener)
-        if _installed and not _listeners:
-            shim, original = _installed.pop()
-            # Whoever exchanged the name after us holds our shim, which now only passes on.
-            if getattr(torch.autograd, _NAME) is shim:
-                setattr(torch.autograd, _NAME, original)
+def _engine() -> Iterator[Replacement]:
+    original = getattr(torch.autograd, _NAME, None)
+    if not callable(original):
+        raise RuntimeError(f"torch {torch.__version__} has no torch.autograd.{_NAME}: no backward can be seen")
+    yield replace_name(torch.autograd, _NAME, _shim(original))
 
 
 def _shim(original: Callable[..., Any]) -> Callable[..., Any]:
     def run(outputs: Sequence[object], *args: Any, **kwargs: Any) -> Any:
         gradients = args[0] if args else kwargs.get("grad_tensors", ())
         accumulates = bool(kwargs.get("accumulate_grad", True))
-        begun = [listener.began(outputs, gradients, accumulates) for listener in tuple(_listeners)]
+        begun = [listener.began(outputs, gradients, accumulates) for listener in runs.listeners]
         endings = [end for end in begun if end is not None]
         try:
             return original(outputs, *args, **kwargs)
@@ -78,3 +52,7 @@ def _shim(original: Callable[..., Any]) -> Callable[..., Any]:
                 end()
 
     return run
+
+
+# Seen as long as somebody listens.
+runs: Patch[RunListener] = Patch(_engine)
