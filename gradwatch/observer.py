@@ -7,6 +7,7 @@ one function.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from threading import get_ident
 from typing import Protocol
 
 import torch.distributed as dist
@@ -25,7 +26,7 @@ from gradwatch.measure.sharding.shares import size_for
 from gradwatch.measure.tracked import TrackedOptimizer
 from gradwatch.reporting import Reporting
 from gradwatch.shield import ErrorShield
-from gradwatch.taps.backwards import NO_PASS, GradientHooks, Pass, activity, current_pass, passes
+from gradwatch.taps.backwards import NO_PASS, GradientHooks, Pass, activity, current_pass, is_alone, passes
 from gradwatch.taps.clips import ClipEvent, clips
 from gradwatch.taps.scaler import scalers
 from gradwatch.taps.steps import LEAVE_OUT, StepTap
@@ -111,8 +112,8 @@ class Observer:
         for follower in self._followers:
             follower.start()
         passes.listen(self)
-        clips.listen(self)
-        scalers.listen(self)
+        self._listen_to_clips()
+        scalers.listen(self, [id(tracked.optimizer) for tracked in self.tracked.values()])
 
     def stop(self, normally: bool) -> None:
         """Remove every hook, and report what is left.
@@ -158,8 +159,9 @@ class Observer:
 
     def _clipped(self, event: ClipEvent, norm: Tensor | None) -> None:
         several = [(tracked, tracked.own.given(event.ids)) for tracked in self.tracked.values()]
-        held = any(given.columns for _, given in several)
-        nothing = not held and all(parameter.grad is None for parameter in event.parameters)
+        held = [given for _, given in several if given.columns]
+        # The gradients of others are not looked at.
+        nothing = not held and (not event.parameters or _is_zero(norm))
         for tracked, given in several:
             with tracked.lock:
                 gone = tracked.clipped(event.function, event.limit, event.norm_type, given, norm, nothing)
@@ -204,6 +206,11 @@ class Observer:
     def changed(self) -> None:
         """An optimizer holds other parameters than before."""
         self._share_out_what_is_left_out()
+        if self in clips.listeners:
+            self._listen_to_clips()
+
+    def _listen_to_clips(self) -> None:
+        clips.listen(self, {id(p) for tracked in self.tracked.values() for p in tracked.own.parameters})
 
     def _of(self, optimizer: Optimizer) -> list[TrackedOptimizer]:
         return [tracked for tracked in self.tracked.values() if tracked.optimizer is optimizer]
@@ -232,6 +239,15 @@ class Observer:
             tracked.strays = (*tracked.strays, *found)
 
 
+def _silent(*_: object) -> None:
+    """In the place of what was called."""
+
+
+def _is_zero(norm: Tensor | None) -> bool:
+    """Whether a clip call found nothing, as far as can be told without waiting for a device."""
+    return norm is not None and norm.is_cpu and norm.numel() == 1 and float(norm) == 0.0
+
+
 class _Follower:
     """What the taps on one optimizer and its parameters talk to: its events, made harmless."""
 
@@ -256,6 +272,8 @@ class _Follower:
 
     def stop(self) -> None:
         """Remove every hook."""
+        # A pass or a step that runs in another thread may still call what it has seen before.
+        self.beginning = self.ended = _silent
         self._step_tap.close()
         self._hooks.close()
         activity.forget(self)
@@ -290,8 +308,10 @@ class _Follower:
     def _ended(self, columns: tuple[int, ...], one: Pass) -> None:
         wrote = None if self.tracked.alone else one.wrote(self._observer)
         with self.tracked.lock:
-            # What has changed since an earlier event may have been changed by the loop.
-            compared = self._hooks.unhooked if self._looked else []
+            # What has changed since an earlier event may have been changed by the loop. One that was not told that
+            # the pass begins, since others ran here for long, takes it for written; another thread may write it.
+            told = self._looked or (self._threads <= {get_ident()} and is_alone())
+            compared = self._hooks.unhooked if told else []
             self._looked = False
             written = self.tracked.ended(columns, compared, one.number, wrote)
         if written:
