@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import weakref
 from collections.abc import Iterable
 from typing import Any
 
 from torch.optim import Optimizer
 
+from gradwatch.log import log
 from gradwatch.taps.hooks import StepHooks
 
 __all__ = ["Reminder"]
-
-log = logging.getLogger("gradwatch")
 
 
 class Reminder:

@@ -123,7 +123,7 @@ class Explainer:
             self._looks.update(wanted)
             armed = self._armed[optimizer] = self.diagnosis([optimizer])
             armed.start()
-            if self._closed:  # by another thread meanwhile
+            if optimizer not in self._armed:  # another thread has closed it meanwhile
                 armed.finish()
         return alerts
 

@@ -239,10 +239,6 @@ class Observer:
             tracked.strays = (*tracked.strays, *found)
 
 
-def _silent(*_: object) -> None:
-    """In the place of what was called."""
-
-
 def _is_zero(norm: Tensor | None) -> bool:
     """Whether a clip call found nothing, as far as can be told without waiting for a device."""
     return norm is not None and norm.is_cpu and norm.numel() == 1 and float(norm) == 0.0
@@ -259,7 +255,7 @@ class _Follower:
         # Threads that have written its parameters or stepped it: another one that writes them now may be in the
         # midst of it, without the interpreter's lock.
         self._threads: set[int] = set()
-        self._looked = False
+        self._looked = self._stopped = False
         around = observer.shield.around
         self.beginning, self.ended = around(self._beginning), around(self._ended)
         self._step_tap = StepTap(tracked.optimizer, around(self._consume), around(self._leave))
@@ -272,8 +268,8 @@ class _Follower:
 
     def stop(self) -> None:
         """Remove every hook."""
-        # A pass or a step that runs in another thread may still call what it has seen before.
-        self.beginning = self.ended = _silent
+        # A pass that runs in another thread may still call what it has seen before.
+        self._stopped = True
         self._step_tap.close()
         self._hooks.close()
         activity.forget(self)
@@ -293,9 +289,13 @@ class _Follower:
         self.tracked.refresh()
         self._hooks.watch(self.tracked.own.parameters)
         self._observer.changed()
+        if self._stopped:
+            self._hooks.close()
 
     def _beginning(self, alone: bool) -> None:
         tracked = self.tracked
+        if self._stopped:
+            return
         with tracked.lock:
             if tracked.has_changed:
                 self._refresh()
@@ -306,6 +306,8 @@ class _Follower:
                 tracked.erased()
 
     def _ended(self, columns: tuple[int, ...], one: Pass) -> None:
+        if self._stopped:
+            return
         wrote = None if self.tracked.alone else one.wrote(self._observer)
         with self.tracked.lock:
             # What has changed since an earlier event may have been changed by the loop. One that was not told that

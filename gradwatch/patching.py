@@ -82,6 +82,13 @@ class Replacement:
             self._put(self._original)
 
 
+class _BySubject(dict[int, tuple[Listener, ...]]):
+    """Nobody listens to what it does not hold."""
+
+    def __missing__(self, _: int) -> tuple[Listener, ...]:
+        return ()
+
+
 class Patch(Generic[Listener]):
     """Some functions of torch, seen by listeners.
 
@@ -103,7 +110,7 @@ class Patch(Generic[Listener]):
         self._in_place = False
         self._subjects: dict[int, tuple[int, ...]] = {}
         self.listeners: tuple[Listener, ...] = ()
-        self.by_subject: dict[int, tuple[Listener, ...]] = {}
+        self.by_subject: _BySubject[Listener] = _BySubject()
         self.changes = 0
 
     # An interrupt may come before any line of these. Each notes what it is about to do before it does it, and
@@ -116,7 +123,7 @@ class Patch(Generic[Listener]):
             self._forget(listener)
             self._subjects[id(listener)] = tuple(subjects)
             for subject in self._subjects[id(listener)]:
-                self.by_subject[subject] = (*self.by_subject.get(subject, ()), listener)
+                self.by_subject[subject] = (*self.by_subject[subject], listener)
             self.changes += 1
             if not self._in_place:
                 self._take_back()
@@ -136,7 +143,7 @@ class Patch(Generic[Listener]):
 
     def _forget(self, listener: Listener) -> None:
         for subject in self._subjects.get(id(listener), ()):
-            others = _without(self.by_subject.get(subject, ()), listener)
+            others = _without(self.by_subject[subject], listener)
             if others:
                 self.by_subject[subject] = others
             else:

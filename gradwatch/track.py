@@ -274,8 +274,8 @@ class Watch:
         self._judge.load_state_dict(state["judge"])
         self._verdicts.resume()
 
-    # An interrupt may come before any line of these two. What is begun is taken back by the second, however far the
-    # first has come; and the second, where it has been interrupted, begins again.
+    # An interrupt may come before any line of these two. What is begun is taken back by the second, however far
+    # the first has come; and the second, where it has been interrupted, begins again.
 
     def _begin(self) -> None:
         atexit.register(self.close)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 from collections import Counter
@@ -25,12 +24,11 @@ from gradwatch.diagnose.look.place import OWN_PARAMETERS
 from gradwatch.diagnose.passes import Pass
 from gradwatch.diagnose.reasons.contributions import Contribution, Contributions
 from gradwatch.diagnose.reasons.missing import Owners, why_missing
+from gradwatch.log import log
 from gradwatch.records import Cause
 from gradwatch.wrappers import children, named_parameters, walk
 
 __all__ = ["Diagnosis"]
-
-log = logging.getLogger("gradwatch")
 
 LONE_MODULE = ""
 

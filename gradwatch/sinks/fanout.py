@@ -6,7 +6,6 @@ records are dropped and counted, and a failure is logged once for each sink and 
 
 from __future__ import annotations
 
-import logging
 import os
 import queue
 import threading
@@ -14,11 +13,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from gradwatch.blocks import Steps
+from gradwatch.log import log
 from gradwatch.records import Alert, Health, RunInfo, Sink, StepRecord
 
 __all__ = ["Fanout"]
-
-log = logging.getLogger("gradwatch")
 
 _Batch = tuple[Steps, Sequence[Alert]]
 

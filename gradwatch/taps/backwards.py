@@ -278,7 +278,7 @@ class GradientHooks:
         """Remove every hook."""
         while self._hooked:
             column, (leaf, note) = next(iter(self._hooked.items()))
-            hooks: dict[int, object] = leaf._post_accumulate_grad_hooks or {}  # type: ignore[attr-defined]
+            hooks: dict[int, object] = leaf._post_accumulate_grad_hooks or {}
             for number in [number for number, hook in tuple(hooks.items()) if hook is note]:
                 hooks.pop(number, None)
             self._hooked.pop(column, None)

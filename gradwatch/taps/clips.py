@@ -8,7 +8,6 @@ long before: exchanging what the closure holds is seen by every caller and is un
 from __future__ import annotations
 
 import functools
-import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from threading import get_ident
@@ -19,12 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad
 
+from gradwatch.log import log
 from gradwatch.patching import Patch, Replacement, replace_in_cell, replace_name, untraced
 from gradwatch.taps.backwards import activity
 
 __all__ = ["ClipEvent", "ClipListener", "clips"]
-
-log = logging.getLogger("gradwatch")
 
 
 class ClipEvent(NamedTuple):
@@ -189,8 +187,8 @@ def _listeners_to(ids: tuple[int, ...], thread: int) -> Iterable[ClipListener]:
         known = _look_up(ids)
     by_subject = clips.by_subject
     if len(known.of_each) == 1 and not known.strangers:
-        return by_subject.get(known.of_each[0], ())
-    found = dict.fromkeys(listener for one in known.of_each for listener in by_subject.get(one, ()))
+        return by_subject[known.of_each[0]]
+    found = dict.fromkeys(listener for one in known.of_each for listener in by_subject[one])
     if known.strangers:
         found |= dict.fromkeys(cast("Iterable[ClipListener]", activity.groups(thread)))
     return tuple(found)
@@ -198,7 +196,7 @@ def _listeners_to(ids: tuple[int, ...], thread: int) -> Iterable[ClipListener]:
 
 def _look_up(ids: tuple[int, ...]) -> _Given:
     changes = clips.changes
-    listeners = [clips.by_subject.get(one, ()) for one in ids]
+    listeners = [clips.by_subject[one] for one in ids]
     of_each = {tuple(map(id, those)): one for those, one in zip(listeners, ids, strict=True) if those}
     if len(_known) >= _MOST_KNOWN:
         _known.clear()

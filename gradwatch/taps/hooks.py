@@ -47,14 +47,15 @@ class StepHooks:
         """Call these, in the step that begins next for the first time."""
         with cls._turn:
             standing = vars(optimizer)[_BEFORE]
-            hooks = standing.whole if isinstance(standing, _Beside) else cls._kept.get(id(optimizer)) or cls(optimizer)
+            stands = isinstance(standing, _Beside)
+            hooks = standing.whole if stands else cls._kept.get(id(optimizer)) or cls(optimizer)
             hooks._before.add(before, optimizer)
             hooks._after.add(after, optimizer)
             cls._kept.pop(id(optimizer), None)
 
     @classmethod
     def remove(cls, optimizer: Optimizer, before: Hook | None, after: Hook | None) -> None:
-        """Call them no more; a step that runs may still do so. Torch's dictionaries are back with the last ones."""
+        """Call them no more; a step that runs may still do so. With the last ones torch is as it was."""
         with cls._turn:
             for standing in (vars(optimizer)[_BEFORE], vars(optimizer)[_AFTER]):
                 if isinstance(standing, _Beside):

@@ -69,7 +69,8 @@ def test_a_tracker_closed_while_another_thread_steps() -> None:
     closed.set()
     thread.join(60)
     assert not errors
-    assert not watch.history and watch.health().internal_errors == 0
+    assert not watch.history
+    assert watch.health().internal_errors == 0
     assert not optimizer._optimizer_step_pre_hooks  # type: ignore[attr-defined]
     assert not optimizer._optimizer_step_post_hooks  # type: ignore[attr-defined]
 

@@ -61,9 +61,7 @@ _WATCHED = _wrapped_call_impl.__code__.replace(co_filename=_CODE.co_filename, co
 
 
 def _code() -> Iterator[Replacement]:
-    yield Replacement(
-        lambda: _FUNCTION.__code__, lambda code: setattr(_FUNCTION, "__code__", code), _WATCHED
-    )
+    yield Replacement(lambda: _FUNCTION.__code__, lambda code: setattr(_FUNCTION, "__code__", code), _WATCHED)
 
 
 module_calls: Patch[CallListener] = Patch(_code)
