@@ -57,9 +57,11 @@ class StepHooks:
     def remove(cls, optimizer: Optimizer, before: Hook | None, after: Hook | None) -> None:
         """Call them no more; a step that runs may still do so. With the last ones torch is as it was."""
         with cls._turn:
-            for standing in (vars(optimizer)[_BEFORE], vars(optimizer)[_AFTER]):
-                if isinstance(standing, _Beside):
-                    standing.whole._remove(optimizer, before, after)
+            standing = (vars(optimizer)[_BEFORE], vars(optimizer)[_AFTER])
+            # Also one that was to stand there when an interrupt came.
+            known = [one.whole for one in standing if isinstance(one, _Beside)] + [cls._kept.get(id(optimizer))]
+            for hooks in filter(None, known):
+                hooks._remove(optimizer, before, after)
 
     def _remove(self, optimizer: Optimizer, before: Hook | None, after: Hook | None) -> None:
         self._before.own = _without(self._before.own, before)
