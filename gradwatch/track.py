@@ -138,25 +138,20 @@ class Watch:
             TrackerStateError: the tracker was begun before.
             SinkError: a sink cannot be opened, such as a port in use.
         """
-        with self._turn:
-            if self._state != "new":
-                raise TrackerStateError(
-                    f"This tracker is {self._state} already and can be begun once: call gradwatch.track again."
-                )
-            self._state = "entered"
         try:
             self._begin()
+            if self._state != "entered":  # ended meanwhile, by a signal's handler or another thread
+                self._state = "interrupted"
+                self._close(normally=False)
+            return self
+        except TrackerStateError:
+            raise  # it was begun before, and is not to be ended here
         except BaseException:
             self._close(normally=False)
             raise
-        if self._state != "entered":  # ended meanwhile, by a signal's handler or another thread
-            self._state = "interrupted"
-            self._close(normally=False)
-        return self
 
-    def __enter__(self) -> Watch:
-        """Begin to track, see ``start``."""
-        return self.start()
+    # The same function: between two of them an interrupt would find nobody who takes back what has begun.
+    __enter__ = start
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -278,6 +273,12 @@ class Watch:
     # the first has come; and the second, where it has been interrupted, begins again.
 
     def _begin(self) -> None:
+        with self._turn:
+            if self._state != "new":
+                raise TrackerStateError(
+                    f"This tracker is {self._state} already and can be begun once: call gradwatch.track again."
+                )
+            self._state = "entered"
         atexit.register(self.close)
         self._reminder.take_back()
         info = self._run_info()

@@ -188,6 +188,8 @@ def _install() -> Iterable[Replacement]:
         accumulates = bool(kwargs.get("accumulate_grad", True))
         is_pass = accumulates and thread not in _running and _graph_task() == NO_PASS
         listeners = activity.listeners(thread, is_pass)
+        if not listeners and is_pass:
+            return _seen(thread, (), original, outputs, args, kwargs)
         gradients = args[0] if args else kwargs.get("grad_tensors", ())
         ends: dict[RunListener, Callable[[], None] | None] = {}
         for listener in listeners:
