@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,8 @@ from gradwatch.verdicts import Verdicts, logged
 from gradwatch.version import __version__
 
 __all__ = ["Watch", "track"]
+
+T = TypeVar("T")
 
 
 def track(
@@ -210,8 +212,7 @@ class Watch:
     @property
     def active(self) -> list[Alert]:
         """The alerts that fire now."""
-        self._catch_up()
-        return self._verdicts.active
+        return self._read(lambda: self._verdicts.active)
 
     @property
     def incidents(self) -> list[Incident]:
@@ -219,8 +220,7 @@ class Watch:
 
         All are kept, as all alerts are.
         """
-        self._catch_up()
-        return self._verdicts.incidents.all()
+        return self._read(self._verdicts.incidents.all)
 
     @contextmanager
     def diagnose(self) -> Iterator[Diagnosis]:
@@ -248,8 +248,7 @@ class Watch:
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to go on counting: steps, and what the rules remember; plain values."""
-        self._catch_up()
-        return {"steps": self._observer.steps(), "judge": self._judge.state_dict()}
+        return self._read(lambda: {"steps": self._observer.steps(), "judge": self._judge.state_dict()})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from the state of an earlier tracker of the same optimizers, before the first step.
@@ -340,8 +339,12 @@ class Watch:
             self._verdicts.announce()
 
     def _catch_up(self) -> None:
-        self._reporting.catch_up()
+        self._read(lambda: None)
+
+    def _read(self, what: Callable[[], T]) -> T:
+        result = self._reporting.read(what)
         self._verdicts.announce()
+        return result
 
     def _soon(self, found: Callable[[], Sequence[Alert]]) -> None:
         self._reporting.soon(lambda: self._verdicts.tell([], found()))
