@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
+import weakref
 from collections.abc import Iterable
 from typing import Any
 
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
+
+from gradwatch.log import log
+from gradwatch.taps.hooks import StepHooks
 
 __all__ = ["Reminder"]
-
-log = logging.getLogger("gradwatch")
 
 
 class Reminder:
@@ -23,25 +23,24 @@ class Reminder:
 
     def __init__(self, optimizers: Iterable[Optimizer]) -> None:
         self._told = False
-        self._handles: dict[int, RemovableHandle] = {
-            id(optimizer): optimizer.register_step_post_hook(self._remind) for optimizer in optimizers
-        }
+        # Optimizers hold this: one that nobody else holds must not live on.
+        self._optimizers = [weakref.ref(optimizer) for optimizer in optimizers]
+        self._hook = self._remind
+        for optimizer in optimizers:
+            StepHooks.add(optimizer, None, self._hook)
 
     def take_back(self) -> None:
         """It has begun."""
         self._told = True
-        handles, self._handles = self._handles, {}
-        for handle in handles.values():
-            handle.remove()
+        for optimizer in (reference() for reference in self._optimizers):
+            if optimizer is not None:
+                StepHooks.remove(optimizer, None, self._hook)
 
-    def _remind(self, optimizer: Optimizer, *_: Any) -> None:
-        if not self._told:
-            self._told = True
+    def _remind(self, *_: Any) -> None:
+        told = self._told
+        self.take_back()
+        if not told:
             log.warning(
                 "A gradwatch tracker was made and never begun, so that nothing is watched: write "
                 "`with gradwatch.track(...) as watch:` around the loop, or call its start()."
             )
-        hooks = optimizer._optimizer_step_post_hooks
-        # Torch walks through these hooks now, and looks no further than the last one.
-        if next(reversed(hooks)) == self._handles[id(optimizer)].id:
-            self._handles.pop(id(optimizer)).remove()

@@ -121,8 +121,10 @@ class Explainer:
         # An alert's callback may have ended the tracking within this very step.
         if wanted and optimizer not in self._armed and not self._closed:
             self._looks.update(wanted)
-            self._armed[optimizer] = self.diagnosis([optimizer])
-            self._armed[optimizer].start()
+            armed = self._armed[optimizer] = self.diagnosis([optimizer])
+            armed.start()
+            if optimizer not in self._armed:  # another thread has closed it meanwhile
+                armed.finish()
         return alerts
 
     def stepping(self, optimizer: str) -> Diagnosis | None:
@@ -177,7 +179,8 @@ class Explainer:
         """Disarm what is armed, and arm nothing any more."""
         self._closed = True
         self._lookout.forget()
-        for armed in self._armed.values():
+        # Another thread may be stepping: it takes away what it has armed itself, and may be about to arm more.
+        for armed in list(self._armed.values()):
             armed.finish()
         self._armed.clear()
 

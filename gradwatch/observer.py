@@ -7,6 +7,7 @@ one function.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from threading import get_ident
 from typing import Protocol
 
 import torch.distributed as dist
@@ -25,7 +26,7 @@ from gradwatch.measure.sharding.shares import size_for
 from gradwatch.measure.tracked import TrackedOptimizer
 from gradwatch.reporting import Reporting
 from gradwatch.shield import ErrorShield
-from gradwatch.taps.backwards import NO_PASS, GradientHooks, Pass, activity, current_pass, passes
+from gradwatch.taps.backwards import NO_PASS, GradientHooks, Pass, activity, current_pass, is_alone, passes
 from gradwatch.taps.clips import ClipEvent, clips
 from gradwatch.taps.scaler import scalers
 from gradwatch.taps.steps import LEAVE_OUT, StepTap
@@ -111,8 +112,8 @@ class Observer:
         for follower in self._followers:
             follower.start()
         passes.listen(self)
-        clips.listen(self)
-        scalers.listen(self)
+        self._listen_to_clips()
+        scalers.listen(self, [id(tracked.optimizer) for tracked in self.tracked.values()])
 
     def stop(self, normally: bool) -> None:
         """Remove every hook, and report what is left.
@@ -158,8 +159,9 @@ class Observer:
 
     def _clipped(self, event: ClipEvent, norm: Tensor | None) -> None:
         several = [(tracked, tracked.own.given(event.ids)) for tracked in self.tracked.values()]
-        held = any(given.columns for _, given in several)
-        nothing = not held and all(parameter.grad is None for parameter in event.parameters)
+        held = [given for _, given in several if given.columns]
+        # The gradients of others are not looked at.
+        nothing = not held and (not event.parameters or _is_zero(norm))
         for tracked, given in several:
             with tracked.lock:
                 gone = tracked.clipped(event.function, event.limit, event.norm_type, given, norm, nothing)
@@ -204,6 +206,11 @@ class Observer:
     def changed(self) -> None:
         """An optimizer holds other parameters than before."""
         self._share_out_what_is_left_out()
+        if self in clips.listeners:
+            self._listen_to_clips()
+
+    def _listen_to_clips(self) -> None:
+        clips.listen(self, {id(p) for tracked in self.tracked.values() for p in tracked.own.parameters})
 
     def _of(self, optimizer: Optimizer) -> list[TrackedOptimizer]:
         return [tracked for tracked in self.tracked.values() if tracked.optimizer is optimizer]
@@ -232,6 +239,11 @@ class Observer:
             tracked.strays = (*tracked.strays, *found)
 
 
+def _is_zero(norm: Tensor | None) -> bool:
+    """Whether a clip call found nothing, as far as can be told without waiting for a device."""
+    return norm is not None and norm.is_cpu and norm.numel() == 1 and float(norm) == 0.0
+
+
 class _Follower:
     """What the taps on one optimizer and its parameters talk to: its events, made harmless."""
 
@@ -240,25 +252,25 @@ class _Follower:
         self.group = observer
         self._observer = observer
         self._hooks = GradientHooks(self, observer.shards.accumulator)
-        self._step_tap: StepTap | None = None
         # Threads that have written its parameters or stepped it: another one that writes them now may be in the
         # midst of it, without the interpreter's lock.
         self._threads: set[int] = set()
-        self._looked = False
+        self._looked = self._stopped = False
         around = observer.shield.around
         self.beginning, self.ended = around(self._beginning), around(self._ended)
-        self._consuming, self._stepped = around(self._consume), around(self._leave)
+        self._step_tap = StepTap(tracked.optimizer, around(self._consume), around(self._leave))
 
     def start(self) -> None:
         """Hook the optimizer and its parameters."""
         self._hooks.watch(self.tracked.own.parameters)
-        self._step_tap = StepTap(self.tracked.optimizer, self._consuming, self._stepped)
+        self._step_tap.open()
         activity.keep(self)
 
     def stop(self) -> None:
         """Remove every hook."""
-        if self._step_tap is not None:
-            self._step_tap.close()
+        # A pass that runs in another thread may still call what it has seen before.
+        self._stopped = True
+        self._step_tap.close()
         self._hooks.close()
         activity.forget(self)
 
@@ -277,9 +289,13 @@ class _Follower:
         self.tracked.refresh()
         self._hooks.watch(self.tracked.own.parameters)
         self._observer.changed()
+        if self._stopped:
+            self._hooks.close()
 
     def _beginning(self, alone: bool) -> None:
         tracked = self.tracked
+        if self._stopped:
+            return
         with tracked.lock:
             if tracked.has_changed:
                 self._refresh()
@@ -290,16 +306,18 @@ class _Follower:
                 tracked.erased()
 
     def _ended(self, columns: tuple[int, ...], one: Pass) -> None:
+        if self._stopped:
+            return
         wrote = None if self.tracked.alone else one.wrote(self._observer)
         with self.tracked.lock:
-            # What has changed since an earlier event may have been changed by the loop.
-            compared = self._hooks.unhooked if self._looked else []
+            # What has changed since an earlier event may have been changed by the loop. One that was not told that
+            # the pass begins, since others ran here for long, takes it for written; another thread may write it.
+            told = self._looked or (self._threads <= {get_ident()} and is_alone())
+            compared = self._hooks.unhooked if told else []
             self._looked = False
             written = self.tracked.ended(columns, compared, one.number, wrote)
         if written:
             self._threads.add(activity.keep(self))
-            if self._step_tap is not None:
-                self._step_tap.stay_last()
 
     def _consume(self) -> object:
         tracked = self.tracked

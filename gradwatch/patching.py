@@ -6,6 +6,7 @@ shim, which then only passes on: it is left where it is, since putting the origi
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable
 from types import CellType
@@ -14,9 +15,8 @@ from typing import Any, Generic, TypeVar, cast
 import torch
 from torch._dynamo.decorators import skip
 
-__all__ = ["Patch", "Undo", "replace_in_cell", "replace_name", "untraced"]
+__all__ = ["Patch", "Replacement", "Turn", "replace_in_cell", "replace_name", "untraced"]
 
-Undo = Callable[[], None]
 Listener = TypeVar("Listener")
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,57 +38,140 @@ def untraced(function: F) -> F:
     return cast("F", skip(called))
 
 
+class Turn:
+    """One thread at a time, for what is begun and ended; an interrupt cannot leave it taken for long.
+
+    An exception that is raised while a ``with`` is being left skips what leaves it. A thread that has been
+    interrupted so may enter again, and lets go of everything when it leaves.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(RuntimeError):  # which the last one too many raises
+            while True:
+                self._lock.release()
+
+
+class Replacement:
+    """Something of torch's that can be replaced, and put back as often as one likes.
+
+    Args:
+        look: gives what is there now.
+        put: puts something there.
+        shim: what is to be there instead of what is there now.
+    """
+
+    def __init__(self, look: Callable[[], object], put: Callable[[Any], object], shim: object) -> None:
+        self._look = look
+        self._put = put
+        self._shim = shim
+        self._original = look()
+
+    def put(self) -> None:
+        """Replace it."""
+        self._put(self._shim)
+
+    def take_back(self) -> None:
+        """Put back what was there, unless it is there, or somebody has replaced it since."""
+        if self._look() is self._shim:
+            self._put(self._original)
+
+
+class _BySubject(dict[int, tuple[Listener, ...]]):
+    """Nobody listens to what it does not hold."""
+
+    def __missing__(self, _: int) -> tuple[Listener, ...]:
+        return ()
+
+
 class Patch(Generic[Listener]):
     """Some functions of torch, seen by listeners.
 
     Args:
-        install: puts the shims in place; gives back what undoes it. Called with the first listener.
+        replacements: what is to be replaced; called with the first listener.
 
     Attributes:
         listeners: those that listen now, a tuple that is replaced and never changed, so that a shim may walk it
             while others come and go.
+        by_subject: ``id`` of what an event is about -> the listeners that listen to that, a tuple as well. A shim
+            that sees events of others walks through nobody.
+        changes: how often either has changed.
     """
 
-    def __init__(self, install: Callable[[], Iterable[Undo]]) -> None:
-        self._install = install
-        self._lock = threading.Lock()
-        self._undo: list[Undo] = []
+    def __init__(self, replacements: Callable[[], Iterable[Replacement]]) -> None:
+        self._replacements = replacements
+        self._turn = Turn()
+        self._replaced: list[Replacement] = []
+        self._in_place = False
+        self._subjects: dict[int, tuple[int, ...]] = {}
         self.listeners: tuple[Listener, ...] = ()
+        self.by_subject: _BySubject[Listener] = _BySubject()
+        self.changes = 0
 
-    def listen(self, listener: Listener) -> None:
-        """Let one more listener see every call from now on."""
-        with self._lock:
-            if not self.listeners:
-                self._undo.extend(self._install())
-            self.listeners = (*self.listeners, listener)
+    # An interrupt may come before any line of these. Each notes what it is about to do before it does it, and
+    # undoes what may not have been done, so that a second call finds the way from wherever the first one was left.
+
+    def listen(self, listener: Listener, subjects: Iterable[int] = ()) -> None:
+        """Let one more listener see every call from now on, or an earlier one those about other subjects."""
+        with self._turn:
+            self.listeners = (*_without(self.listeners, listener), listener)
+            self._forget(listener)
+            self._subjects[id(listener)] = tuple(subjects)
+            for subject in self._subjects[id(listener)]:
+                self.by_subject[subject] = (*self.by_subject[subject], listener)
+            self.changes += 1
+            if not self._in_place:
+                self._take_back()
+                for replacement in self._replacements():
+                    self._replaced.append(replacement)
+                    replacement.put()
+                self._in_place = True
 
     def stop_listening(self, listener: Listener) -> None:
         """Let it see no more; with the last one torch is restored exactly as it was."""
-        with self._lock:
-            self.listeners = tuple(one for one in self.listeners if one is not listener)
-            while self._undo and not self.listeners:
-                self._undo.pop()()
+        with self._turn:
+            self.listeners = _without(self.listeners, listener)
+            if not self.listeners:
+                self._take_back()
+            self._forget(listener)
+            self.changes += 1
+
+    def _forget(self, listener: Listener) -> None:
+        for subject in self._subjects.get(id(listener), ()):
+            others = _without(self.by_subject[subject], listener)
+            if others:
+                self.by_subject[subject] = others
+            else:
+                self.by_subject.pop(subject, None)
+        self._subjects.pop(id(listener), None)
+
+    def _take_back(self) -> None:
+        self._in_place = False
+        while self._replaced:
+            self._replaced[-1].take_back()
+            self._replaced.pop()
 
 
-def replace_name(owner: Any, name: str, shim: Callable[..., Any]) -> Undo:
-    """Replace what a module or class has under a name of its own."""
-    original = vars(owner)[name]
-    setattr(owner, name, shim)
-
-    def restore() -> None:
-        if vars(owner).get(name) is shim:
-            setattr(owner, name, original)
-
-    return restore
+def _without(listeners: tuple[Listener, ...], gone: Listener) -> tuple[Listener, ...]:
+    return tuple(one for one in listeners if one is not gone)
 
 
-def replace_in_cell(cell: CellType, shim: Callable[..., Any]) -> Undo:
-    """Replace what a closure holds: every alias of the function that it belongs to is seen."""
-    original = cell.cell_contents
-    cell.cell_contents = shim
+def replace_name(owner: Any, name: str, shim: Callable[..., Any]) -> Replacement:
+    """What a module or class has under a name of its own.
 
-    def restore() -> None:
-        if cell.cell_contents is shim:
-            cell.cell_contents = original
+    Raises:
+        KeyError: it has none, but may have inherited one.
+    """
+    if name not in vars(owner):
+        raise KeyError(name)
+    return Replacement(lambda: vars(owner).get(name), lambda value: setattr(owner, name, value), shim)
 
-    return restore
+
+def replace_in_cell(cell: CellType, shim: Callable[..., Any]) -> Replacement:
+    """What a closure holds: every alias of the function that it belongs to is seen."""
+    return Replacement(lambda: cell.cell_contents, lambda value: setattr(cell, "cell_contents", value), shim)

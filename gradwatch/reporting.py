@@ -9,6 +9,7 @@ from contextlib import closing
 from itertools import islice
 from operator import attrgetter
 from threading import get_ident
+from typing import TypeVar
 
 from gradwatch.blocks import Steps
 from gradwatch.measure.pending import LandedStep, PendingStep, block_of
@@ -16,6 +17,8 @@ from gradwatch.measure.queue import StepQueue
 from gradwatch.measure.sharding.ranks import Peers
 
 __all__ = ["Reporting"]
+
+T = TypeVar("T")
 
 
 class Reporting:
@@ -94,13 +97,21 @@ class Reporting:
 
     def catch_up(self) -> None:
         """Report all that was measured so far; waits for the devices, and for another thread that is at it."""
-        if not self._active or self._owner == get_ident():
+        self.read(lambda: None)
+
+    def read(self, what: Callable[[], T]) -> T:
+        """What there is to be read when all that was measured so far is reported: read while nobody judges."""
+        if self._owner == get_ident():
             # What a rule reads within its own look is what has been reported before.
-            return
-        self._send()
+            return what()
+        if self._active:
+            self._send()
         with self._lock:
-            self._hand_on(self._queue.awaited)
+            if self._active:
+                self._hand_on(self._queue.awaited)
+            result = what()
         self._again()
+        return result
 
     def on_any_rank(self, here: bool) -> bool:
         """Whether something is so on any rank that has parts of the same parameters; waits for them."""

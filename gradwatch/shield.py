@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable
@@ -10,12 +9,12 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
+from gradwatch.log import log
+
 __all__ = ["ErrorShield"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-log = logging.getLogger("gradwatch")
 
 _MAY_CAPTURE = torch.backends.cuda.is_built()  # type: ignore[no-untyped-call]
 
@@ -28,17 +27,22 @@ class ErrorShield:
     while a CUDA graph is captured either: what is captured runs again with no Python to tell of it.
 
     Attributes:
-        errors: errors kept from the training loop.
         seconds: time spent inside the wrapped functions, in seconds. One that is called inside another counts
             once, and so does the time in which two threads are inside.
     """
 
     def __init__(self) -> None:
-        self.errors = 0
         self.seconds = 0.0
+        self._errors = 0
+        self._earlier = log.errors
         self._logged: set[str] = set()
         self._forks = _forks
         self._inside = False
+
+    @property
+    def errors(self) -> int:
+        """Errors kept from the training loop, those of handlers of the log included."""
+        return self._errors + log.errors - self._earlier
 
     def around(self, function: Callable[P, R]) -> Callable[P, R | None]:
         """The function, made harmless: None where it raised.
@@ -66,15 +70,12 @@ class ErrorShield:
         return shielded
 
     def _caught(self, function: Callable[..., object]) -> None:
-        self.errors += 1
+        self._errors += 1
         bare = getattr(function, "func", function)  # what a functools.partial is of
         place = getattr(bare, "__qualname__", repr(bare))
         if place not in self._logged:
             self._logged.add(place)
-            try:
-                log.exception("gradwatch failed in %s; training goes on, this is logged once.", place)
-            except Exception:  # a handler of the user's, of which logging itself keeps most
-                self.errors += 1
+            log.exception("gradwatch failed in %s; training goes on, this is logged once.", place)
 
     def _is_capturing(self) -> bool:
         if not (torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()):  # type: ignore[no-untyped-call]

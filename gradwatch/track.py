@@ -5,13 +5,12 @@ from __future__ import annotations
 import atexit
 import os
 import platform
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +29,7 @@ from gradwatch.measure import kernel
 from gradwatch.measure.lines import Lines
 from gradwatch.measure.pending import PendingStep
 from gradwatch.observer import Observer
+from gradwatch.patching import Turn
 from gradwatch.records import Alert, Health, Incident, RunInfo, Sink, StepRecord
 from gradwatch.refusing import Refusing
 from gradwatch.rules import default_rules
@@ -38,6 +38,8 @@ from gradwatch.verdicts import Verdicts, logged
 from gradwatch.version import __version__
 
 __all__ = ["Watch", "track"]
+
+T = TypeVar("T")
 
 
 def track(
@@ -128,7 +130,7 @@ class Watch:
                 tracked.deciding = partial(refusing.measured, tracked)
         self._run = run
         self._state = "new"
-        self._changing = threading.Lock()
+        self._turn = Turn()
         self._reminder = Reminder(optimizers.values())
 
     def start(self) -> Watch:
@@ -138,27 +140,20 @@ class Watch:
             TrackerStateError: the tracker was begun before.
             SinkError: a sink cannot be opened, such as a port in use.
         """
-        with self._changing:
-            if self._state != "new":
-                raise TrackerStateError(
-                    f"This tracker is {self._state} already and can be begun once: call gradwatch.track again."
-                )
-            self._reminder.take_back()
-            info = self._run_info()
-            self._verdicts.incidents.began = info.time
-            self._fanout.open(info, self.health)
-            self._state = "entered"
-        atexit.register(self.close)
         try:
-            self._observer.start(asks=self._guard is not None)
+            self._begin()
+            if self._state != "entered":  # ended meanwhile, by a signal's handler or another thread
+                self._state = "interrupted"
+                self._close(normally=False)
+            return self
+        except TrackerStateError:
+            raise  # it was begun before, and is not to be ended here
         except BaseException:
             self._close(normally=False)
             raise
-        return self
 
-    def __enter__(self) -> Watch:
-        """Begin to track, see ``start``."""
-        return self.start()
+    # The same function: between two of them an interrupt would find nobody who takes back what has begun.
+    __enter__ = start
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -217,8 +212,7 @@ class Watch:
     @property
     def active(self) -> list[Alert]:
         """The alerts that fire now."""
-        self._catch_up()
-        return self._verdicts.active
+        return self._read(lambda: self._verdicts.active)
 
     @property
     def incidents(self) -> list[Incident]:
@@ -226,8 +220,7 @@ class Watch:
 
         All are kept, as all alerts are.
         """
-        self._catch_up()
-        return self._verdicts.incidents.all()
+        return self._read(self._verdicts.incidents.all)
 
     @contextmanager
     def diagnose(self) -> Iterator[Diagnosis]:
@@ -256,8 +249,7 @@ class Watch:
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to go on counting: steps, and what the rules remember; plain values."""
-        self._catch_up()
-        return {"steps": self._observer.steps(), "judge": self._judge.state_dict()}
+        return self._read(lambda: {"steps": self._observer.steps(), "judge": self._judge.state_dict()})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from the state of an earlier tracker of the same optimizers, before the first step.
@@ -276,6 +268,47 @@ class Watch:
         self._observer.go_on_from(steps)
         self._judge.load_state_dict(state["judge"])
         self._verdicts.resume()
+
+    # An interrupt may come before any line of these two. What is begun is taken back by the second, however far
+    # the first has come; and the second, where it has been interrupted, begins again.
+
+    def _begin(self) -> None:
+        with self._turn:
+            if self._state != "new":
+                raise TrackerStateError(
+                    f"This tracker is {self._state} already and can be begun once: call gradwatch.track again."
+                )
+            self._state = "entered"
+        atexit.register(self.close)
+        self._reminder.take_back()
+        info = self._run_info()
+        self._verdicts.incidents.began = info.time
+        self._fanout.open(info, self.health)
+        self._observer.start(asks=self._guard is not None)
+
+    def _close(self, normally: bool) -> None:
+        if self._state in ("closing", "closed"):
+            return
+        try:
+            self._state = "closing"
+            self._reminder.take_back()
+            # What a look has patched lies on top of the observer's own patches.
+            self._explainer.close()
+            self._observer.stop(normally)
+            if self._refusing is not None:
+                self._refusing.close()
+            self._end()
+            self._state = "closed"
+        except BaseException:
+            self._state = "interrupted"
+            self._end()  # sinks have still to write what is there
+            raise
+
+    def _end(self) -> None:
+        self._reporting.hand_on()
+        self._fanout.close()
+        self._verdicts.announce()
+        atexit.unregister(self.close)
 
     # What the observer tells, in the training thread or in that of whoever reads.
 
@@ -307,8 +340,12 @@ class Watch:
             self._verdicts.announce()
 
     def _catch_up(self) -> None:
-        self._reporting.catch_up()
+        self._read(lambda: None)
+
+    def _read(self, what: Callable[[], T]) -> T:
+        result = self._reporting.read(what)
         self._verdicts.announce()
+        return result
 
     def _soon(self, found: Callable[[], Sequence[Alert]]) -> None:
         self._reporting.soon(lambda: self._verdicts.tell([], found()))
@@ -324,28 +361,11 @@ class Watch:
         return self._verdicts.newest(optimizer)
 
     def _check_usable(self, what: str) -> None:
-        if self._state == "closed":
+        if self._state not in ("new", "entered"):
             raise TrackerStateError(
                 f"This tracker is closed and cannot be {what} any more: read its records as they are, or call "
                 "gradwatch.track again."
             )
-
-    def _close(self, normally: bool) -> None:
-        if self._state == "closed":
-            return
-        self._state = "closed"
-        atexit.unregister(self.close)
-        self._reminder.take_back()
-        try:
-            # What a look has patched lies on top of the observer's own patches.
-            self._explainer.close()
-            self._observer.stop(normally)
-            if self._refusing is not None:
-                self._refusing.close()
-        finally:  # also after an interrupt: sinks have still to write what is there
-            self._reporting.hand_on()
-            self._fanout.close()
-            self._verdicts.announce()
 
     def _run_info(self) -> RunInfo:
         now = time.time()

@@ -13,12 +13,11 @@ from gradwatch.blocks import Block, Steps
 from gradwatch.explaining import Explainer
 from gradwatch.incidents import Incidents
 from gradwatch.judge.judge import Judge
+from gradwatch.log import log
 from gradwatch.records import Alert, StepRecord
 from gradwatch.sinks.fanout import Fanout
 
 __all__ = ["Verdicts"]
-
-log = logging.getLogger("gradwatch")
 
 
 class Verdicts:

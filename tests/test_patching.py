@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gradwatch.patching import Patch, Undo, replace_in_cell, replace_name, untraced
+from gradwatch.patching import Patch, Replacement, replace_in_cell, replace_name, untraced
 
 
 def original() -> str:
@@ -32,7 +32,7 @@ class Place:
         self.installed = 0
         self.patch: Patch[str] = Patch(self._install)
 
-    def _install(self) -> Iterable[Undo]:
+    def _install(self) -> Iterable[Replacement]:
         self.installed += 1
         yield replace_name(self.owner, "name", shim)
         yield replace_name(self.owner, "another", shim)
@@ -123,13 +123,17 @@ def test_what_a_closure_holds_is_replaced_for_every_alias_and_put_back() -> None
 
     alias = function = closed(original)
     cell = function.__closure__[0]
-    undo = replace_in_cell(cell, shim)
-    assert alias() == "shim"
-    undo()
+    replacement = replace_in_cell(cell, shim)
+    replacement.take_back()
     assert alias() == "original"
-    undo = replace_in_cell(cell, shim)
+    replacement.put()
+    assert alias() == "shim"
+    replacement.take_back()
+    replacement.take_back()
+    assert alias() == "original"
+    replacement.put()
     cell.cell_contents = other
-    undo()
+    replacement.take_back()
     assert alias() == "other"
 
 

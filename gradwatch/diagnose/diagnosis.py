@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from threading import get_ident
 from types import TracebackType
 
 import torch
@@ -23,14 +23,16 @@ from gradwatch.diagnose.look.place import OWN_PARAMETERS
 from gradwatch.diagnose.passes import Pass
 from gradwatch.diagnose.reasons.feeding import downstream
 from gradwatch.diagnose.reasons.missing import Owners, why_missing
+from gradwatch.log import log
 from gradwatch.records import Cause
 from gradwatch.wrappers import children, named_parameters, walk
 
 __all__ = ["Diagnosis"]
 
-log = logging.getLogger("gradwatch")
-
 LONE_MODULE = ""
+
+_graph_task: Callable[[], int] = torch._C._current_graph_task_id
+NO_PASS = -1
 
 
 class Diagnosis:
@@ -76,6 +78,8 @@ class Diagnosis:
         self._before: dict[str, tuple[int, int] | None] = {}
         self._blind = False
         self._armed = False
+        # In it the passes run that are looked at; those within a pass may run in a thread of torch's.
+        self._thread = get_ident()
         self._lock = threading.RLock()
         self.causes: Mapping[str, Cause] = {}
         self.faint: Mapping[str, Cause] = {}
@@ -110,6 +114,7 @@ class Diagnosis:
         Nothing is known of the forward pass then but what its operations saved.
         """
         self._armed = True
+        self._thread = get_ident()
         ended = self.began(roots, gradients)
 
         def end() -> None:
@@ -122,6 +127,8 @@ class Diagnosis:
         self, roots: Sequence[object], gradients: Sequence[object], accumulates: bool = True
     ) -> Callable[[], None]:
         """A run of the autograd engine starts; what is returned is to be called when it is over."""
+        if get_ident() != self._thread and _graph_task() == NO_PASS:
+            return lambda: None  # of another thread's loop
         try:
             looked_at = self._begin(roots, gradients) if readable() else None
         except Exception as error:
@@ -132,6 +139,7 @@ class Diagnosis:
 
     def _start(self) -> None:
         self._armed = True
+        self._thread = get_ident()
         self._before = {name: _state_of(parameter) for name, parameter in self._parameters.items()}
         self._calls.attach()
         runs.listen(self)

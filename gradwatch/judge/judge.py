@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -22,11 +21,10 @@ from gradwatch.judge.rule import (
     severities,
     wants_cause,
 )
+from gradwatch.log import log
 from gradwatch.records import Alert, Cause, Severity, StepRecord
 
 __all__ = ["Judge"]
-
-log = logging.getLogger("gradwatch")
 
 
 # Index among the steps that are judged, number of the step, and what was found there.

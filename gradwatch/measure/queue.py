@@ -8,7 +8,6 @@ are there.
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from typing import NamedTuple
@@ -16,13 +15,12 @@ from typing import NamedTuple
 import numpy as np
 
 from gradwatch.blocks import FloatArray
+from gradwatch.log import log
 from gradwatch.measure.pending import LandedStep, PendingStep
 from gradwatch.measure.sharding.ranks import Peers, Reduction
 from gradwatch.measure.sharding.shares import as_shares, is_of_all, size_of, take_sums
 
 __all__ = ["StepQueue"]
-
-log = logging.getLogger("gradwatch")
 
 
 class _Sum(NamedTuple):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import logging
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -20,13 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gradwatch.log import log
 from gradwatch.measure.parameters import OptimizerParameters
 from gradwatch.measure.pending import LandedStep
 from gradwatch.records import RankNorms
 
 __all__ = ["Replicas", "replicas_of"]
-
-log = logging.getLogger("gradwatch")
 
 _NOTHING = "-"
 

@@ -6,7 +6,6 @@ is full the newest records are dropped and counted, and a failure is logged once
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -15,12 +14,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 
 from gradwatch.blocks import Steps
+from gradwatch.log import log
 from gradwatch.records import Alert, Health, RunInfo, Sink, StepRecord
 from gradwatch.sinks.outlet import Outlet, bytes_of
 
 __all__ = ["Fanout"]
-
-log = logging.getLogger("gradwatch")
 
 
 class Fanout:

@@ -6,8 +6,7 @@ written its gradient; when the engine returns, also what is reduced over ranks i
 pass, as a re-entrant checkpoint runs it, is a part of the outer one.
 
 A pass costs a tracker that it writes nothing of nothing at all: notes are kept by thread, and only those who were
-written are called when it ends. Only trackers that were written of late in the same thread hear that one begins,
-and those that have parameters without a hook: what they compare with is a look before each pass.
+written are called when it ends. Only trackers that were written of late in the same thread hear that one begins.
 """
 
 from __future__ import annotations
@@ -21,11 +20,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
-from torch.utils.hooks import RemovableHandle
 
-from gradwatch.patching import Patch, Undo, replace_name
+from gradwatch.patching import Patch, Replacement, replace_name
 
-__all__ = ["NO_PASS", "GradientHooks", "Pass", "PassListener", "current_pass", "passes"]
+__all__ = ["NO_PASS", "GradientHooks", "Pass", "PassListener", "current_pass", "is_alone", "passes"]
 
 # What torch calls the graph task where no backward pass is running.
 NO_PASS = -1
@@ -139,10 +137,21 @@ class _Activity:
                 passes = left.get(listener, 0)
                 if passes:
                     left[listener] = passes - 1
-                elif not listener.compares:
-                    # One that compares would take the next pass of its own for a part of it, or miss it.
-                    left.pop(listener, None)
+                else:
+                    self._leave(thread, left, listener)
         return listeners
+
+    def groups(self, thread: int) -> Iterable[RunListener]:
+        """The trackers that hear of what begins in a thread."""
+        return dict.fromkeys(listener.group for listener in self.listeners(thread, one_more=False))
+
+    def _leave(self, thread: int, left: dict[PassListener, int], gone: PassListener) -> None:
+        """It hears no more, unless it compares and others of its tracker are at work: the next pass may be its."""
+        if gone.compares and any(passes and one.group is gone.group for one, passes in tuple(left.items())):
+            return
+        left.pop(gone, None)
+        if not left:
+            self._left.pop(thread, None)
 
 
 activity = _Activity()
@@ -160,13 +169,18 @@ def current_pass() -> int:
     return task if one is None else one.number
 
 
+def is_alone() -> bool:
+    """Whether no pass is running, in any thread."""
+    return not _running
+
+
 def _only_one() -> Pass | None:
     """On a device's own thread the pass is known where only one runs."""
     running = tuple(_running.values())
     return running[0] if len(running) == 1 else None
 
 
-def _install() -> Iterable[Undo]:
+def _install() -> Iterable[Replacement]:
     original: Callable[..., Any] = vars(torch.autograd)[_ENGINE]
 
     def run(outputs: Sequence[object], *args: Any, **kwargs: Any) -> Any:
@@ -174,6 +188,8 @@ def _install() -> Iterable[Undo]:
         accumulates = bool(kwargs.get("accumulate_grad", True))
         is_pass = accumulates and thread not in _running and _graph_task() == NO_PASS
         listeners = activity.listeners(thread, is_pass)
+        if not listeners and is_pass:
+            return _seen(thread, (), original, outputs, args, kwargs)
         gradients = args[0] if args else kwargs.get("grad_tensors", ())
         ends: dict[RunListener, Callable[[], None] | None] = {}
         for listener in listeners:
@@ -240,7 +256,8 @@ class GradientHooks:
     def __init__(self, listener: PassListener, accumulator: Callable[[Tensor], Tensor | None]) -> None:
         self._listener = listener
         self._accumulator = accumulator
-        self._handles: dict[int, RemovableHandle] = {}
+        # By column what is hooked, and the hook: noted before it is there, so that an interrupt loses none.
+        self._hooked: dict[int, tuple[Tensor, Callable[[Tensor], None]]] = {}
         self._parameters: list[Tensor] = []
         self.waiting: list[int] = []
         self.unhooked: list[int] = []
@@ -261,9 +278,12 @@ class GradientHooks:
 
     def close(self) -> None:
         """Remove every hook."""
-        handles, self._handles = self._handles, {}
-        for handle in handles.values():
-            handle.remove()
+        while self._hooked:
+            column, (leaf, note) = next(iter(self._hooked.items()))
+            hooks: dict[int, object] = leaf._post_accumulate_grad_hooks or {}
+            for number in [number for number, hook in tuple(hooks.items()) if hook is note]:
+                hooks.pop(number, None)
+            self._hooked.pop(column, None)
 
     def _hook(self, column: int) -> bool:
         parameter = self._parameters[column]
@@ -274,7 +294,8 @@ class GradientHooks:
             self.unhooked.append(column)
         else:
             note = _noting(self._listener, column)
-            self._handles[column] = leaf.register_post_accumulate_grad_hook(note)  # type: ignore[no-untyped-call]
+            self._hooked[column] = leaf, note
+            leaf.register_post_accumulate_grad_hook(note)  # type: ignore[no-untyped-call]
         return True
 
 

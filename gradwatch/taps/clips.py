@@ -8,22 +8,21 @@ long before: exchanging what the closure holds is seen by every caller and is un
 from __future__ import annotations
 
 import functools
-import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from threading import get_ident
 from types import CellType, GeneratorType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad
 
-from gradwatch.patching import Patch, Undo, replace_in_cell, replace_name, untraced
+from gradwatch.log import log
+from gradwatch.patching import Patch, Replacement, replace_in_cell, replace_name, untraced
+from gradwatch.taps.backwards import activity
 
 __all__ = ["ClipEvent", "ClipListener", "clips"]
-
-log = logging.getLogger("gradwatch")
 
 
 class ClipEvent(NamedTuple):
@@ -40,7 +39,10 @@ class ClipEvent(NamedTuple):
 
 
 class ClipListener(Protocol):
-    """Told of each clipping call in the process; neither method may raise."""
+    """Told of the clipping calls of its parameters, and of others in the threads that it is active in.
+
+    Neither method may raise.
+    """
 
     def clipping(self, event: ClipEvent) -> None:
         """The call is about to change the gradients."""
@@ -75,7 +77,26 @@ _METHODS = {
 _inside: set[int] = set()  # threads in which a call runs
 
 
-def _install() -> Iterator[Undo]:
+class _Given(NamedTuple):
+    """What a call was given, when so many changes had been made to who listens.
+
+    Attributes:
+        changes: these.
+        of_each: of the parameters that have the same listeners one; it holds nobody alive.
+        strangers: some have none, or there is no parameter at all.
+    """
+
+    changes: int
+    of_each: tuple[int, ...]
+    strangers: bool
+
+
+# By the parameters; a loop may clip others at each step.
+_known: dict[tuple[int, ...], _Given] = {}
+_MOST_KNOWN = 64
+
+
+def _install() -> Iterator[Replacement]:
     for name, signature in _FUNCTIONS.items():
         wrapper = getattr(clip_grad, name, None)
         cell = _cell_of(wrapper)
@@ -92,7 +113,7 @@ def _install() -> Iterator[Undo]:
 clips: Patch[ClipListener] = Patch(_install)
 
 
-def _replaced_in_modules(wrapper: Any, name: str, signature: _Signature) -> Iterator[Undo]:
+def _replaced_in_modules(wrapper: Any, name: str, signature: _Signature) -> Iterator[Replacement]:
     """Where the wrapper is built otherwise: replace the names that torch's own modules give to it."""
     if not callable(wrapper):
         log.warning("gradwatch does not see torch's %s: torch %s has no such function.", name, torch.__version__)
@@ -142,7 +163,7 @@ def _shim(original: Callable[..., Any], signature: _Signature) -> Callable[..., 
         if call is None:
             return original(*args, **kwargs)
         args, kwargs, event = call
-        listeners = clips.listeners
+        listeners = _listeners_to(event.ids, thread)
         _inside.add(thread)
         try:
             for listener in listeners:
@@ -157,6 +178,30 @@ def _shim(original: Callable[..., Any], signature: _Signature) -> Callable[..., 
         return returned
 
     return untraced(seen)
+
+
+def _listeners_to(ids: tuple[int, ...], thread: int) -> Iterable[ClipListener]:
+    """Who holds any of these, and where one is nobody's, who trains in this thread: it may be new to them."""
+    known = _known.get(ids)
+    if known is None or known.changes != clips.changes:
+        known = _look_up(ids)
+    by_subject = clips.by_subject
+    if len(known.of_each) == 1 and not known.strangers:
+        return by_subject[known.of_each[0]]
+    found = dict.fromkeys(listener for one in known.of_each for listener in by_subject[one])
+    if known.strangers:
+        found |= dict.fromkeys(cast("Iterable[ClipListener]", activity.groups(thread)))
+    return tuple(found)
+
+
+def _look_up(ids: tuple[int, ...]) -> _Given:
+    changes = clips.changes
+    listeners = [clips.by_subject[one] for one in ids]
+    of_each = {tuple(map(id, those)): one for those, one in zip(listeners, ids, strict=True) if those}
+    if len(_known) >= _MOST_KNOWN:
+        _known.clear()
+    known = _known[ids] = _Given(changes, tuple(of_each.values()), not all(listeners) or not ids)
+    return known
 
 
 def _read_call(

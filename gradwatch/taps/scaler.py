@@ -7,7 +7,6 @@ unscales inside its own step; its tensors ``grad_scale`` and ``found_inf`` say h
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
@@ -16,15 +15,14 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gradwatch.patching import Patch, Undo, replace_name, untraced
+from gradwatch.log import log
+from gradwatch.patching import Patch, Replacement, replace_name, untraced
 
 __all__ = ["ScalerListener", "scalers"]
 
-log = logging.getLogger("gradwatch")
-
 
 class ScalerListener(Protocol):
-    """Told of what every GradScaler in the process does; no method may raise."""
+    """Told of what every GradScaler in the process does to optimizers that it listens to; no method may raise."""
 
     def unscaled(self, optimizer: Optimizer, scale: Tensor) -> None:
         """The gradients of this optimizer were divided by the scale."""
@@ -39,7 +37,7 @@ class ScalerListener(Protocol):
 _checking = threading.local()
 
 
-def _install() -> Iterator[Undo]:
+def _install() -> Iterator[Replacement]:
     for kind in set(_scaler_classes()):
         for name, make in _SHIMS.items():
             if name in vars(kind):
@@ -62,7 +60,7 @@ def _unscaling(original: Callable[..., Any]) -> Callable[..., Any]:
         scale = getattr(scaler, "_scale", None)
         # A check for Inf alone goes the same way with a scale of 1, and divides nothing.
         if isinstance(scale, Tensor) and not getattr(_checking, "now", False):
-            for listener in scalers.listeners:
+            for listener in scalers.by_subject[id(optimizer)]:
                 listener.unscaled(optimizer, scale)
         return returned
 
@@ -82,7 +80,7 @@ def _check(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _step(original: Callable[..., Any]) -> Callable[..., Any]:
     def _maybe_opt_step(scaler: Any, optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
-        listeners = scalers.listeners
+        listeners = scalers.by_subject[id(optimizer)]
         for listener in listeners:
             listener.stepping(optimizer)
         returned = original(scaler, optimizer, *args, **kwargs)

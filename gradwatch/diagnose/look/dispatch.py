@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from gradwatch.patching import Patch, Undo
+from gradwatch.patching import Patch, Replacement
 
 __all__ = ["CallListener", "module_calls"]
 
@@ -60,14 +60,8 @@ def _wrapped_call_impl(self, *args, **kwargs):  # type: ignore[no-untyped-def]
 _WATCHED = _wrapped_call_impl.__code__.replace(co_filename=_CODE.co_filename, co_firstlineno=_CODE.co_firstlineno)
 
 
-def _exchange_code() -> Iterator[Undo]:
-    _FUNCTION.__code__ = _WATCHED
-
-    def restore() -> None:
-        if _FUNCTION.__code__ is _WATCHED:
-            _FUNCTION.__code__ = _CODE
-
-    yield restore
+def _code() -> Iterator[Replacement]:
+    yield Replacement(lambda: _FUNCTION.__code__, lambda code: setattr(_FUNCTION, "__code__", code), _WATCHED)
 
 
-module_calls: Patch[CallListener] = Patch(_exchange_code)
+module_calls: Patch[CallListener] = Patch(_code)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
-from gradwatch.patching import Patch, Undo, replace_name
+from gradwatch.patching import Patch, Replacement, replace_name
 
 __all__ = ["RunListener", "runs"]
 
@@ -32,7 +32,7 @@ class RunListener(Protocol):
         """
 
 
-def _replace() -> Iterator[Undo]:
+def _replace() -> Iterator[Replacement]:
     original: Callable[..., Any] = getattr(torch.autograd, _NAME)
 
     def run(outputs: Sequence[object], *args: Any, **kwargs: Any) -> Any:

@@ -9,7 +9,6 @@ nothing else. See docs/decisions/0011-ranks-add-up-beside-the-training.md.
 from __future__ import annotations
 
 import ctypes
-import logging
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -18,12 +17,11 @@ import numpy as np
 import torch
 
 from gradwatch.blocks import FloatArray
+from gradwatch.log import log
 from gradwatch.measure.sharding.groups import all_reduce, new_group
 from gradwatch.measure.sharding.store import agree, is_refused, next_meeting
 
 __all__ = ["Peers", "Reduction"]
-
-log = logging.getLogger("gradwatch")
 
 
 class Peers:

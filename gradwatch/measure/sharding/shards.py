@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from gradwatch.log import log
 from gradwatch.measure.sharding.layout import (
     Cells,
     Spread,
@@ -22,8 +22,6 @@ from gradwatch.measure.sharding.partial import PartialSums
 from gradwatch.measure.sharding.parts import dtensor_type, on_this_rank
 
 __all__ = ["Shards"]
-
-log = logging.getLogger("gradwatch")
 
 
 class Shards:
