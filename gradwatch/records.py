@@ -268,6 +268,8 @@ class Health:
         internal_errors: errors inside gradwatch that were kept from the training loop.
         kernel: what measures gradients in CPU memory: ``"native avx512"``, ``"native avx2"``, ``"native plain"``
             or ``"pure torch"``.
+        forgotten_records: records that ``track(history=...)`` asks for and that ``watch.history`` does not hold,
+            since they would take up more than 64 MiB.
     """
 
     overhead_seconds: float = 0.0
@@ -275,6 +277,7 @@ class Health:
     sink_errors: Mapping[str, int] = field(default_factory=dict)
     internal_errors: int = 0
     kernel: str = ""
+    forgotten_records: int = 0
 
 
 class Sink(Protocol):

@@ -67,7 +67,7 @@ def track(
             ``NonFiniteGradientError`` before it is applied, ``"skip"`` leaves it out: parameters and optimizer
             state stay as they are. A guard waits for the device once a step, unless it is to skip steps of a
             fused optimizer of torch's, whose device decides by itself.
-        history: records kept in ``watch.history``.
+        history: records kept in ``watch.history``, as long as they take up at most 64 MiB.
         depth: levels of modules that the report opens: of a lone module 1 gives its children, of several modules
             1 gives these and 2 their children; what has no children left stays as it is. None: several are not
             opened; of a lone module the children are told of, and in place of a child that only holds others (a
@@ -251,7 +251,14 @@ class Watch:
         """How gradwatch itself is doing."""
         shield, fanout = self._observer.shield, self._fanout
         dropped = fanout.dropped_records + self._reporting.dropped_steps
-        return Health(shield.seconds, dropped, dict(fanout.sink_errors), shield.errors, kernel.KIND)
+        return Health(
+            shield.seconds,
+            dropped,
+            dict(fanout.sink_errors),
+            shield.errors,
+            kernel.KIND,
+            forgotten_records=self._verdicts.kept.missing,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to go on counting: steps, and what the rules remember; plain values."""

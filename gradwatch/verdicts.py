@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from gradwatch.blocks import Block, Steps
+from gradwatch.blocks import Block, Kept, Steps
 from gradwatch.explaining import Explainer
 from gradwatch.incidents import Incidents
 from gradwatch.judge.judge import Judge
@@ -20,6 +20,9 @@ __all__ = ["Verdicts"]
 
 log = logging.getLogger("gradwatch")
 
+# Of a model with 10,000 parameters these are about 400 steps; with 1,000 or fewer all that ``history`` asks for.
+HISTORY_BYTES = 64 << 20
+
 
 class Verdicts:
     """Everything known of the steps reported so far.
@@ -29,9 +32,10 @@ class Verdicts:
         explainer: finds out why.
         fanout: takes steps and alerts to the sinks.
         announce: each takes one alert, and must not raise.
-        history: steps that are remembered.
+        history: steps that are remembered, as long as they fit into ``HISTORY_BYTES``.
 
     Attributes:
+        kept: the steps remembered.
         alerts: all so far, as they were told.
         unannounced: those of them that are still to be announced.
         incidents: what they belong to.
@@ -49,8 +53,7 @@ class Verdicts:
         self._explainer = explainer
         self._fanout = fanout
         self._announce = announce
-        # Blocks of which nothing was worked out: they are held for long.
-        self._history: deque[tuple[Block, int]] = deque(maxlen=history)
+        self.kept = Kept(history, HISTORY_BYTES)
         self._newest: dict[str, tuple[Sequence[StepRecord], int]] = {}
         self.alerts: list[Alert] = []
         self.unannounced: deque[Alert] = deque()
@@ -74,16 +77,11 @@ class Verdicts:
 
     def history(self) -> list[StepRecord]:
         """The newest records of all optimizers, oldest first."""
-        # A copy of its kind, since nothing can come between its parts: to make a tuple may collect garbage, run
-        # whatever is done then, and let a training loop add a step.
-        pairs = self._history.copy()
-        blocks = {id(block): block.fresh() for block, _ in pairs}
-        return [blocks[id(block)][place] for block, place in pairs]
+        return list(self.kept.steps())
 
     def take(self, steps: Steps) -> None:
         """Judge the steps of a block and hand them on."""
-        fresh = {id(block): block.fresh() for block in _blocks_of(steps)}
-        self._history.extend((fresh[id(block)], place) for block, place in steps.pairs)
+        self.kept.take(steps)
         self._newest.update(steps.newest())
         self.tell(steps, self._judged(steps))
 

@@ -70,6 +70,13 @@ class Layout:
         """What verdicts on modules are about: the modules that own parameters; the lines where none are known."""
         return self.owners if self.owners.names else self.lines
 
+    @property
+    def nbytes(self) -> int:
+        """About what it takes up: names may be others' too."""
+        names = (*self.names, *self.lines.names, *self.owners.names)
+        columns = len(self.lines.index) + len(self.owners.index) + len(self.names)
+        return sum(200 + len(name) for name in names) + 24 * columns
+
     def named(self, flags: BoolArray) -> tuple[str, ...]:
         """The names of the columns that are flagged."""
         return tuple(self.names[place] for place in np.flatnonzero(flags).tolist()) if flags.any() else ()
