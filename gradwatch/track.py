@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gradwatch.arguments import check_call, checked_guard, checked_modules, checked_state, listed, named_optimizers
+from gradwatch.arguments import check_call, checked_guard, checked_modules, listed, named_optimizers
 from gradwatch.beginning import Reminder
 from gradwatch.blocks import Steps
 from gradwatch.diagnose import Diagnosis, Stray
@@ -33,6 +33,7 @@ from gradwatch.observer import Observer
 from gradwatch.records import Alert, Health, Incident, RunInfo, Sink, StepRecord
 from gradwatch.refusing import Refusing
 from gradwatch.rules import default_rules
+from gradwatch.saved import load, state_of
 from gradwatch.sinks.fanout import Fanout
 from gradwatch.verdicts import Verdicts, logged
 from gradwatch.version import __version__
@@ -255,7 +256,7 @@ class Watch:
             shield.seconds,
             dropped,
             dict(fanout.sink_errors),
-            shield.errors,
+            shield.errors + self._judge.errors,
             kernel.KIND,
             forgotten_records=self._verdicts.kept.missing,
         )
@@ -263,14 +264,14 @@ class Watch:
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to go on counting: steps, and what the rules remember; plain values."""
         self._catch_up()
-        return {"steps": self._observer.steps(), "judge": self._judge.state_dict()}
+        return state_of(self._observer.steps(), self._judge)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from the state of an earlier tracker of the same optimizers, before the first step.
 
         Raises:
             TrackerStateError: the tracker is closed, or has seen a step already.
-            ArgumentError: the state is of other optimizers, or none that ``state_dict`` gave.
+            ArgumentError: the state is of other optimizers, or none that ``state_dict`` gave; nothing was taken.
         """
         self._check_usable("loaded into")
         if any(self._observer.steps().values()):
@@ -278,9 +279,7 @@ class Watch:
                 "This tracker has seen steps already, but a state can be loaded only before the first one: load "
                 "it right after gradwatch.track."
             )
-        steps = checked_state(state, self._observer.tracked)
-        self._observer.go_on_from(steps)
-        self._judge.load_state_dict(state["judge"])
+        load(state, self._observer.tracked, self._judge, self._observer.go_on_from)
         self._verdicts.resume()
 
     # What the observer tells, in the training thread or in that of whoever reads.

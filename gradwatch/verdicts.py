@@ -63,6 +63,7 @@ class Verdicts:
 
     def resume(self) -> None:
         """What fires in the state that was loaded is a part of the story, and is not announced again."""
+        self.incidents = Incidents(self.incidents.began)
         for alert in self._judge.active:
             self.incidents.take(alert)
 
@@ -83,7 +84,11 @@ class Verdicts:
         """Judge the steps of a block and hand them on."""
         self.kept.take(steps)
         self._newest.update(steps.newest())
-        self.tell(steps, self._judged(steps))
+        alerts: list[Alert] = []
+        try:
+            alerts = self._judged(steps)
+        finally:  # whatever becomes of the verdict, no step is lost
+            self.tell(steps, alerts)
 
     def tell(self, steps: Sequence[StepRecord], alerts: Iterable[Alert]) -> None:
         """Hand steps and alerts to the sinks, and keep the alerts to be announced."""
@@ -132,7 +137,8 @@ class Verdicts:
         if alerts and len(blocks) > 1:
             # Blocks are of one optimizer each: told in the order in which the steps were taken.
             order = {(record.optimizer, record.step): place for place, record in enumerate(steps)}
-            alerts.sort(key=lambda alert: order[alert.optimizer, alert.step])
+            # That a rule failed may end what is of an optimizer that has not stepped.
+            alerts.sort(key=lambda alert: order.get((alert.optimizer, alert.step), len(steps)))
         return alerts
 
     def _of_block(self, block: Block) -> list[Alert]:
