@@ -7,6 +7,7 @@ somebody listens, that name holds a shim; torch's own tracing exchanges the same
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -63,6 +64,21 @@ def stop_listening(listener: RunListener) -> None:
             # Whoever exchanged the name after us holds our shim, which now only passes on.
             if getattr(torch.autograd, _NAME) is shim:
                 setattr(torch.autograd, _NAME, original)
+
+
+def _after_fork_in_child() -> None:
+    """Nobody asks for what a forked child, such as a DataLoader's worker, runs.
+
+    Another thread may have held the lock when it was forked.
+    """
+    global _lock
+    _lock = threading.Lock()
+    _listeners.clear()
+
+
+# Windows has no fork.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _shim(original: Callable[..., Any]) -> Callable[..., Any]:
