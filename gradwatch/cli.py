@@ -36,7 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
-    # One command so far; argparse has refused any other.
+    if options.command == "report":
+        return _print_report(options.path)
+    # argparse has refused any other.
     _print_rules(keep_firing=not options.without_keep_firing)
     return 0
 
@@ -51,7 +53,23 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="leave out keep_firing_for, which vmalert and Prometheus before 2.42 refuse",
     )
+    report = commands.add_parser("report", help="what happened in a run, from its JSONL or flight recorder's file")
+    report.add_argument("path", metavar="RUN.jsonl")
     return parser
+
+
+def _print_report(path: str) -> int:
+    from gradwatch.errors import ArgumentError
+    from gradwatch.reading import told
+
+    try:
+        for words in told(path):
+            print(words)
+    except ArgumentError as error:
+        sys.stderr.write(f"gradwatch: {error}\n")
+        return 2
+    sys.stdout.flush()
+    return 0
 
 
 def _print_rules(keep_firing: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import platform
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ from gradwatch.refusing import Refusing
 from gradwatch.rules import default_rules
 from gradwatch.saved import load, state_of
 from gradwatch.sinks.fanout import Fanout
+from gradwatch.sinks.flight import beside
 from gradwatch.verdicts import Verdicts, logged
 from gradwatch.version import __version__
 
@@ -110,7 +112,8 @@ class Watch:
         self.starting_from = self._explainer.starting_from
         self._observer = observer = Observer(optimizers, lines, every, f"{guard}", self)
         self._reporting = observer.reporting
-        self._fanout = Fanout(sinks)
+        self._recorders = beside(sinks)
+        self._fanout = Fanout((*sinks, *self._recorders))
         # A sink that talks to the person at the terminal says an alert itself; twice is noise.
         speaks = any(getattr(sink, "speaks", False) for sink in sinks)
         announcing = [function for function in (None if speaks else logged, on_alert) if function is not None]
@@ -149,7 +152,7 @@ class Watch:
             self._verdicts.incidents.began = info.time
             self._fanout.open(info, self.health)
             self._state = "entered"
-        atexit.register(self.close)
+        atexit.register(self._at_exit)
         try:
             self._observer.start(asks=self._guard is not None)
         except BaseException:
@@ -165,7 +168,7 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Restore torch, and publish what is left."""
-        self._close(normally=kind is None)
+        self._close(normally=kind is None, error=error)
 
     def close(self) -> None:
         """End tracking: remove every hook, write everything out, close the sinks. A second call does nothing."""
@@ -335,11 +338,18 @@ class Watch:
                 "gradwatch.track again."
             )
 
-    def _close(self, normally: bool) -> None:
+    def _at_exit(self) -> None:
+        # What Python has just said that it ends with, if it does.
+        self._close(normally=True, error=getattr(sys, "last_value", None))
+
+    def _close(self, normally: bool, error: BaseException | None = None) -> None:
         if self._state == "closed":
             return
+        if error is not None:
+            for recorder in self._recorders:
+                recorder.failed_with(error)
         self._state = "closed"
-        atexit.unregister(self.close)
+        atexit.unregister(self._at_exit)
         self._reminder.take_back()
         try:
             # What a look has patched lies on top of the observer's own patches.

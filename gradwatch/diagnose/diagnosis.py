@@ -46,8 +46,8 @@ class Diagnosis:
     """Looks at what runs between ``start`` and ``finish``: forward passes, and the backward passes after them.
 
     It may be armed and disarmed from hooks, in a loop that knows nothing of it, or be used as a context manager
-    around one iteration. It reads the device while it is armed; training is left as it is, bit for bit. It takes so
-    much only, see ``Budget``, and sees nothing of a forked child.
+    around one iteration. It reads the device while it is armed; training is left as it is, bit for bit. It takes
+    so much only, see ``Budget``, and sees nothing of a forked child.
 
     Args:
         modules: what is watched, by name; a lone module is told by the paths inside it. Wrappers are seen through.
