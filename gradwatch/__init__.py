@@ -3,6 +3,7 @@
 from gradwatch import errors, rules, sinks
 from gradwatch.guarding import Guard
 from gradwatch.measure.norms import global_norm
+from gradwatch.reading import read
 from gradwatch.records import Alert, Cause, ClipCall, GroupNorms, Incident, StepRecord
 from gradwatch.rules import Rule, default_rules
 from gradwatch.track import Watch, track
@@ -22,6 +23,7 @@ __all__ = [
     "default_rules",
     "errors",
     "global_norm",
+    "read",
     "rules",
     "sinks",
     "track",

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from gradwatch.errors import ArgumentError
 from gradwatch.guarding import Guard
 
-__all__ = ["check_call", "checked_guard", "checked_modules", "checked_state", "listed", "named_optimizers"]
+__all__ = ["check_call", "checked_guard", "checked_modules", "listed", "named_optimizers"]
 
 LONE_OPTIMIZER = "optimizer"
 _RULE_NAMES = ("id", "severity", "fires_after", "clears_after", "look")
@@ -176,29 +176,3 @@ def checked_guard(guard: Any, every: object) -> Guard | None:
             f"guard is {guard!r} and every is {every}, but a guard looks at each step: leave every at 1."
         )
     return guard if isinstance(guard, Guard) else Guard(guard)
-
-
-def checked_state(state: object, optimizers: Iterable[str]) -> dict[str, int]:
-    """The steps by optimizer in what ``Watch.state_dict`` gave.
-
-    Raises:
-        ArgumentError: it is of other optimizers, or no such state at all.
-    """
-    judge = state.get("judge") if isinstance(state, Mapping) else None
-    complete = isinstance(judge, Mapping) and {"episodes", "rules"} <= set(judge)
-    steps = state.get("steps") if isinstance(state, Mapping) and complete else None
-    if not isinstance(steps, Mapping) or not all(isinstance(n, int) and n >= 0 for n in steps.values()):
-        raise ArgumentError(
-            f"The state is {_shortened(state)}, but what Watch.state_dict() gave was expected: load that."
-        )
-    if set(steps) != set(optimizers):
-        raise ArgumentError(
-            f"The state is of the optimizers {sorted(steps)}, but {sorted(optimizers)} are tracked: give the "
-            "optimizers the names that they had."
-        )
-    return dict(steps)
-
-
-def _shortened(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -36,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     options = _parser().parse_args(arguments)
+    if options.command == "report":
+        return _print_report(options.path)
+    # argparse has refused any other.
     print(options.text(options), end="", flush=True)
     return 0
 
@@ -54,7 +57,23 @@ def _parser() -> argparse.ArgumentParser:
     rules.add_argument("--docs", metavar="URL", help="where these docs are read, for the links to what to do")
     dashboard = commands.add_parser("dashboard", help="print the Grafana dashboard")
     dashboard.set_defaults(text=_dashboard)
+    report = commands.add_parser("report", help="what happened in a run, from its JSONL or flight recorder's file")
+    report.add_argument("path", metavar="RUN.jsonl")
     return parser
+
+
+def _print_report(path: str) -> int:
+    from gradwatch.errors import ArgumentError
+    from gradwatch.reading import told
+
+    try:
+        for words in told(path):
+            print(words)
+    except ArgumentError as error:
+        sys.stderr.write(f"gradwatch: {error}\n")
+        return 2
+    sys.stdout.flush()
+    return 0
 
 
 def _rules(options: argparse.Namespace) -> str:

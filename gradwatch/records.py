@@ -270,6 +270,8 @@ class Health:
         kernel: what measures gradients in CPU memory: ``"native avx512"``, ``"native avx2"``, ``"native plain"``
             or ``"pure torch"``.
         dropped_by_sink: records that are missing in each sink, by its name.
+        forgotten_records: records that ``track(history=...)`` asks for and that ``watch.history`` does not hold,
+            since they would take up more than 64 MiB.
     """
 
     overhead_seconds: float = 0.0
@@ -278,6 +280,7 @@ class Health:
     internal_errors: int = 0
     kernel: str = ""
     dropped_by_sink: Mapping[str, int] = field(default_factory=dict)
+    forgotten_records: int = 0
 
 
 class Sink(Protocol):

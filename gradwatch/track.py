@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gradwatch.arguments import check_call, checked_guard, checked_modules, checked_state, listed, named_optimizers
+from gradwatch.arguments import check_call, checked_guard, checked_modules, listed, named_optimizers
 from gradwatch.beginning import Reminder
 from gradwatch.blocks import Steps
 from gradwatch.diagnose import Diagnosis, Stray
@@ -33,7 +34,9 @@ from gradwatch.patching import Turn
 from gradwatch.records import Alert, Health, Incident, RunInfo, Sink, StepRecord
 from gradwatch.refusing import Refusing
 from gradwatch.rules import default_rules
+from gradwatch.saved import load, state_of
 from gradwatch.sinks.fanout import Fanout
+from gradwatch.sinks.flight import beside
 from gradwatch.verdicts import Verdicts, logged
 from gradwatch.version import __version__
 
@@ -69,7 +72,7 @@ def track(
             ``NonFiniteGradientError`` before it is applied, ``"skip"`` leaves it out: parameters and optimizer
             state stay as they are. A guard waits for the device once a step, unless it is to skip steps of a
             fused optimizer of torch's, whose device decides by itself.
-        history: records kept in ``watch.history``.
+        history: records kept in ``watch.history``, as long as they take up at most 64 MiB.
         depth: levels of modules that the report opens: of a lone module 1 gives its children, of several modules
             1 gives these and 2 their children; what has no children left stays as it is. None: several are not
             opened; of a lone module the children are told of, and in place of a child that only holds others (a
@@ -111,7 +114,8 @@ class Watch:
         self.starting_from = self._explainer.starting_from
         self._observer = observer = Observer(optimizers, lines, every, f"{guard}", self)
         self._reporting = observer.reporting
-        self._fanout = Fanout(sinks)
+        self._recorders = beside(sinks)
+        self._fanout = Fanout((*sinks, *self._recorders))
         # A sink that talks to the person at the terminal says an alert itself; twice is noise.
         speaks = any(getattr(sink, "speaks", False) for sink in sinks)
         announcing = [function for function in (None if speaks else logged, on_alert) if function is not None]
@@ -159,7 +163,7 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Restore torch, and publish what is left."""
-        self._close(normally=kind is None)
+        self._close(normally=kind is None, error=error)
 
     def close(self) -> None:
         """End tracking: remove every hook, write everything out, close the sinks. A second call does nothing."""
@@ -245,18 +249,20 @@ class Watch:
         shield, fanout = self._observer.shield, self._fanout
         dropped = fanout.dropped
         in_all = sum(dropped.values()) + self._reporting.dropped_steps
-        return Health(shield.seconds, in_all, fanout.sink_errors, shield.errors, kernel.KIND, dropped)
+        errors = shield.errors + self._judge.errors
+        forgotten = self._verdicts.kept.missing
+        return Health(shield.seconds, in_all, fanout.sink_errors, errors, kernel.KIND, dropped, forgotten)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to go on counting: steps, and what the rules remember; plain values."""
-        return self._read(lambda: {"steps": self._observer.steps(), "judge": self._judge.state_dict()})
+        return self._read(lambda: state_of(self._observer.steps(), self._judge))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from the state of an earlier tracker of the same optimizers, before the first step.
 
         Raises:
             TrackerStateError: the tracker is closed, or has seen a step already.
-            ArgumentError: the state is of other optimizers, or none that ``state_dict`` gave.
+            ArgumentError: the state is of other optimizers, or none that ``state_dict`` gave; nothing was taken.
         """
         self._check_usable("loaded into")
         if any(self._observer.steps().values()):
@@ -264,9 +270,7 @@ class Watch:
                 "This tracker has seen steps already, but a state can be loaded only before the first one: load "
                 "it right after gradwatch.track."
             )
-        steps = checked_state(state, self._observer.tracked)
-        self._observer.go_on_from(steps)
-        self._judge.load_state_dict(state["judge"])
+        load(state, self._observer.tracked, self._judge, self._observer.go_on_from)
         self._verdicts.resume()
 
     # An interrupt may come before any line of these two. What is begun is taken back by the second, however far
@@ -279,17 +283,24 @@ class Watch:
                     f"This tracker is {self._state} already and can be begun once: call gradwatch.track again."
                 )
             self._state = "entered"
-        atexit.register(self.close)
+        atexit.register(self._at_exit)
         self._reminder.take_back()
         info = self._run_info()
         self._verdicts.incidents.began = info.time
         self._fanout.open(info, self.health)
         self._observer.start(asks=self._guard is not None)
 
-    def _close(self, normally: bool) -> None:
+    def _at_exit(self) -> None:
+        # What Python has just said that it ends with, if it does.
+        self._close(normally=True, error=getattr(sys, "last_value", None))
+
+    def _close(self, normally: bool, error: BaseException | None = None) -> None:
         if self._state in ("closing", "closed"):
             return
         try:
+            if error is not None:
+                for recorder in self._recorders:
+                    recorder.failed_with(error)
             self._state = "closing"
             self._reminder.take_back()
             # What a look has patched lies on top of the observer's own patches.
@@ -308,7 +319,7 @@ class Watch:
         self._reporting.hand_on()
         self._fanout.close()
         self._verdicts.announce()
-        atexit.unregister(self.close)
+        atexit.unregister(self._at_exit)
 
     # What the observer tells, in the training thread or in that of whoever reads.
 

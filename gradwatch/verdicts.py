@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from gradwatch.blocks import Block, Steps
+from gradwatch.blocks import Block, Kept, Steps
 from gradwatch.explaining import Explainer
 from gradwatch.incidents import Incidents
 from gradwatch.judge.judge import Judge
@@ -18,6 +18,9 @@ from gradwatch.records import Alert, StepRecord
 from gradwatch.sinks.fanout import Fanout
 
 __all__ = ["Verdicts"]
+
+# Of a model with 10,000 parameters these are about 400 steps; with 1,000 or fewer all that ``history`` asks for.
+HISTORY_BYTES = 64 << 20
 
 
 class Verdicts:
@@ -28,9 +31,10 @@ class Verdicts:
         explainer: finds out why.
         fanout: takes steps and alerts to the sinks.
         announce: each takes one alert, and must not raise.
-        history: steps that are remembered.
+        history: steps that are remembered, as long as they fit into ``HISTORY_BYTES``.
 
     Attributes:
+        kept: the steps remembered.
         alerts: all so far, as they were told.
         unannounced: those of them that are still to be announced.
         incidents: what they belong to.
@@ -48,8 +52,7 @@ class Verdicts:
         self._explainer = explainer
         self._fanout = fanout
         self._announce = announce
-        # Blocks of which nothing was worked out: they are held for long.
-        self._history: deque[tuple[Block, int]] = deque(maxlen=history)
+        self.kept = Kept(history, HISTORY_BYTES)
         self._newest: dict[str, tuple[Sequence[StepRecord], int]] = {}
         self.alerts: list[Alert] = []
         self.unannounced: deque[Alert] = deque()
@@ -59,6 +62,7 @@ class Verdicts:
 
     def resume(self) -> None:
         """What fires in the state that was loaded is a part of the story, and is not announced again."""
+        self.incidents = Incidents(self.incidents.began)
         for alert in self._judge.active:
             self.incidents.take(alert)
 
@@ -73,18 +77,17 @@ class Verdicts:
 
     def history(self) -> list[StepRecord]:
         """The newest records of all optimizers, oldest first."""
-        # A copy of its kind, since nothing can come between its parts: to make a tuple may collect garbage, run
-        # whatever is done then, and let a training loop add a step.
-        pairs = self._history.copy()
-        blocks = {id(block): block.fresh() for block, _ in pairs}
-        return [blocks[id(block)][place] for block, place in pairs]
+        return list(self.kept.steps())
 
     def take(self, steps: Steps) -> None:
         """Judge the steps of a block and hand them on."""
-        fresh = {id(block): block.fresh() for block in _blocks_of(steps)}
-        self._history.extend((fresh[id(block)], place) for block, place in steps.pairs)
+        self.kept.take(steps)
         self._newest.update(steps.newest())
-        self.tell(steps, self._judged(steps))
+        alerts: list[Alert] = []
+        try:
+            alerts = self._judged(steps)
+        finally:  # whatever becomes of the verdict, no step is lost
+            self.tell(steps, alerts)
 
     def tell(self, steps: Sequence[StepRecord], alerts: Iterable[Alert]) -> None:
         """Hand steps and alerts to the sinks, and keep the alerts to be announced."""
@@ -133,7 +136,8 @@ class Verdicts:
         if alerts and len(blocks) > 1:
             # Blocks are of one optimizer each: told in the order in which the steps were taken.
             order = {(record.optimizer, record.step): place for place, record in enumerate(steps)}
-            alerts.sort(key=lambda alert: order[alert.optimizer, alert.step])
+            # That a rule failed may end what is of an optimizer that has not stepped.
+            alerts.sort(key=lambda alert: order.get((alert.optimizer, alert.step), len(steps)))
         return alerts
 
     def _of_block(self, block: Block) -> list[Alert]:

@@ -124,14 +124,20 @@ def test_a_state_of_other_rules_is_taken_as_far_as_it_goes() -> None:
     assert watch["optimizer"].step == 31
 
 
+EMPTY = {"version": 1, "steps": {"optimizer": 1}, "judge": {"episodes": [], "rules": {}}}
+
+
 @pytest.mark.parametrize(
     ("state", "says"),
     [
         (3, "The state is 3"),
         ({}, "The state is {}"),
-        ({"steps": {"optimizer": 1}, "judge": {}}, "what Watch.state_dict"),
-        ({"steps": {"optimizer": -1}, "judge": {"episodes": [], "rules": {}}}, "what Watch.state_dict"),
-        ({"steps": {"actor": 1}, "judge": {"episodes": [], "rules": {}}}, r"of the optimizers \['actor'\]"),
+        ({**EMPTY, "judge": {}}, r"The state\['judge'\] is {}"),
+        (
+            {**EMPTY, "steps": {"optimizer": -1}},
+            r"\['steps'\]\['optimizer'\] is -1, .*: load what Watch.state_dict\(\) gave",
+        ),
+        ({**EMPTY, "steps": {"actor": 1}}, r"of the optimizers \['actor'\]"),
     ],
 )
 def test_what_is_no_state_of_this_run_is_refused_in_a_sentence(state: Any, says: str) -> None:

@@ -37,7 +37,7 @@ def test_torchs_own_tensorboard_is_not_loaded(loaded: set[str]) -> None:
 
 PUBLIC = [
     "Alert", "Cause", "ClipCall", "GroupNorms", "Guard", "Incident", "Rule", "StepRecord", "Watch",
-    "__version__", "default_rules", "errors", "global_norm", "rules", "sinks", "track",
+    "__version__", "default_rules", "errors", "global_norm", "read", "rules", "sinks", "track",
 ]  # fmt: skip
 
 

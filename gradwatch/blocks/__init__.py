@@ -6,6 +6,7 @@ sinks convert it in a thread of their own; a ``StepRecord`` of every step is mad
 
 from gradwatch.blocks.arrays import AFTER, BEFORE, BoolArray, Columns, FloatArray
 from gradwatch.blocks.block import Block
+from gradwatch.blocks.kept import Kept
 from gradwatch.blocks.layout import Groups, Layout
 from gradwatch.blocks.rows import BY_GIVEN_NORM, BY_VALUE, AlikeClips, Facts, NotedClip, StepRow
 from gradwatch.blocks.steps import Alike, Steps, optimizer_of
@@ -23,6 +24,7 @@ __all__ = [
     "Facts",
     "FloatArray",
     "Groups",
+    "Kept",
     "Layout",
     "NotedClip",
     "StepRow",

@@ -40,6 +40,13 @@ class Block(Sequence[StepRecord]):
         """The same steps, with nothing kept of what was worked out of them: to be held for long."""
         return Block(self.layout, self.rows, *self._given)
 
+    @property
+    def nbytes(self) -> int:
+        """About what it takes up while nothing is worked out of it, but for its layout."""
+        arrays = sum(side.nbytes for side in self._given)
+        facts = len({id(row.facts) for row in self.rows}) * Facts.ARRAYS * len(self.layout.names)
+        return arrays + facts + sum(row.nbytes for row in self.rows)
+
     @cached_property
     def _norms(self) -> BlockNorms:
         present = None if self.complete else (self._present(BEFORE), self._present(AFTER))

@@ -21,20 +21,20 @@ class Reduction:
     def __init__(self, groups: Sequence[Columns]) -> None:
         self.groups = groups
         # All groups' columns one after another, and where each begins.
-        self._index = np.concatenate([*groups, np.zeros(0, dtype=np.intp)])
+        self.index = np.concatenate([*groups, np.zeros(0, dtype=np.intp)])
         self._starts = np.cumsum([0, *map(len, groups)])[:-1]
 
     def sums(self, values: FloatArray) -> FloatArray:
         """``[steps, columns]`` -> the sums of each group, ``[steps, groups]``."""
-        if not len(self._index):
+        if not len(self.index):
             return np.zeros((len(values), len(self.groups)))
-        return np.add.reduceat(values[:, self._index], self._starts, axis=1)
+        return np.add.reduceat(values[:, self.index], self._starts, axis=1)
 
     def any(self, flags: BoolArray) -> BoolArray:
         """``[steps, columns]`` -> whether any column of each group is flagged, ``[steps, groups]``."""
-        if not len(self._index):
+        if not len(self.index):
             return np.zeros((len(flags), len(self.groups)), dtype=bool)
-        return np.logical_or.reduceat(flags[:, self._index], self._starts, axis=1)
+        return np.logical_or.reduceat(flags[:, self.index], self._starts, axis=1)
 
 
 class Groups(Reduction):
@@ -83,6 +83,13 @@ class Layout:
     def finest(self) -> Groups:
         """What verdicts on modules are about: the modules that own parameters; the lines where none are known."""
         return self.owners if self.owners.names else self.lines
+
+    @property
+    def nbytes(self) -> int:
+        """About what it takes up: names may be others' too."""
+        names = (*self.names, *self.lines.names, *self.owners.names)
+        columns = sum(len(groups.index) for groups in (self.lines, self.owners, self.all))
+        return sum(200 + len(name) for name in names) + 24 * columns
 
     def named(self, flags: BoolArray) -> tuple[str, ...]:
         """The names of the columns that are flagged."""

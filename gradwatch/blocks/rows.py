@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from gradwatch.records import RankNorms
 __all__ = ["BY_GIVEN_NORM", "BY_VALUE", "AlikeClips", "Facts", "InCommon", "NotedClip", "StepRow", "in_common"]
 
 BY_VALUE, BY_GIVEN_NORM = "clip_grad_value_", "clip_grads_with_norm_"
+
+# Bytes of a row and of a clip call, with the numbers in them.
+_A_ROW, _A_CLIP = 400, 200
 
 # What Facts says of a gradient beyond its being there.
 _MARKS = ("unwritten", "stale", "leaked", "missed_by_clip", "clipped_between", "frozen")
@@ -43,6 +46,8 @@ class Facts:
     missed_by_clip: BoolArray
     clipped_between: BoolArray
     frozen: BoolArray
+
+    ARRAYS: ClassVar[int] = 8
 
     @classmethod
     def usual(cls, columns: int) -> Facts:
@@ -95,6 +100,12 @@ class StepRow(NamedTuple):
     clipped_instead: str | None = None
     lost_passes: int = 0
     compared: RankNorms | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """About what it takes up, but for its facts and the columns of clip calls, which steps share."""
+        named = 0 if self.left_out is None else sum(100 + 8 * len(names) for names in self.left_out.values())
+        return _A_ROW + named + sum(_A_CLIP + 8 * len(clip.repeated) for clip in self.clips)
 
 
 class AlikeClips(NamedTuple):

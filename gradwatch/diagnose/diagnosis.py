@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from gradwatch.causes import cause
 from gradwatch.diagnose.contributions import Contribution, Contributions
 from gradwatch.diagnose.graph.walk import Node
+from gradwatch.diagnose.look.budget import Budget
 from gradwatch.diagnose.look.calls import Calls, readable
 from gradwatch.diagnose.look.engine import runs
 from gradwatch.diagnose.look.numbers import badness, largest
@@ -39,7 +40,8 @@ class Diagnosis:
     """Looks at what runs between ``start`` and ``finish``: forward passes, and the backward passes after them.
 
     It may be armed and disarmed from hooks, in a loop that knows nothing of it, or be used as a context manager
-    around one iteration. It reads the device while it is armed; training is left as it is, bit for bit.
+    around one iteration. It reads the device while it is armed; training is left as it is, bit for bit. It takes
+    so much only, see ``Budget``, and sees nothing of a forked child.
 
     Args:
         modules: what is watched, by name; a lone module is told by the paths inside it. Wrappers are seen through.
@@ -71,7 +73,8 @@ class Diagnosis:
         self._names = {id(parameter): name for name, parameter in named.items()}
         self._lines = _ids(_modules_given(given) if lines is None else lines)
         self._owners = Owners(located)
-        self._calls = Calls(located, self._failed)
+        self._budget = Budget()
+        self._calls = Calls(located, self._failed, self._budget)
         self._open: list[tuple[Pass, Pass | None, Node | None]] = []
         self._found: dict[int, list[Contribution]] = {}
         # Gradients as they were when it was armed, to tell whether something wrote to one unseen.
@@ -129,6 +132,10 @@ class Diagnosis:
         """A run of the autograd engine starts; what is returned is to be called when it is over."""
         if get_ident() != self._thread and _graph_task() == NO_PASS:
             return lambda: None  # of another thread's loop
+        if not self._budget.run():
+            runs.stop_listening(self)
+            self._calls.detach()
+            return lambda: None
         try:
             looked_at = self._begin(roots, gradients) if readable() else None
         except Exception as error:
@@ -141,6 +148,7 @@ class Diagnosis:
         self._armed = True
         self._thread = get_ident()
         self._before = {name: _state_of(parameter) for name, parameter in self._parameters.items()}
+        self._budget.begin()
         self._calls.attach()
         runs.listen(self)
 
@@ -203,6 +211,10 @@ class Diagnosis:
         written = parameter.grad is not None and _state_of(parameter) != self._before.get(name)
         if written and largest(parameter.grad) != 0.0:
             return None
+        if self._budget.spent:
+            return cause(
+                "unknown", name, reason=f"the look for it ended before the step, after {self._budget.spent}"
+            )
         if self._blind:
             return cause("unknown", name, reason="the backward pass could not be looked at")
         if hasattr(parameter, "to_local"):

@@ -77,7 +77,7 @@ class Baseline:
         """Go on from what ``state_dict`` gave."""
         self._recent = deque(list(state["recent"])[-self._window :])
         self._sorted = sorted(self._recent)
-        height = state.get("height")
+        height = state["height"]
         self._height = self._highest(0) if height is None else height
 
     def values(self) -> list[float]:

@@ -11,6 +11,7 @@ from typing import Any
 from gradwatch.blocks import Block
 from gradwatch.judge.rule import Finding
 from gradwatch.records import Severity, StepRecord
+from gradwatch.shapes import COUNT, FLAG, NORM, Fields, Listed, Maybe, Named
 
 __all__ = ["ClipSaturated"]
 
@@ -135,6 +136,8 @@ class ClipSaturated:
     def _limit_of(self, ratios: _Ratios) -> float:
         return self._ratio * (self._CLEARLY if ratios.saturated else 1.0)
 
+    remembers = Named(Fields(seen=COUNT, ratios=Listed(Maybe(NORM)), saturated=FLAG))
+
     def state_dict(self) -> dict[str, Any]:
         """The ratios in each optimizer's window, None where clipping was not in force, and the steps seen."""
         return {
@@ -148,12 +151,13 @@ class ClipSaturated:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave."""
+        self._seen, self._ratios = {}, {}
         for name, saved in state.items():
             self._seen[name] = saved["seen"]
             ratios = self._ratios[name] = _Ratios()
             for ratio in saved["ratios"]:
                 ratios.add(math.inf if ratio is None else ratio, self._window)
-            ratios.saturated = saved.get("saturated", False)
+            ratios.saturated = saved["saturated"]
 
     def _taken(self, optimizer: str, ratio: float) -> _Ratios:
         """The ratios with one more, and whether they are saturated now."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from gradwatch.judge.rule import Ending, Finding, Rule
 from gradwatch.records import Alert, Cause
+from gradwatch.shapes import COUNT, FLAG, NAME, TEXT, Either, Fields, Maybe, Named, Number, OneOf, Row, Shape, That
 
-__all__ = ["Episode", "Episodes", "When", "changes", "explained"]
+__all__ = ["Episode", "Episodes", "When", "changes", "explained", "over"]
 
 
 class When(NamedTuple):
@@ -18,6 +19,32 @@ class When(NamedTuple):
 
     optimizer: str
     step: int
+
+
+# A number that JSON lacks is saved so, since a string may be a piece of evidence.
+_NO_JSON = "no JSON number"
+
+_NUMBER = Either(Number(), Fields(**{_NO_JSON: OneOf("nan", "inf", "-inf")}))
+
+_CAUSE = Fields(kind=TEXT, where=TEXT, evidence=Named(Either(_NUMBER, FLAG, TEXT)), remedy=TEXT)
+
+_ALERT = Fields(
+    rule=TEXT,
+    severity=OneOf("warning", "critical"),
+    state=OneOf("firing"),
+    optimizer=TEXT,
+    module=NAME,
+    step=COUNT,
+    value=_NUMBER,
+    threshold=_NUMBER,
+    message=TEXT,
+    cause=Maybe(_CAUSE),
+)
+
+
+def _is_its_own(saved: Mapping[str, Any]) -> bool:
+    alert = saved["alert"]
+    return alert is None or list(saved["key"]) == [alert["rule"], alert["optimizer"], alert["module"]]
 
 
 @dataclass
@@ -29,20 +56,42 @@ class Episode:
     alert: Alert | None = None
     explained: bool = False
 
+    # With the key that it is saved under: rule, optimizer and module.
+    remembers: ClassVar[Shape] = That(
+        Fields(key=Row(TEXT, TEXT, NAME), ill=COUNT, well=COUNT, alert=Maybe(_ALERT), explained=FLAG),
+        _is_its_own,
+        "an episode with an alert of its own",
+    )
+
     def state_dict(self) -> dict[str, Any]:
         """Plain values; when the alert was told, and in which words, is another's business."""
-        told = None if self.alert is None else asdict(self.alert)
+        told = None if self.alert is None else _saved(asdict(self.alert))
         if told is not None:
-            told = {name: value for name, value in told.items() if name not in ("time", "words")}
+            del told["time"], told["words"]
         return {"ill": self.ill, "well": self.well, "alert": told, "explained": self.explained}
 
     @classmethod
     def of(cls, saved: Mapping[str, Any]) -> Episode:
         """The episode that gave this state."""
-        alert = saved["alert"]
+        alert = _restored(saved["alert"])
         if alert is not None:
             alert = Alert(**{**alert, "cause": None if alert["cause"] is None else Cause(**alert["cause"])})
-        return cls(saved["ill"], saved["well"], alert, saved.get("explained", False))
+        return cls(saved["ill"], saved["well"], alert, saved["explained"])
+
+
+def _saved(value: Any) -> Any:
+    """As JSON can hold it."""
+    if isinstance(value, Mapping):
+        return {name: _saved(entry) for name, entry in value.items()}
+    return {_NO_JSON: str(value)} if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _restored(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    if set(value) == {_NO_JSON}:
+        return float(value[_NO_JSON])
+    return {name: _restored(entry) for name, entry in value.items()}
 
 
 Episodes = dict["str | None", Episode]
@@ -67,7 +116,7 @@ def _went_on(episode: Episode, rule: Rule, when: When, finding: Finding) -> Iter
     if open_alert is None or (open_alert.severity, severity) == ("warning", "critical"):
         episode.alert = _alert(rule, when, finding)
         if open_alert is not None:
-            yield _over(open_alert, when, f"critical from step {when.step} on")
+            yield over(open_alert, when, f"critical from step {when.step} on")
             # It is the same episode: why it began is known already.
             episode.alert = replace(episode.alert, cause=finding.cause or open_alert.cause)
         yield episode.alert
@@ -87,7 +136,7 @@ def _ended(episodes: Episodes, rule: Rule, when: When, still_ill: Mapping[str | 
         elif episode.well >= rule.clears_after:
             del episodes[module]
             lasted = when.step - episode.alert.step
-            yield _over(
+            yield over(
                 episode.alert,
                 when,
                 f"over after {lasted} steps: {_how_it_ended(rule, when.optimizer)}",
@@ -139,5 +188,6 @@ def _alert(rule: Rule, when: When, finding: Finding) -> Alert:
     )
 
 
-def _over(alert: Alert, when: When, how: str) -> Alert:
+def over(alert: Alert, when: When, how: str) -> Alert:
+    """The event that ends an episode."""
     return replace(alert, state="resolved", step=when.step, value=math.nan, message=how)

@@ -11,6 +11,7 @@ from gradwatch.blocks import BEFORE, Block
 from gradwatch.judge.baseline import Baseline
 from gradwatch.judge.rule import Finding
 from gradwatch.records import Severity, StepRecord
+from gradwatch.shapes import FLAG, LOGARITHM, Fields, Listed, Maybe, Named, That
 
 __all__ = ["Explosion"]
 
@@ -105,16 +106,25 @@ class Explosion:
             return self._limit
         return min(self._limit, max(self._too_much(run.baseline), self._BACK * run.baseline.height()))
 
+    remembers = Named(
+        That(
+            Fields(recent=Listed(LOGARITHM), height=Maybe(LOGARITHM), warm=FLAG),
+            lambda run: run["recent"] or not run["warm"],
+            "one with norms where its warm-up is over",
+        )
+    )
+
     def state_dict(self) -> dict[str, Any]:
         """The baselines by optimizer, and whether their warm-up is over."""
         return {name: {**run.baseline.state_dict(), "warm": run.is_warm} for name, run in self._runs.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave."""
+        self._runs = {}
         for optimizer, saved in state.items():
             run = self._runs[optimizer] = _Run()
             run.baseline.load_state_dict(saved)
-            run.is_warm = saved.get("warm", len(run.baseline) >= self._warm_up)
+            run.is_warm = saved["warm"]
 
     def _find(self, optimizer: str, norm: float) -> Finding | None:
         """What is wrong with a finite norm; one with which nothing is goes into the baseline."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from gradwatch.blocks import BEFORE, Block
 from gradwatch.judge.rule import Finding
 from gradwatch.records import Severity, StepRecord
+from gradwatch.shapes import COUNT, LOGARITHM, NORM, Fields, Listed, Maybe, Named, Row
 
 __all__ = ["Growth"]
 
@@ -107,6 +108,17 @@ class Growth:
                     return index - 1, [self._finding(block[index - 1], trend.growth)]
         return len(block), ()
 
+    remembers = Named(
+        Fields(
+            logarithms=Listed(LOGARITHM),
+            unseen=COUNT,
+            medians=Listed(LOGARITHM),
+            highest=Maybe(LOGARITHM),
+            growth=Maybe(Row(NORM, COUNT, NORM, NORM)),
+            begin=Maybe(NORM),
+        )
+    )
+
     def state_dict(self) -> dict[str, Any]:
         """The logarithms in each optimizer's window, and what was made of them last."""
         return {
@@ -123,6 +135,7 @@ class Growth:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave."""
+        self._trends = {}
         for name, saved in state.items():
             trend = self._trends[name] = _Trend(self._window)
             trend.logarithms.extend(saved["logarithms"])

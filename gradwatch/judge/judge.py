@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from operator import itemgetter
 from typing import Any, cast
 
 from gradwatch.blocks import Block
-from gradwatch.judge.episodes import Episode, Episodes, When, changes, explained
+from gradwatch.judge.episodes import Episode, Episodes, When, changes, explained, over
+from gradwatch.judge.finding import Finding, by_module
 from gradwatch.judge.rule import (
-    Finding,
     GoingOn,
     Remembering,
     Rule,
@@ -21,24 +22,27 @@ from gradwatch.judge.rule import (
     severities,
     wants_cause,
 )
+from gradwatch.judge.saved import check_rules, memory_of, remind
 from gradwatch.log import log
 from gradwatch.records import Alert, Cause, Severity, StepRecord
+from gradwatch.shapes import ANY, Named
 
 __all__ = ["Judge"]
 
 
 # Index among the steps that are judged, number of the step, and what was found there.
-_Look = tuple[int, int, "Iterable[Finding] | None"]
-_Looking = Callable[[Rule, Episodes], Iterator[_Look]]
+_Looked = tuple[int, int, "Iterable[Finding] | None"]
 
 
 class Judge:
     """Holds steps against rules, and turns findings into alerts with hysteresis.
 
     Args:
-        rules: asked in this order. A rule that raises is left out from then on, with one line in the log.
+        rules: asked in this order. A rule that raises, or finds what is no finding, is left out from then on, with
+            one line in the log.
 
     Attributes:
+        errors: failures of rules.
         in_suspense: something has begun to be ill and has not fired yet.
         asks_why: an alert fires now that has no cause, and a diagnostic backward may find it.
     """
@@ -57,6 +61,7 @@ class Judge:
         # Asked at each step, so that no call is made for them.
         self.in_suspense = False
         self.asks_why = False
+        self.errors = 0
 
     @property
     def active(self) -> list[Alert]:
@@ -106,22 +111,41 @@ class Judge:
     def state_dict(self) -> dict[str, Any]:
         """The episodes that are open and what the rules remember, as plain values."""
         episodes = [{"key": [*key, module], **episode.state_dict()} for key, module, episode in self._all()]
-        rules = {rule.id: rule.state_dict() for rule in self._rules if isinstance(rule, Remembering)}
+        rules = {}
+        for rule in self._remembering():
+            try:
+                rules[rule.id] = memory_of(rule)
+            except Exception:
+                self._failed("The rule %r cannot say what it remembers: a resumed run begins without.", rule)
         return {"episodes": episodes, "rules": rules}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what ``state_dict`` gave; the state of a rule that is not here is passed over."""
+    def load_state_dict(
+        self, state: Mapping[str, Any], optimizers: frozenset[str] | None = None, at: str = "The state"
+    ) -> None:
+        """Go on from what ``state_dict`` gave; what is of a rule that is not here is passed over.
+
+        Args:
+            state: of the shape ``saved.JUDGE``.
+            optimizers: the names that it may speak of; None for any.
+            at: what it is called in an error.
+
+        Raises:
+            MisfitError: it is none that ``state_dict`` gave; nothing has changed.
+        """
+        check_rules(self._rules, state["rules"], optimizers, f"{at}['rules']")
+        for saved in state["episodes"]:
+            Named(ANY, optimizers).check({saved["key"][1]: None}, f"{at}['episodes']")
+        remind([rule for rule in self._remembering() if rule.id in state["rules"]], state["rules"])
+        self._episodes = {rule.id: {} for rule in self._rules}
         for saved in state["episodes"]:
             rule_id, optimizer, module = saved["key"]
-            self._episodes.setdefault(rule_id, {}).setdefault(optimizer, {})[module] = Episode.of(saved)
-        for rule in self._rules:
-            if isinstance(rule, Remembering) and rule.id in state["rules"]:
-                _remind(rule, state["rules"][rule.id])
+            if rule_id in self._episodes:
+                self._episodes[rule_id].setdefault(optimizer, {})[module] = Episode.of(saved)
         self._changed()
 
     def judge(self, record: StepRecord) -> list[Alert]:
         """What begins and what ends with this record."""
-        return self._told(record.optimizer, lambda rule, _: iter([(0, record.step, rule.look(record))]))
+        return self._told(record.optimizer, _Look(record))
 
     def judge_block(self, block: Block) -> list[Alert]:
         """What begins and what ends with these steps: the same as with their records, one by one."""
@@ -130,7 +154,7 @@ class Judge:
             return [alert for record in block for alert in self.judge(record)]
         return self._told(block.layout.optimizer, _Looks(block, self._screening))
 
-    def _told(self, optimizer: str, looks: _Looking) -> list[Alert]:
+    def _told(self, optimizer: str, looks: _Look | _Looks) -> list[Alert]:
         """What each rule makes of some steps; in the order of the steps, and of the rules within a step."""
         told: list[tuple[int, Alert]] = []
         stirred = False
@@ -139,17 +163,38 @@ class Judge:
                 episodes = self._episodes[rule.id].setdefault(optimizer, {})
                 for index, step, found in looks(rule, episodes):
                     if found is not None:
-                        findings = {finding.module: finding for finding in found}
+                        findings = by_module(found)
                         stirred = stirred or bool(episodes or findings)
                         told += [
                             (index, alert) for alert in changes(episodes, rule, When(optimizer, step), findings)
                         ]
             except Exception:
-                self._rules.remove(rule)
-                log.exception("The rule %r failed and is left out from now on.", getattr(rule, "id", rule))
+                self._failed("The rule %r failed and is left out from now on.", rule)
+                when = When(optimizer, looks.step)
+                told += [(looks.index, alert) for alert in self._left_out(rule, when)]
+                stirred = True
         if stirred:
             self._changed()
         return [alert for _, alert in sorted(told, key=itemgetter(0))]
+
+    def _left_out(self, rule: Rule, when: When) -> Iterator[Alert]:
+        """A rule judges no more: what it has begun ends, since nothing else would end it."""
+        self._rules.remove(rule)
+        own = [key for key in self._episodes if not any(other.id == key for other in self._rules)]
+        for key in own:
+            for optimizer, episodes in self._episodes.pop(key).items():
+                for episode in episodes.values():
+                    if episode.alert is not None:
+                        step = when.step if optimizer == when.optimizer else episode.alert.step
+                        yield over(episode.alert, When(optimizer, step), "the rule failed, and judges no more")
+
+    def _remembering(self) -> list[Remembering]:
+        return [rule for rule in self._rules if isinstance(rule, Remembering)]
+
+    def _failed(self, what: str, rule: Rule | Remembering) -> None:
+        self.errors += 1
+        with suppress(Exception):  # a handler of the user's
+            log.exception(what, getattr(rule, "id", rule))
 
     def _changed(self) -> None:
         episodes = [episode for _, _, episode in self._all()]
@@ -167,52 +212,71 @@ class Judge:
                     yield (rule_id, optimizer), module, episode
 
 
+class _Look:
+    """How a rule looks at one record."""
+
+    def __init__(self, record: StepRecord) -> None:
+        self._record = record
+        self.index, self.step = 0, record.step
+
+    def __call__(self, rule: Rule, episodes: Episodes) -> Iterator[_Looked]:
+        yield 0, self.step, rule.look(self._record)
+
+
 class _Looks:
     """How a rule looks at a block: over what is well where it can do so, and at one record after another else.
 
     While one of its episodes is open each step counts, since what is well may end it; unless the rule sees for
     itself where it goes on as it was.
+
+    Attributes:
+        index: of the step from which on a rule looks now.
     """
 
     def __init__(self, block: Block, screening: Container[int]) -> None:
         self._block = block
         self._screening = screening
         self._records: dict[int, StepRecord] = {}
+        self.index = 0
 
-    def __call__(self, rule: Rule, episodes: Episodes) -> Iterator[_Look]:
-        index = 0
+    @property
+    def step(self) -> int:
+        """Its number."""
+        return self._block.rows[self.index].step
+
+    def __call__(self, rule: Rule, episodes: Episodes) -> Iterator[_Looked]:
+        self.index = index = 0
         while index < len(self._block):
             index, found = self._next(rule, episodes, index)
             if index == len(self._block):
                 return
             yield index, self._block.rows[index].step, found
             index += 1
+            self.index = min(index, len(self._block) - 1)
 
     def _next(self, rule: Rule, episodes: Episodes, index: int) -> tuple[int, Iterable[Finding] | None]:
         """The next step that may change something, and what the rule finds there."""
         if id(rule) in self._screening:
             if not episodes:
-                return cast(Screening, rule).look_over(self._block, index)
+                return self._further(cast(Screening, rule).look_over(self._block, index), index)
             goes_on = all(episode.alert is not None and not episode.well for episode in episodes.values())
             if goes_on and hasattr(rule, "look_on"):
-                return cast(GoingOn, rule).look_on(self._block, index)
+                return self._further(cast(GoingOn, rule).look_on(self._block, index), index)
         return index, rule.look(self._record(index))
+
+    def _further(
+        self, went: tuple[int, Iterable[Finding] | None], start: int
+    ) -> tuple[int, Iterable[Finding] | None]:
+        """A rule that does not go on would be asked for ever."""
+        index, found = went
+        if not start <= index <= len(self._block):
+            raise ValueError(f"it was to go on from step {start} of {len(self._block)}, and has come to {index!r}")
+        return index, found
 
     def _record(self, index: int) -> StepRecord:
         if index not in self._records:
             self._records[index] = self._block[index]
         return self._records[index]
-
-
-def _remind(rule: Remembering, state: Any) -> None:
-    before = rule.state_dict()
-    try:
-        rule.load_state_dict(state)
-    except (TypeError, ValueError, LookupError):
-        rule.load_state_dict(before)
-        log.warning(
-            "The rule %r begins anew: what it remembered was saved by another version of gradwatch.", rule.id
-        )
 
 
 def _severities(rules: Iterable[Rule]) -> Mapping[str, tuple[Severity, ...]]:

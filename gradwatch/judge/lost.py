@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from gradwatch.blocks import Block
 from gradwatch.judge.rule import Finding
 from gradwatch.records import Cause, Severity, StepRecord
+from gradwatch.shapes import COUNT, Named, Row
 
 __all__ = ["Lost"]
 
@@ -64,6 +65,8 @@ class Lost:
             if self._last and not row.skipped:
                 self._last.pop(block.layout.optimizer, None)
         return len(block), ()
+
+    remembers = Named(Row(COUNT, COUNT))
 
     def state_dict(self) -> dict[str, list[int]]:
         """By optimizer, the passes lost in its last step, and all of that step."""

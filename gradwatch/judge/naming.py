@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from gradwatch.paths import highest
+from gradwatch.shapes import COUNT, NAME, Listed, Row
 
 __all__ = ["Naming"]
 
@@ -110,6 +111,8 @@ class Naming:
             more = len(several) - 1 if len(several) > _MOST else 0
             for module, path in new.items():
                 self._names[module] = _Name(several[0] if more else path, more)
+
+    remembers = Listed(Row(NAME, NAME, COUNT, COUNT))
 
     def state_dict(self) -> list[list[Any]]:
         """The names that are borne, as plain values."""

@@ -11,6 +11,7 @@ from gradwatch.causes import cause
 from gradwatch.judge.rule import Finding
 from gradwatch.judge.wording import listed
 from gradwatch.records import Cause, Severity, StepRecord
+from gradwatch.shapes import COUNT, Named
 
 __all__ = ["NonFinite"]
 
@@ -53,6 +54,8 @@ class NonFinite:
         index = start + int(bad.argmax()) if bad.any() else len(block)
         # Steps skipped in a row are none here: they are an open episode.
         return index, () if index == len(block) else self.look(block[index])
+
+    remembers = Named(COUNT)
 
     def state_dict(self) -> dict[str, int]:
         """Steps skipped in a row, by optimizer."""

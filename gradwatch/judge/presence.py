@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from gradwatch.paths import highest
+from gradwatch.shapes import COUNT, FLAG, NAME, Listed, Number, Row, That
 
 __all__ = ["Presences"]
 
@@ -217,6 +218,15 @@ class Presences:
         self._silent = {name: p for name, p in self._silent.items() if name in self._modules}
         self._counted = None
 
+    _STEPS = Number(0.0, 1e15)
+    remembers = Listed(
+        That(
+            Row(NAME, _STEPS, _STEPS, COUNT, _STEPS, FLAG, FLAG),
+            lambda row: _is_possible(row),
+            "that of a module that was heard, or a new one's,",
+        )
+    )
+
     def state_dict(self) -> list[list[Any]]:
         """What is known of each module, as plain values."""
         self._catch_up()
@@ -237,6 +247,12 @@ class Presences:
                 self._silent[name] = presence
         self._names = tuple(self._modules)
         self._some_are_drawn = any(presence.drawn for presence in self._modules.values())
+
+
+def _is_possible(row: Sequence[Any]) -> bool:
+    """Whether what was never heard has no past: of what was, hardly less than half a step is ever left."""
+    _, alive, silent, _, longest, drawn, _ = row
+    return bool(alive > 0.01 or not (alive or silent or longest or drawn))
 
 
 def _named(names: Iterable[str | None]) -> list[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from gradwatch.blocks import Block
-from gradwatch.records import Cause, Severity, StepRecord
+from gradwatch.judge.finding import Finding
+from gradwatch.records import Severity, StepRecord
+from gradwatch.shapes import Named
 
 __all__ = [
     "Ending",
@@ -19,31 +20,9 @@ __all__ = [
     "may_be_shortcut",
     "screens",
     "severities",
+    "shape_of",
     "wants_cause",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something wrong in one record.
-
-    Attributes:
-        module: the module it is about, None for the optimizer as a whole.
-        value: the number that was judged; NaN where there is none.
-        threshold: what it was held against.
-        message: the verdict in words, without the names of the optimizer and of the rule.
-        severity: where it differs from the rule's own.
-        cause: why, where the record itself shows it.
-        at_once: fire without waiting for the rule's ``fires_after``.
-    """
-
-    module: str | None
-    value: float
-    threshold: float
-    message: str
-    severity: Severity | None = None
-    cause: Cause | None = None
-    at_once: bool = False
 
 
 class Rule(Protocol):
@@ -112,15 +91,19 @@ class Ending(Protocol):
 
 @runtime_checkable
 class Remembering(Protocol):
-    """A rule with a memory that a resumed run should go on with."""
+    """A rule with a memory that a resumed run should go on with.
+
+    It may have ``remembers``, the shape of its state, which is then checked before anything is taken. Otherwise it
+    refuses by raising; the others are then put back as they were.
+    """
 
     id: str
 
     def state_dict(self) -> dict[str, Any]:
-        """What it remembers, as plain values."""
+        """What it remembers, as plain values: those that JSON can hold."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Remember it again."""
+        """Remember it again, and nothing else."""
 
 
 def screens(rule: Rule) -> bool:
@@ -131,6 +114,17 @@ def screens(rule: Rule) -> bool:
         if "look" in vars(kind):
             return False
     return False
+
+
+def shape_of(rule: Rule) -> Named | None:
+    """The shape of its state by optimizer, unless a subclass has changed the state behind the back of it."""
+    for kind in type(rule).__mro__:
+        if "remembers" in vars(kind):
+            shape: Named = vars(kind)["remembers"]
+            return shape
+        if "state_dict" in vars(kind) or "load_state_dict" in vars(kind):
+            return None
+    return None
 
 
 def severities(rule: Rule) -> tuple[Severity, ...]:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradwatch.blocks import BoolArray, FloatArray
+from gradwatch.shapes import COUNT, Row
 
 __all__ = ["LIMIT", "SHARE", "Streaks", "faint"]
 
@@ -66,6 +67,8 @@ class Streaks:
     def tell(self, places: Sequence[int]) -> None:
         """These are told of from now on: also where they stay exactly 0, they go on until they are well."""
         self._told[list(places)] = True
+
+    remembers = Row(COUNT, COUNT, COUNT)
 
     def state_dict(self, modules: Sequence[str]) -> dict[str, list[int]]:
         """Those that last, by module."""

@@ -13,6 +13,7 @@ from gradwatch.judge.naming import Naming
 from gradwatch.judge.rule import Finding
 from gradwatch.judge.scale import LIMIT, SHARE, Streaks, faint
 from gradwatch.records import Severity, StepRecord
+from gradwatch.shapes import Fields, Named, Number
 
 __all__ = ["Vanishing"]
 
@@ -167,6 +168,11 @@ class Vanishing:
         memory.follow_all(np.log(norms / wholes[:, None]))
         return True
 
+    # A share is a norm divided by another one.
+    remembers = Named(
+        Fields(usual=Named(Number(-1500.0, 700.0)), names=Naming.remembers, streaks=Named(Streaks.remembers))
+    )
+
     def state_dict(self) -> dict[str, Any]:
         """The logarithm of the usual share of each module, names and streaks of those that have vanished."""
         return {
@@ -180,6 +186,7 @@ class Vanishing:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave."""
+        self._memories = {}
         for optimizer, saved in state.items():
             modules = tuple(dict.fromkeys((*saved["usual"], *saved["streaks"])))
             memory = self._memory_of(optimizer, modules)

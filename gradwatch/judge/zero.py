@@ -19,6 +19,7 @@ from gradwatch.judge.silent import Known, look_into, norms_of, words_of
 from gradwatch.judge.unreached import Unreached
 from gradwatch.judge.wording import listed
 from gradwatch.records import OUTSIDE, Severity, StepRecord
+from gradwatch.shapes import COUNT, LOGARITHM, NAME, Fields, Listed, Maybe, Named, Row
 
 __all__ = ["Zero"]
 
@@ -179,7 +180,8 @@ class Zero:
         if len(silent) < len(modules):
             memory.follow([norm_before])
         if memory.dead:
-            memory.dead = {module: None for module in memory.dead if module in memory.naming}
+            # Of a state that was saved, also what there is no more.
+            memory.dead = {m: None for m in memory.dead if m in memory.naming and m in modules}
         # What was told as dead is not heard again until it has come back to stay.
         quiet = tuple(dict.fromkeys((*low, *memory.dead))) if memory.dead else low
         memory.presences.take(modules, quiet, memory.dead)
@@ -255,13 +257,24 @@ class Zero:
                 found = cause("not-in-optimizer", where, remedy, parameters=len(names), first=names[0])
                 yield Finding(module, 0.0, 0.0, message, "warning", found, at_once=True)
 
+    remembers = Named(
+        Fields(
+            presences=Presences.remembers,
+            names=Naming.remembers,
+            zeros=Listed(Row(NAME, COUNT)),
+            dead=Listed(NAME),
+            unreached=Maybe(Presences.remembers),
+            level=Maybe(Row(LOGARITHM, LOGARITHM)),
+        )
+    )
+
     def state_dict(self) -> dict[str, Any]:
         """What is remembered, by optimizer."""
         return {
             name: {
                 "presences": memory.presences.state_dict(),
                 "names": memory.naming.state_dict(),
-                "zeros": list(memory.zeros.items()),
+                "zeros": [[module, steps] for module, steps in memory.zeros.items()],
                 "dead": list(memory.dead),
                 "unreached": memory.unreached.state_dict(),
                 "level": None if memory.level == -math.inf else [memory.level, memory.highest],
@@ -271,6 +284,7 @@ class Zero:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave."""
+        self._memories = {}
         for name, saved in state.items():
             memory = self._memories[name] = _Memory(self.clears_after, self._unreached_after)
             memory.presences.load_state_dict(saved["presences"])

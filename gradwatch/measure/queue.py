@@ -37,7 +37,8 @@ class StepQueue:
         peers: the ranks to add up with; None where every gradient is whole on this rank.
 
     Attributes:
-        dropped: steps of which no whole norm could be had, since other ranks were gone.
+        dropped: steps of which no whole norm could be had, since other ranks were gone; and those that came while
+            too many waited for somebody who reads and does not come to an end.
     """
 
     # Every rank adds up after the same steps, whatever has arrived where by then.
@@ -45,6 +46,11 @@ class StepQueue:
 
     # A rank that is so many blocks behind this one does not track any more.
     MOST_UNDER_WAY = 16
+
+    # What may wait. Where ranks add up, none may be left out on one of them alone.
+    BYTES = 64 << 20
+    # What a step takes up besides its norms.
+    A_STEP = 1000
 
     def __init__(self, peers: Peers | None = None) -> None:
         self._peers = peers
@@ -56,9 +62,13 @@ class StepQueue:
         self.dropped = 0
 
     def put(self, step: PendingStep) -> int:
-        """Take in the newest step; how many there are now."""
+        """Take in the newest step, if it fits; how many there are now."""
+        waiting = len(self._steps)
+        if waiting * (self.A_STEP + 2 * len(step.before)) > self.BYTES and self._peers is None:
+            self.dropped += 1
+            return waiting
         self._steps.append(step)
-        return len(self._steps)
+        return waiting + 1
 
     @property
     def has_arrived(self) -> bool:

@@ -49,6 +49,11 @@ class Jsonl:
         self._held = (0, 0)
         self._blocks = BlockLines()
 
+    @property
+    def path(self) -> Path:
+        """Where the file is."""
+        return self._path
+
     def open(self, run: RunInfo, health: Callable[[], Health]) -> None:
         """Open the file and write the line of the run.
 

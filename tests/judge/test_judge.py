@@ -148,9 +148,11 @@ class Broken(Above):
 def test_a_rule_that_fails_is_left_out_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     judge = Judge([Broken(), Above()])
     with caplog.at_level(logging.ERROR, "gradwatch"):
-        said = [[a.rule for a in judge.judge(record(step, ILL))] for step in (1, 2, 3)]
-    assert said == [["broken", "above"], [], []]
-    assert len(caplog.records) == 1
+        said = [[(a.rule, a.state) for a in judge.judge(record(step, ILL))] for step in (1, 2, 3)]
+    # Nothing else would ever end what it has begun.
+    assert said == [[("broken", "firing"), ("above", "firing")], [("broken", "resolved")], []]
+    assert [alert.rule for alert in judge.active] == ["above"]
+    assert judge.errors == len(caplog.records) == 1
     assert "'broken'" in caplog.records[0].getMessage()
 
 

@@ -23,6 +23,8 @@ OWN = RowForm(layout_of(("w",)), np.array([0]), np.ones(1))
 class Step:
     """Its numbers are on a device until it is ready, or somebody waits."""
 
+    before = bytes(8)
+
     def __init__(self, number: int, ready: bool = True) -> None:
         self.number = number
         self.is_ready = ready
@@ -133,6 +135,32 @@ def test_what_an_interrupted_reader_did_not_take_stays() -> None:
     assert next(reading).row.step == 1
     reading.close()
     assert numbers(queue.awaited()) == [2, 3]
+
+
+class Wide(Step):
+    before = bytes(8 * 1000)
+
+
+def test_what_waits_for_a_reader_that_does_not_come_to_an_end_is_bounded_in_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    room = 100
+    monkeypatch.setattr(StepQueue, "BYTES", room * (2 * len(Wide.before) + StepQueue.A_STEP))
+    queue = StepQueue()
+    waiting = [queue.put(Wide(number, ready=False)) for number in range(1, 301)]  # type: ignore[arg-type]
+    held = max(waiting)
+    assert room <= held <= room + 1
+    assert waiting[held:] == [held] * (300 - held)
+    assert queue.dropped == 300 - held
+    assert numbers(queue.awaited()) == list(range(1, held + 1))
+    # There is room again.
+    assert queue.put(Wide(301)) == 1  # type: ignore[arg-type]
+    assert queue.dropped == 300 - held
+
+
+def test_where_ranks_add_up_no_step_is_left_out_on_one_of_them_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StepQueue, "BYTES", 0)
+    assert filled(Twin(), 3).dropped == 0
 
 
 def test_ranks_add_up_full_blocks() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
@@ -18,6 +19,7 @@ from torch import nn
 from torch.autograd.graph import get_gradient_edge
 
 from gradwatch.diagnose.graph.walk import Node
+from gradwatch.diagnose.look.budget import Budget
 from gradwatch.diagnose.look.dispatch import module_calls
 from gradwatch.diagnose.look.numbers import Extent, extent, tensors_in
 
@@ -87,6 +89,7 @@ class Calls:
     Args:
         located: modules with their paths; of several paths to one module the first counts.
         failed: told of an error; what runs in a module's call never raises.
+        budget: of calls; nothing is noted beyond it.
 
     Attributes:
         all: the calls so far, in the order in which they were left.
@@ -95,11 +98,19 @@ class Calls:
     # A module that is called over and over in one step, as in a loop over time, is told by its last calls.
     MOST_MADE = 4
 
-    def __init__(self, located: Sequence[tuple[str, nn.Module]], failed: Callable[[Exception], object]) -> None:
+    def __init__(
+        self,
+        located: Sequence[tuple[str, nn.Module]],
+        failed: Callable[[Exception], object],
+        budget: Budget | None = None,
+    ) -> None:
         self._known: dict[int, _Known] = {}
         for path, module in located:
             self._known.setdefault(id(_mark(module)), _Known(path, module, _mark(module)))
         self._failed = failed
+        self._budget = Budget() if budget is None else budget
+        # By module, how many of its calls in which no graph was recorded are noted.
+        self._bare: Counter[int] = Counter()
         self._open = threading.local()
         self.all: list[Call] = []
         self._of: dict[int, list[Call]] = {}
@@ -135,14 +146,27 @@ class Calls:
     def entered(self, module: nn.Module, given: object) -> None:
         """A module is called."""
         known = self._known.get(id(_mark(module)))
-        if known is not None and id(known.module) not in self._hidden:
+        if known is None or id(known.module) in self._hidden:
+            return
+        if self._is_bare(known.module):
+            self._stack().append(known.module)
+        elif self._budget.call():
             self._guarded(self._enter, known, given)
+        else:
+            self.detach()
 
     def left(self, module: nn.Module, output: Any) -> None:
         """Its call is over."""
         known = self._known.get(id(_mark(module)))
         if known is not None:
             self._guarded(self._leave, known, output)
+
+    def _is_bare(self, module: nn.Module) -> bool:
+        """Whether this is one more call of many without a graph, as in an evaluation or where an agent acts."""
+        if torch.is_grad_enabled():
+            return False
+        self._bare[id(module)] += 1
+        return self._bare[id(module)] > self.MOST_MADE
 
     def _guarded(self, function: Callable[..., None], *args: Any) -> None:
         try:
@@ -164,7 +188,9 @@ class Calls:
         # A call that ended in an exception never left: whatever lies above ours is such a one.
         while stack:
             call = stack.pop()
-            if call.module is known.module:
+            if call is known.module:
+                return
+            if isinstance(call, Call) and call.module is known.module:
                 break
         else:
             return
@@ -182,10 +208,11 @@ class Calls:
         # Python's own functions are not kept alive by being held; where torch has a token for that, this does it.
         call.kept = tuple(get_gradient_edge(tensor) for tensor in tensors if tensor.grad_fn is not None)
 
-    def _stack(self) -> list[Call]:
+    def _stack(self) -> list[Call | nn.Module]:
+        """The calls that this thread is in; of one that is not noted the module."""
         if not hasattr(self._open, "calls"):
             self._open.calls = []
-        calls: list[Call] = self._open.calls
+        calls: list[Call | nn.Module] = self._open.calls
         return calls
 
 
