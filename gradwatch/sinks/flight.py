@@ -44,7 +44,7 @@ class FlightRecorder:
         path: of the JSONL file.
     """
 
-    STEPS, ALERTS = 200, 200
+    STEPS, ALERTS = 200, 50
     # A model with up to 2,500 parameters has all of its steps in these; written down they are several times that.
     BYTES = 8 << 20
     # Beside one JSONL file, whatever runs have written to it: the oldest gives way.
@@ -57,7 +57,7 @@ class FlightRecorder:
         self._alerts: deque[Alert] = deque(maxlen=self.ALERTS)
         self._incidents = Incidents(most=1)
         # Of incidents that are written down: the alerts, by what they are about and the step at which they fired.
-        self._written: deque[tuple[object, int]] = deque(maxlen=1000)
+        self._written: deque[tuple[object, int]] = deque(maxlen=100)
         self._error: BaseException | None = None
 
     def open(self, run: RunInfo, health: Callable[[], Health]) -> None:
