@@ -167,6 +167,24 @@ def test_a_reader_gets_all_up_to_the_last_step(told: Told) -> None:
     assert (told.blocks, told.sent) == ([[1, 2, 3]], 1)
 
 
+def test_what_is_read_is_read_behind_the_last_step_and_while_nobody_reports(told: Told) -> None:
+    """A training loop that steps meanwhile goes on, and what it has taken is reported behind it."""
+    told.queue.there = 0
+    told.take(1)
+
+    def read() -> tuple[list[int], list[int]]:
+        before = list(told.steps)
+        loop = threading.Thread(target=lambda: told.take(2, urgent=True))
+        told.queue.there = 2
+        loop.start()
+        loop.join(60)
+        assert not loop.is_alive()
+        return before, list(told.steps)
+
+    assert told.made.read(read) == ([1], [1])
+    assert told.steps == [1, 2]
+
+
 def test_many_steps_at_once_come_in_blocks_of_a_bounded_size(told: Told) -> None:
     told.queue.there = 0
     told.take(*range(1, 2 * Reporting.MOST + 10))
