@@ -52,21 +52,21 @@ class Fanout:
         """Open the sinks that want it, and start the threads.
 
         Raises:
-            SinkError: a sink cannot be opened; those opened before it are closed again.
+            SinkError: a sink cannot be opened; it is closed again, and so are those before it.
             MissingExtraError: a package that a sink needs is not installed.
         """
-        opened: list[Outlet] = []
+        begun: list[Outlet] = []
         try:
             for outlet in self._outlets:
+                begun.append(outlet)
                 begin = getattr(outlet.sink, "open", None)
                 if begin is not None:
                     begin(run, health)
-                opened.append(outlet)
             self._owner = os.getpid()
             for outlet in self._outlets:
                 outlet.thread.start()
         except BaseException:
-            self._take_back(opened)
+            self._take_back(begun)
             raise
 
     def put(self, records: Sequence[StepRecord], alerts: Sequence[Alert]) -> None:
@@ -123,9 +123,9 @@ class Fanout:
         """Whether a sink asks: to wait for its own thread, or for one that waits for it, would take for ever."""
         return any(threading.current_thread() is outlet.thread for outlet in self._outlets)
 
-    def _take_back(self, opened: Iterable[Outlet]) -> None:
+    def _take_back(self, begun: Iterable[Outlet]) -> None:
         self._owner = 0
-        for outlet in opened:
+        for outlet in begun:
             if outlet.thread.ident is None:
                 outlet.close_sink()
             else:
