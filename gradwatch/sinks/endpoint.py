@@ -77,7 +77,8 @@ class Endpoint(ThreadingTCPServer):
     def end(self) -> None:
         """Send every client away and free the port; waits up to half a second for the thread to see it."""
         self._ending = True
-        self.shutdown()
+        if self._thread.is_alive():
+            self.shutdown()
         self.server_close()
         self.service_actions()
         self._thread.join()
@@ -88,10 +89,13 @@ class Endpoint(ThreadingTCPServer):
             one.close()
 
     def _serve(self) -> None:
-        # What fails once is no reason to answer nobody any more.
-        while not self._ending:
+        while True:
+            # What fails once is no reason to answer nobody any more.
             with suppress(BaseException):
                 self.serve_forever()
+            # Asked afterwards: ``shutdown`` waits for a thread that has not begun yet, too.
+            if self._ending:
+                break
 
     # What ThreadingTCPServer calls, in the thread that waits for clients but for ``shutdown_request``.
 
