@@ -1,6 +1,7 @@
-"""The step rate beside 200 scrapers and 200 clients that ask for nothing, in turns with that without them.
+"""The step rate while 200 scrapers, once a second each, and 200 clients that ask for nothing come to the endpoint.
 
-``python -m tests.soak.crowd``: the clients are a process of their own, and need a core of their own.
+In turns with that while the same crowd comes to the endpoint of another process, so that what the crowd itself takes of the
+machine is in both. ``python -m tests.soak.crowd``
 """
 
 from __future__ import annotations
@@ -57,25 +58,50 @@ def main() -> None:
             steps += 1
         return steps / SECONDS
 
+    def beside(port: str) -> float:
+        crowd = subprocess.Popen([sys.executable, "-m", "tests.soak.crowd", port], stdin=subprocess.PIPE)
+        time.sleep(3.0)
+        steps = rate()
+        crowd.communicate(b"")
+        time.sleep(2.0)
+        return steps
+
     sink = gradwatch.sinks.Prometheus(0)
+    command = [sys.executable, "-m", "tests.soak.crowd", "serve"]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    other_port = other.stdout.readline().strip()
     with gradwatch.track(optimizer, net, sinks=[sink]):
         rate()
         ratios = []
         for _ in range(TURNS):
-            alone = rate()
-            port = str(sink.url).split(":")[2].split("/")[0]
-            crowd = subprocess.Popen([sys.executable, "-m", "tests.soak.crowd", port], stdin=subprocess.PIPE)
-            time.sleep(2.0)
-            beside = rate()
-            crowd.communicate(b"")
-            time.sleep(6.0)
-            ratios.append(beside / alone)
-            print(f"{alone:.0f} steps a second alone, {beside:.0f} beside {2 * CROWD} clients", flush=True)
+            elsewhere, here = beside(other_port), beside(_port(sink))
+            ratios.append(here / elsewhere)
+            print(
+                f"{elsewhere:.0f} steps a second with {2 * CROWD} clients elsewhere, {here:.0f} with them here",
+                flush=True,
+            )
+    other.communicate("")
     print(f"median of the ratios: {statistics.median(ratios):.3f}, from {min(ratios):.3f} to {max(ratios):.3f}")
 
 
+def serve() -> None:
+    """The endpoint of a process that does nothing else."""
+    net = nn.Linear(64, 1)
+    sink = gradwatch.sinks.Prometheus(0)
+    with gradwatch.track(torch.optim.SGD(net.parameters(), lr=1e-4), net, sinks=[sink]):
+        print(_port(sink), flush=True)
+        sys.stdin.read()
+
+
+def _port(sink: gradwatch.sinks.Prometheus) -> str:
+    return str(sink.url).split(":")[2].split("/")[0]
+
+
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
+    if sys.argv[1:] == ["serve"]:
+        serve()
+    elif sys.argv[1:]:
         clients(int(sys.argv[1]))
     else:
         main()
