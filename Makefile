@@ -17,7 +17,7 @@ OLDEST_PYTHON ?= python3.11
 OLDEST := .venv-oldest
 OLDEST_READY := $(OLDEST)/.ready
 
-.PHONY: demo legacy test lint types imports tests test-oldest healthy bench gpu sanitize prometheus deploy demo-alerts clean
+.PHONY: demo legacy test lint types imports tests test-oldest healthy bench soak gpu sanitize prometheus deploy demo-alerts clean
 
 demo: $(READY)
 	$(BIN)/python -m examples.carla_td3.train --preset fixed $(DEMO_OPTIONS)
@@ -54,6 +54,13 @@ healthy: $(INTEROP)
 # BENCH_OPTIONS="--only dqn ppo --rounds 5" for less.
 bench: $(INTEROP)
 	$(BIN)/python -m tests.bench $(BENCH_OPTIONS)
+
+# A million tracked steps with every sink, a scrape a second, and 400 trainings killed, see docs/soak.md: half an hour of
+# an idle machine. SOAK_OPTIONS="--steps 100000" or "--minutes 10" for less.
+soak: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak --out runs/soak.json $(SOAK_OPTIONS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak.killed 200 --freely > runs/killed.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.soak.killed 200 --freely --beside-a-slow-sink > runs/killed-beside.json
 
 # On a machine with a CUDA device, with the Python and the torch that are there: nothing is installed or fetched,
 # see docs/gpu.md.

@@ -36,6 +36,8 @@ class Endpoint(ThreadingTCPServer):
     # A client that has its answer no sooner than that is sent away.
     LONGEST_SECONDS = 5.0
     TEXT_LASTS_SECONDS = 1.0
+    # A client takes some 0.3 ms of the interpreter that trains: many more would be felt there.
+    CLIENTS_A_SECOND = 50
 
     allow_reuse_address = True
     daemon_threads = True
@@ -58,10 +60,11 @@ class Endpoint(ThreadingTCPServer):
         self._making = threading.Lock()
         self._since: dict[Any, float] = {}
         self._ending = False
+        self._next_at = 0.0
         found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         self.address_family = found[0][0]
         super().__init__(address, _Handler)
-        self._thread = threading.Thread(target=self.serve_forever, name="gradwatch-endpoint", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="gradwatch-endpoint", daemon=True)
         self._thread.start()
 
     def text(self) -> bytes:
@@ -74,7 +77,8 @@ class Endpoint(ThreadingTCPServer):
     def end(self) -> None:
         """Send every client away and free the port; waits up to half a second for the thread to see it."""
         self._ending = True
-        self.shutdown()
+        if self._thread.is_alive():
+            self.shutdown()
         self.server_close()
         self.service_actions()
         self._thread.join()
@@ -83,6 +87,15 @@ class Endpoint(ThreadingTCPServer):
         """Close what a forked child inherited; the threads live in the parent alone."""
         for one in (self.socket, *self._since):
             one.close()
+
+    def _serve(self) -> None:
+        while True:
+            # What fails once is no reason to answer nobody any more.
+            with suppress(BaseException):
+                self.serve_forever()
+            # Asked afterwards: ``shutdown`` waits for a thread that has not begun yet, too.
+            if self._ending:
+                break
 
     # What ThreadingTCPServer calls, in the thread that waits for clients but for ``shutdown_request``.
 
@@ -97,10 +110,11 @@ class Endpoint(ThreadingTCPServer):
         """Serve a client in a thread of its own, once there is room."""
         # Who has to wait for slow clients has afterwards as long as they had.
         self._since[request] = float("inf")
-        while len(self._since) > self.CONNECTIONS and not self._ending:
+        while (len(self._since) > self.CONNECTIONS or time.monotonic() < self._next_at) and not self._ending:
             self.service_actions()
             time.sleep(0.01)
         self._since[request] = time.monotonic()
+        self._next_at = time.monotonic() + 1.0 / self.CLIENTS_A_SECOND
         super().process_request(request, client_address)
 
     def service_actions(self) -> None:

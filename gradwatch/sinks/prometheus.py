@@ -134,14 +134,14 @@ class Prometheus:
 
     def _stop(self) -> None:
         _listening.discard(self)
-        server, self._server = self._server, None
-        announcement, self._announcement = self._announcement, None
         try:
-            if announcement is not None:
-                announcement.withdraw()
+            if self._announcement is not None:
+                self._announcement.withdraw()
         finally:
-            if server is not None:
-                server.end()
+            if self._server is not None:
+                self._server.end()
+        # Only now: a second close ends what a first one, interrupted, has left.
+        self._announcement = self._server = None
 
     def _listening(self, registry: CollectorRegistry) -> Endpoint:
         from prometheus_client import CONTENT_TYPE_LATEST, generate_latest

@@ -103,6 +103,7 @@ def test_many_scrapers_at_once_are_all_answered(endpoint):
 
 def test_200_scrapers_and_200_slow_clients_take_few_threads_and_descriptors(endpoint, text, monkeypatch):
     monkeypatch.setattr(Endpoint, "LONGEST_SECONDS", 0.3)
+    monkeypatch.setattr(Endpoint, "CLIENTS_A_SECOND", 1000)
     most = {"held": 0, "threads": 0}
     finish = Endpoint.process_request_thread
 
@@ -138,6 +139,15 @@ def test_200_scrapers_and_200_slow_clients_take_few_threads_and_descriptors(endp
     assert waiting(lambda: not endpoint._since)
     for one in slow:
         one.close()
+
+
+def test_however_many_clients_come_they_are_served_at_a_bounded_rate(endpoint, monkeypatch):
+    monkeypatch.setattr(Endpoint, "CLIENTS_A_SECOND", 10)
+    began = time.monotonic()
+    for _ in range(6):
+        assert get(endpoint)[0] == 200
+    # The first one waits for nobody.
+    assert time.monotonic() - began >= 0.5
 
 
 def test_who_had_to_wait_for_a_slow_client_is_not_sent_away_for_that(monkeypatch):
