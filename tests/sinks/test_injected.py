@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -172,7 +173,7 @@ def written_and_scraped(watch: gradwatch.Watch, sink: Any) -> None:
     watch.flush()
     url = getattr(sink, "url", None)
     if url is not None:
-        with suppress(OSError, ValueError), urllib.request.urlopen(url, timeout=10) as answer:
+        with suppress(OSError, ValueError, HTTPException), urllib.request.urlopen(url, timeout=10) as answer:
             answer.read()
 
 
