@@ -114,10 +114,11 @@ class Pass:
         for index, handed_on in enumerate(self.seen[node].outgoing):
             if self.graph.inputs[node][index][0] is None or (node, index) in self.findings:
                 continue
+            site = Site(probe, index, self._sides)
             if handed_on == 0.0 or handed_on < LEFT * arrives < math.inf:
-                self.findings[node, index] = (node, why_lost(Site(probe, index, self._sides)))
+                self.findings[node, index] = (node, why_lost(site))
             elif not math.isfinite(handed_on) and math.isfinite(arrives):
-                self.findings[node, index] = (node, why_broken(node, handed_on, arrives))
+                self.findings[node, index] = (node, why_broken(site, handed_on, arrives))
 
     def _look_at_parts(self, probe: Probe) -> None:
         """Where an input was joined of several tensors, one of them may get nothing while the others do.

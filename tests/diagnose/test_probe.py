@@ -95,3 +95,12 @@ def test_asked_again_each_operation_gives_what_the_engine_got() -> None:
     loss.backward()
     assert len(asked) > 20
     assert all(asked)
+
+
+@pytest.mark.parametrize(("name", "asked"), [("TanhBackward0", True), ("CudnnRnnBackward0", False)])
+def test_what_uses_up_what_it_saved_is_not_asked(name: str, asked: bool) -> None:
+    class Node:
+        def name(self) -> str:
+            return name
+
+    assert Probe(Node(), [torch.ones(1)], [torch.ones(1)]).can_be_asked == asked

@@ -61,6 +61,7 @@ class Row(NamedTuple):
             ``cuts`` some off, or moves them about.
         fills: whether it writes a constant over some elements.
         reason: why nothing can be told of it.
+        once: whether its backward may use up the space that it reserved, so that it cannot be asked again.
         remedy: what to do where it made NaN or Inf; "" where the remedy of the kind fits.
         constant: the same where what it makes does not depend on what comes in.
     """
@@ -81,6 +82,7 @@ class Row(NamedTuple):
     moves: Literal["nothing", "counts", "cuts", "about"] = "about"
     fills: bool = False
     reason: str = ""
+    once: bool = False
     remedy: str = ""
     constant: str = ""
 
@@ -240,3 +242,4 @@ _rows("BinaryCrossEntropy BinaryCrossEntropyWithLogits", _teaches)
 _rows("CtcLoss CudnnCtcLoss", _teaches, saved=("log_probs",), remedy=_LENGTHS)
 
 _rows("CompiledFunctionBackward", UNKNOWN, reason=_COMPILED)
+_rows("CudnnRnn MiopenRnn", UNKNOWN, once=True)

@@ -15,8 +15,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gradwatch.diagnose.graph.catalogue import UNKNOWN
 from gradwatch.diagnose.graph.saved import is_packed
-from gradwatch.diagnose.graph.walk import Node
+from gradwatch.diagnose.graph.walk import Node, row_of
 from gradwatch.diagnose.look.numbers import as_dense, largest
 
 __all__ = ["Answer", "Probe"]
@@ -25,8 +26,6 @@ Answer = Literal["underflow", "flat", "cancelled", "unasked"]
 
 # torch's own generated operations: those of Python's functions, of extensions and of compilers may do anything.
 _GENERATED = re.compile(r"^\w+Backward\d+$")
-# Their backward may use up the space that they reserved.
-_USED_UP = ("CudnnRnn", "MiopenRnn")
 
 
 class Probe:
@@ -65,8 +64,9 @@ class Probe:
     @cached_property
     def can_be_asked(self) -> bool:
         """Whether the operation's formula may be run again."""
-        name = self.node.name()
-        return bool(_GENERATED.match(name)) and not name.startswith(_USED_UP) and not is_packed(self.node)
+        if not _GENERATED.match(self.node.name()) or (row_of(self.node) or UNKNOWN).once:
+            return False
+        return not is_packed(self.node)
 
     def _made(self, handed_on: Sequence[Tensor | None], index: int) -> Tensor:
         """As the engine takes it: in the shape and type of the input."""

@@ -13,7 +13,7 @@ from gradwatch.diagnose.graph.saved import read_saved, saved_names
 from gradwatch.diagnose.graph.walk import Graph, Node, row_of
 from gradwatch.diagnose.look.numbers import Extent, arithmetic, extent
 
-__all__ = ["Values", "input_range", "values_of"]
+__all__ = ["Values", "values_of"]
 
 # Under these names an operation saves what it made; everything else that it saves came into it.
 _MADE = ("result", "result0", "output")
@@ -33,6 +33,19 @@ class Values(NamedTuple):
     fed_by: Mapping[str, Node | None]
     output: Extent | None
 
+    @property
+    def ranges(self) -> dict[str, float | int | str]:
+        """As evidence: the smallest and the largest value that came in, else of what was made."""
+        known, of = list(self.inputs.values()), "input"
+        if not known and self.output is not None:
+            known, of = [self.output], "output"
+        if not known:
+            return {}
+        # Of what is not finite itself, and of that alone: of NaN and a number there is no smallest.
+        known = [each for each in known if not each.finite][:1] or known
+        lows, highs, nearest = zip(*known, strict=True)
+        return {f"{of}_min": min(lows), f"{of}_max": max(highs), f"{of}_nearest_0": min(nearest)}
+
 
 def values_of(graph: Graph, node: Node) -> Values:
     """Read an operation's saved tensors; in its own hook, since they are freed after it ran."""
@@ -43,18 +56,6 @@ def values_of(graph: Graph, node: Node) -> Values:
         feeding = dict(zip(row.saved, (below for below, _ in graph.inputs[node]), strict=False))
         fed_by = {name: feeding.get(name) for name in inputs if name in row.saved}
         return Values(inputs, fed_by, None if made is None else extent(made))
-
-
-def input_range(node: Node) -> Mapping[str, float]:
-    """Smallest and largest value of what an operation saved of its inputs, else of what it made."""
-    with arithmetic():
-        for name in ("self", "input", "other", "mat1", *_MADE, *saved_names(node)):
-            value = read_saved(node, name)
-            if isinstance(value, Tensor) and value.is_floating_point() and value.numel():
-                low, high, nearest = extent(value)
-                kind = "output" if name.startswith(_MADE) else "input"
-                return {f"{kind}_min": low, f"{kind}_max": high, f"{kind}_nearest_0": nearest}
-    return {}
 
 
 def _saved_numbers(node: Node) -> dict[str, Tensor]:

@@ -101,8 +101,7 @@ class Forward:
         values, fed, made = self._seen[node], self._below(node), self._made.get(node)
         evidence: Evidence = {"operation": node.name(), "direction": "forward"}
         if values.inputs:
-            lows, highs, nearest = zip(*values.inputs.values(), strict=True)
-            evidence |= {"input_min": min(lows), "input_max": max(highs), "input_nearest_0": min(nearest)}
+            evidence |= values.ranges
         elif fed:
             shifted = any(is_shifted(self._graph, below) for below in fed)
             evidence["computed_input_at_most" if shifted else "input_at_most"] = max(map(self._bounds.of, fed))

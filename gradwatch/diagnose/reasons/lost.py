@@ -6,16 +6,15 @@ answer (``look.probe``), times its family (``graph.catalogue``), is the kind of 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
 
 from gradwatch.diagnose.graph.catalogue import UNKNOWN, Family
-from gradwatch.diagnose.graph.walk import Node, row_of
+from gradwatch.diagnose.graph.walk import row_of
 from gradwatch.diagnose.look.numbers import in_words, largest
 from gradwatch.diagnose.look.site import Evidence, Finding, Site
-from gradwatch.diagnose.look.values import input_range
+from gradwatch.diagnose.look.values import values_of
 from gradwatch.diagnose.reasons import flat
 from gradwatch.diagnose.reasons.factors import LEFT, product
 
@@ -38,12 +37,12 @@ def why_lost(site: Site) -> Finding:
     return Finding(found.kind, {**numbers, **found.evidence})
 
 
-def why_broken(node: Node, handed_on: float, arrives: float) -> Finding:
+def why_broken(site: Site, handed_on: float, arrives: float) -> Finding:
     """The evidence of an operation that was given a finite gradient and handed on one that is not."""
-    ranges = input_range(node)
-    came_in: Evidence = {} if all(map(math.isfinite, ranges.values())) else {"reason": _CAME_IN}
-    what: Evidence = {"operation": node.name(), "direction": "backward", "output": in_words(handed_on)}
-    return Finding("nonfinite-op", {**what, "largest_incoming": arrives, **ranges, **came_in})
+    values = values_of(site.graph, site.node)
+    came_in: Evidence = {} if all(each.finite for each in values.inputs.values()) else {"reason": _CAME_IN}
+    what: Evidence = {"operation": site.node.name(), "direction": "backward", "output": in_words(handed_on)}
+    return Finding("nonfinite-op", {**what, "largest_incoming": arrives, **values.ranges, **came_in})
 
 
 def _why_zero(site: Site, arrives: float) -> Finding:
