@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median_low
 from typing import Any
 
-from gradwatch.blocks import BEFORE, Block
+from gradwatch.blocks import AFTER, BEFORE, Block
 from gradwatch.judge.baseline import Baseline
 from gradwatch.judge.rule import Finding
 from gradwatch.records import Severity, StepRecord
@@ -25,7 +25,9 @@ class Explosion:
     ``sudden_factor`` times the baseline. The rule ``growth`` is about climbing.
 
     The baseline looks back on 200 steps. A norm that comes back to where this run has held it before, as an
-    agent's does with each new batch of experience, is a warning: training has survived it.
+    agent's does with each new batch of experience, is a warning: training has survived it. A single step is one,
+    too, where clipping has left no more of it than the rule allows a norm to be: nothing too large was consumed.
+    Where it stays so for ``fires_after`` steps, clipping hides an explosion.
 
     When the warm-up is over, a jump is looked for in it, as the first update makes it at far too high a rate. What
     came after it is no baseline.
@@ -71,27 +73,31 @@ class Explosion:
         """One finding where the norm before clipping is too large; a norm of NaN or Inf tells nothing."""
         if not math.isfinite(record.norm_before):
             return None
-        finding = self._find(record.optimizer, record.norm_before)
+        finding = self._find(record.optimizer, record.norm_before, record.norm_after)
         return [] if finding is None else [finding]
 
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding]]:
         """Go on to the first norm that is too large."""
-        for index, norm in enumerate(block.norms(BEFORE)[start:].tolist(), start):
-            finding = self._find(block.layout.optimizer, norm) if math.isfinite(norm) else None
+        pairs = zip(*(block.norms(side)[start:].tolist() for side in (BEFORE, AFTER)), strict=True)
+        for index, (norm, consumed) in enumerate(pairs, start):
+            finding = self._find(block.layout.optimizer, norm, consumed) if math.isfinite(norm) else None
             if finding is not None:
                 return index, [finding]
         return len(block), ()
 
     def critical_above(self, optimizer: str) -> float:
-        """The norm before clipping above which a step now would be told of as critical; Inf where none would."""
+        """The norm before clipping above which a step now would be critical, held by no clipping; Inf where none would."""
         run = self._runs.get(optimizer)
         if run is None or not run.is_warm:
             return self._limit
         return min(self._limit, max(self._too_much(run.baseline), self._BACK * run.baseline.height()))
 
     def state_dict(self) -> dict[str, Any]:
-        """The baselines by optimizer, and whether their warm-up is over."""
-        return {name: {**run.baseline.state_dict(), "warm": run.is_warm} for name, run in self._runs.items()}
+        """The baselines by optimizer, whether their warm-up is over, and for how many steps running it is too much."""
+        return {
+            name: {**run.baseline.state_dict(), "warm": run.is_warm, "in_a_row": run.in_a_row}
+            for name, run in self._runs.items()
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave."""
@@ -99,18 +105,22 @@ class Explosion:
             run = self._runs[optimizer] = _Run()
             run.baseline.load_state_dict(saved)
             run.is_warm = saved.get("warm", len(run.baseline) >= self._warm_up)
+            run.in_a_row = saved.get("in_a_row", 0)
 
-    def _find(self, optimizer: str, norm: float) -> Finding | None:
+    def _find(self, optimizer: str, norm: float, consumed: float) -> Finding | None:
         """What is wrong with a finite norm; one with which nothing is goes into the baseline."""
         run = self._runs.get(optimizer)
         if run is None:
             run = self._runs[optimizer] = _Run()
         baseline = run.baseline
         if norm > self._limit:
+            run.in_a_row += 1
             message = f"norm before clipping {norm:.3g}, above the limit of {self._limit:.3g}"
             return Finding(None, norm, self._limit, message, at_once=True)
         if run.is_warm and norm > self._factor * baseline.median() and norm > self._too_much(baseline):
-            return self._finding(norm, baseline)
+            run.in_a_row += 1
+            return self._finding(norm, consumed, run)
+        run.in_a_row = 0
         baseline.add(norm)
         if not run.is_warm and len(baseline) >= self._warm_up:
             run.is_warm = True
@@ -124,12 +134,16 @@ class Explosion:
         wide: float = usual * baseline.spread() ** self._SIGMAS
         return max(self._factor * usual, wide, jump)
 
-    def _finding(self, norm: float, baseline: Baseline) -> Finding:
+    def _finding(self, norm: float, consumed: float, run: _Run) -> Finding:
+        baseline = run.baseline
         usual, before = baseline.median(), baseline.height()
         message = f"norm before clipping {norm:.3g}, {norm / usual:.3g} times the usual {usual:.3g}"
         severity: Severity = "critical"
         if norm <= self._BACK * before:
             message += f"; earlier in this run it was at {before:.3g}"
+            severity = "warning"
+        elif consumed <= self._factor * usual and run.in_a_row < self.fires_after:
+            message += f"; the optimizer consumed {consumed:.3g} of it"
             severity = "warning"
         # Where single steps have come close to it of late, this one proves nothing by itself.
         is_jump = norm > self._factor * baseline.seen_lately(self._warm_up)
@@ -152,11 +166,12 @@ class Explosion:
 
 
 class _Run:
-    """One optimizer: its norms, and whether there were enough of them to judge by."""
+    """One optimizer: its norms, whether there were enough of them to judge by, and how many running were too large."""
 
     def __init__(self) -> None:
         self.baseline = Baseline()
         self.is_warm = False
+        self.in_a_row = 0
 
 
 def _before_the_jump(norms: Sequence[float], factor: float, back: float) -> int | None:
