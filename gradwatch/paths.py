@@ -1,4 +1,4 @@
-"""Which module owns a parameter, and which one a verdict names: of all that are ill, the highest ill as a whole."""
+"""Which module owns a parameter, and which one a verdict names: the highest that is ill as a whole."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["PARAMETRIZED", "ROOT", "highest", "owner_of"]
 # How a model's own parameters are reported, beside its children.
 ROOT = "(root)"
 
-# The part of a module in which torch keeps what its weights are computed from, ``parametrizations.weight.original0``.
+# In what torch keeps the tensors that a weight is computed from, such as ``parametrizations.weight.original0``.
 PARAMETRIZED = "parametrizations"
 _ORIGINAL = re.compile(rf"(?:^|\.){PARAMETRIZED}\.[^.]+\.original\d*$")
 

@@ -82,8 +82,8 @@ def own_parameters(module: nn.Module) -> list[tuple[str, Tensor]]:
     if isinstance(module, ParametrizationList):
         return []
     held: list[tuple[str, Tensor]] = [(name, own) for name, own in module._parameters.items() if own is not None]
-    parametrized = module._modules[PARAMETRIZED] if PARAMETRIZED in module._modules else None
-    for name, computed in () if parametrized is None else parametrized._modules.items():
+    parametrized = dict(module._modules.items()).get(PARAMETRIZED)
+    for name, computed in () if parametrized is None else children(parametrized):
         if isinstance(computed, ParametrizationList):
             path = joined(PARAMETRIZED, name)
             held += [(joined(path, n), own) for n, own in computed._parameters.items() if own is not None]

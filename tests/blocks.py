@@ -11,8 +11,8 @@ import numpy as np
 
 from gradwatch.blocks import Block, Facts, Layout, NotedClip, StepRow
 from gradwatch.judge.at_hand import members
-from gradwatch.paths import ROOT, owner_of
 from gradwatch.judge.judge import Judge
+from gradwatch.paths import ROOT, owner_of
 from gradwatch.records import Alert, RankNorms, StepRecord
 from gradwatch.rules import Rule, default_rules
 

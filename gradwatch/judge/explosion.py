@@ -86,14 +86,14 @@ class Explosion:
         return len(block), ()
 
     def critical_above(self, optimizer: str) -> float:
-        """The norm before clipping above which a step now would be critical, held by no clipping; Inf where none would."""
+        """The norm before clipping above which a step that is not clipped is critical; Inf where none is."""
         run = self._runs.get(optimizer)
         if run is None or not run.is_warm:
             return self._limit
         return min(self._limit, max(self._too_much(run.baseline), self._BACK * run.baseline.height()))
 
     def state_dict(self) -> dict[str, Any]:
-        """The baselines by optimizer, whether their warm-up is over, and for how many steps running it is too much."""
+        """The baselines by optimizer, whether their warm-up is over, and how many norms running are too large."""
         return {
             name: {**run.baseline.state_dict(), "warm": run.is_warm, "in_a_row": run.in_a_row}
             for name, run in self._runs.items()
@@ -166,7 +166,7 @@ class Explosion:
 
 
 class _Run:
-    """One optimizer: its norms, whether there were enough of them to judge by, and how many running were too large."""
+    """One optimizer: its norms, whether there are enough to judge by, and how many running are too large."""
 
     def __init__(self) -> None:
         self.baseline = Baseline()
