@@ -118,8 +118,9 @@ class Explainer:
         self._looks = Counter({one: n for one, n in self._looks.items() if severities.get(one[0]) == one[1]})
         unexplained = [(key, severities[key]) for key in self._unexplained(optimizer)]
         wanted = [one for one in unexplained if self._looks[one] < self.MOST_LOOKS]
+        suspects = self._judge.suspects(optimizer)
         # An alert's callback may have ended the tracking within this very step.
-        if wanted and optimizer not in self._armed and not self._closed:
+        if (wanted or suspects) and optimizer not in self._armed and not self._closed:
             self._looks.update(wanted)
             self._armed[optimizer] = self.diagnosis([optimizer])
             self._armed[optimizer].start()
@@ -150,6 +151,7 @@ class Explainer:
         alerts = []
         for optimizer in optimizers:
             self._downstream[optimizer] = diagnosis.downstream
+            self._of_suspects(diagnosis, optimizer)
             record = self._newest(optimizer)
             for rule, _, module in self._unexplained(optimizer):
                 found = self._scaled(self._cause_for(diagnosis, rule, optimizer, module), optimizer)
@@ -160,6 +162,12 @@ class Explainer:
                 alerts += [] if alert is None else [alert]
             alerts += [] if record is None else self.shortcuts(record)
         return alerts
+
+    def _of_suspects(self, diagnosis: Diagnosis, optimizer: str) -> None:
+        suspects = self._judge.suspects(optimizer)
+        if suspects:
+            causes = {m: self._cause_for(diagnosis, "vanishing", optimizer, m) for m in suspects}
+            self._judge.answered(optimizer, {m: found for m, found in causes.items() if found is not None})
 
     def shortcuts(self, record: StepRecord) -> list[Alert]:
         """Alerts on large norms, explained by a path around a silent module that a diagnosis has seen."""
@@ -222,7 +230,7 @@ class Explainer:
     def _survey(self, root: object) -> None:
         """A graph of a new sort: are there parameters in it that nobody is known to hold?"""
         held = {id(p): n for name in self._optimizers for n, p in self._parameters(name).items()}
-        found = strays(root, {**self._lines.names, **held})
+        found = strays(root, {**self._lines.names, **held}, self._lines.plain_tensors())
         if found:
             self._strays(found)
 

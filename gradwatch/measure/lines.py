@@ -121,6 +121,16 @@ class Lines:
                     return found
         return None
 
+    def plain_tensors(self) -> dict[int, str]:
+        """By ``id``, the tensors that ask for a gradient and that a module keeps without registering them."""
+        return {
+            id(kept): joined(path, name)
+            for entry, top in self.modules.items()
+            for path, module in walk(top, entry, set())
+            for name, kept in vars(module).items()
+            if isinstance(kept, Tensor) and kept.requires_grad and kept.is_leaf
+        }
+
     def _chosen(self) -> list[_Line]:
         lines = [_Line(entry, module) for entry, module in self.modules.items()]
         if self._depth is not None:

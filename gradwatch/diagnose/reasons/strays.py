@@ -31,16 +31,22 @@ class Stray(NamedTuple):
     version: int
 
 
-def strays(root: Node, names: Mapping[int, str]) -> list[Stray]:
+def strays(root: Node, names: Mapping[int, str], kept: Mapping[int, str]) -> list[Stray]:
     """Those in a graph; what comes before all that is tracked or after it may be somebody else's.
+
+    A plain tensor that a module keeps may be an input that is asked for its gradient: it is one of these where
+    each operation on it also takes what a tracked module has made.
 
     Args:
         root: where a backward pass begins.
         names: by ``id``, the parameters that a module or an optimizer is known to hold.
+        kept: by ``id``, the names of the plain tensors that a module keeps and that ask for a gradient.
     """
     graph = Graph([root])
     unknown = [
-        leaf for leaf in graph.leaves.values() if _is_plain(leaf.variable) and id(leaf.variable) not in names
+        leaf
+        for leaf in graph.leaves.values()
+        if id(leaf.variable) not in names and (id(leaf.variable) in kept or _is_plain(leaf.variable))
     ]
     if not unknown:
         return []
@@ -49,6 +55,12 @@ def strays(root: Node, names: Mapping[int, str]) -> list[Stray]:
     fed, feeding = _fed_by(graph, known), _feeding(graph, known)
     found = []
     for leaf in unknown:
+        if id(leaf.variable) in kept:
+            made = _made_by(graph, known)
+            if all(any(below in made for below, _ in graph.inputs[node]) for node, _ in _users(graph, leaf)):
+                name = f"the plain tensor {kept[id(leaf.variable)]}"
+                found.append(Stray(name, leaf.variable, leaf.variable._version))
+            continue
         between = [node for node, _ in _users(graph, leaf) if node in fed and node in feeding]
         if between:
             shape = " x ".join(map(str, leaf.variable.shape)) or "1"
@@ -72,6 +84,16 @@ def _users(graph: Graph, leaf: Node) -> list[Consumer]:
         users.append(user)
         waiting += graph.consumers[user.node] if hands_on(user.node) else []
     return users
+
+
+def _made_by(graph: Graph, known: set[Node]) -> set[Node]:
+    """What is computed with something known: more than a view of it."""
+    made: set[Node] = set()
+    meets = {node for leaf in known for node, _ in _users(graph, leaf) if not hands_on(node)}
+    for node in graph.order:
+        if node in meets or any(below in made for below, _ in graph.inputs[node]):
+            made.add(node)
+    return made
 
 
 def _fed_by(graph: Graph, known: set[Node]) -> set[Node]:
