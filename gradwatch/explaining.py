@@ -118,6 +118,7 @@ class Explainer:
         self._looks = Counter({one: n for one, n in self._looks.items() if severities.get(one[0]) == one[1]})
         unexplained = [(key, severities[key]) for key in self._unexplained(optimizer)]
         wanted = [one for one in unexplained if self._looks[one] < self.MOST_LOOKS]
+        alerts += self._given_up(optimizer, [key for key, _ in unexplained if (key, severities[key]) not in wanted])
         suspects = self._judge.suspects(optimizer)
         # An alert's callback may have ended the tracking within this very step.
         if (wanted or suspects) and optimizer not in self._armed and not self._closed:
@@ -197,8 +198,11 @@ class Explainer:
             return []
         wanted = [key for key in self._unexplained(optimizer) if key[0] == "nonfinite"]
         newest = self._newest(optimizer)
-        if wanted and newest is not None and math.isfinite(newest.norm_before):
-            causes: Mapping[str, Cause] = {}
+        causes: Mapping[str, Cause] = {}
+        if newest is not None and not newest.nonfinite:
+            # The step that the alert is about was an earlier one: of this one there is nothing to tell.
+            wanted = []
+        elif wanted and newest is not None and math.isfinite(newest.norm_before):
             self._suspected[optimizer] = cause("unknown", optimizer, reason=CHANGED, ruled_out="nonfinite-op")
         else:
             undecided = [alert for alert in self._judge.undecided() if alert.optimizer == optimizer]
@@ -209,6 +213,12 @@ class Explainer:
         if suspected is not None:
             self._suspected[optimizer] = suspected
         told = [self._told(*key, self._scaled(self._fitting(causes, *key), optimizer)) for key in wanted]
+        return [alert for alert in told if alert is not None]
+
+    def _given_up(self, optimizer: str, keys: Iterable[_Key]) -> list[Alert]:
+        """What was not finite in a step or two, and in none that was looked at: what may have been, is told."""
+        suspected = self._suspected.get(optimizer)
+        told = [self._told(*key, suspected) for key in keys if key[0] == "nonfinite"]
         return [alert for alert in told if alert is not None]
 
     def _scaled(self, found: Cause | None, optimizer: str) -> Cause | None:

@@ -418,3 +418,21 @@ def test_what_has_become_worse_is_looked_into_anew() -> None:
     assert [alert.state for alert in critical] == ["firing", "explained"]
     assert critical[1].cause is not None
     assert critical[1].cause.kind == "nonfinite-op"
+
+
+def test_what_a_hook_made_in_two_steps_is_told_as_what_no_operation_made() -> None:
+    torch.manual_seed(1)
+    net, step = nn.Linear(4, 2), 0
+    net.weight.register_hook(lambda gradient: gradient * (math.nan if step in (20, 26) else 1.0))
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    with gradwatch.track(optimizer, net, guard="skip") as watch:
+        for step in range(1, 36):
+            optimizer.zero_grad()
+            net(torch.randn(8, 4)).square().mean().backward()
+            optimizer.step()
+    fired, told = watch.alerts
+    assert (fired.state, told.state) == ("firing", "explained")
+    assert told.step <= 26
+    assert told.cause is not None
+    assert told.cause.kind == "unknown"
+    assert "hook" in str(told.cause.evidence["suspects"])
