@@ -118,7 +118,9 @@ class Explainer:
         self._looks = Counter({one: n for one, n in self._looks.items() if severities.get(one[0]) == one[1]})
         unexplained = [(key, severities[key]) for key in self._unexplained(optimizer)]
         wanted = [one for one in unexplained if self._looks[one] < self.MOST_LOOKS]
-        alerts += self._given_up(optimizer, [key for key, _ in unexplained if (key, severities[key]) not in wanted])
+        alerts += self._given_up(
+            optimizer, [key for key, _ in unexplained if (key, severities[key]) not in wanted]
+        )
         suspects = self._judge.suspects(optimizer)
         # An alert's callback may have ended the tracking within this very step.
         if (wanted or suspects) and optimizer not in self._armed and not self._closed:
@@ -217,7 +219,10 @@ class Explainer:
 
     def _given_up(self, optimizer: str, keys: Iterable[_Key]) -> list[Alert]:
         """What was not finite in a step or two, and in none that was looked at: what may have been, is told."""
-        suspected = self._suspected.get(optimizer)
+        suspected, newest = self._suspected.get(optimizer), self._newest(optimizer)
+        if newest is None or newest.loss_scale is not None:
+            # That a GradScaler skips a step now and then is how it finds its scale.
+            return []
         told = [self._told(*key, suspected) for key in keys if key[0] == "nonfinite"]
         return [alert for alert in told if alert is not None]
 

@@ -68,8 +68,8 @@ def _went_on(episode: Episode, rule: Rule, when: When, finding: Finding) -> Iter
         episode.alert = _alert(rule, when, finding)
         if open_alert is not None:
             yield _over(open_alert, when, f"critical from step {when.step} on")
-            # It is the same episode: why it began is known already.
-            episode.alert = replace(episode.alert, cause=finding.cause or open_alert.cause)
+            # It is the same episode: why it began may be known already.
+            episode.alert = replace(episode.alert, cause=finding.cause or _found(open_alert.cause))
         yield episode.alert
     elif open_alert.cause is None and finding.cause is not None:
         event = explained(episode, finding.cause, when.step)
@@ -117,6 +117,10 @@ def _adds_to(known: Cause, found: Cause) -> bool:
     return _decides(known, found) or (
         found.kind == known.kind and not found.evidence.keys() <= known.evidence.keys()
     )
+
+
+def _found(cause: Cause | None) -> Cause | None:
+    return None if cause is None or cause.kind == "unknown" else cause
 
 
 def _decides(known: Cause | None, found: Cause) -> bool:

@@ -170,7 +170,8 @@ class Judge:
         episodes = [episode for _, _, episode in self._all()]
         self._active = tuple(episode.alert for episode in episodes if episode.alert is not None)
         self.in_suspense = any(episode.alert is None for episode in episodes) or not self._is_settled()
-        self.asks_why = any(self._wants_cause(alert) for alert in self._active) or any(
+        may_be_told = any(self._wants_cause(alert) for alert in self._active) or bool(self.undecided())
+        self.asks_why = may_be_told or any(
             rule.suspects(name) for rule in self._suspecting for name in self._episodes[rule.id]
         )
 
