@@ -376,7 +376,7 @@ def test_a_cause_that_is_seen_a_step_later_says_so() -> None:
     (explained,) = [alert for alert in not_finite(math.nan, "root") if alert.state == "explained"]
     assert explained.cause is not None
     assert (explained.cause.kind, explained.cause.evidence["seen_at_step"]) == ("nonfinite-op", 2)
-    assert "Cause, as seen when it came again in step 2: nonfinite-op" in str(explained)
+    assert "Cause, as seen when it came again in step 2 of optimizer: nonfinite-op" in str(explained)
 
 
 def test_what_a_person_has_asked_for_claims_no_step() -> None:
@@ -422,11 +422,11 @@ def test_what_has_become_worse_is_looked_into_anew() -> None:
 
 def test_what_a_hook_made_in_two_steps_is_told_as_what_no_operation_made() -> None:
     torch.manual_seed(1)
-    net, step = nn.Linear(4, 2), 0
-    net.weight.register_hook(lambda gradient: gradient * (math.nan if step in (20, 26) else 1.0))
+    net, spoiled = nn.Linear(4, 2), [step in (20, 26) for step in range(1, 36)]
+    net.weight.register_hook(lambda gradient: gradient * (math.nan if spoiled.pop(0) else 1.0))
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
     with gradwatch.track(optimizer, net, guard="skip") as watch:
-        for step in range(1, 36):
+        while spoiled:
             optimizer.zero_grad()
             net(torch.randn(8, 4)).square().mean().backward()
             optimizer.step()

@@ -264,7 +264,7 @@ def test_two_faults_of_one_optimizer_that_are_not_linked_are_two_incidents() -> 
             (net["body"](torch.randn(6, 4)).sum() + torch.relu(net["dead"](torch.randn(6, 8))).sum()).backward()
             optimizer.step()
     assert sorted(incident.title for incident in watch.incidents) == [
-        "dead-relu at ReluBackward0",
+        "dead-relu at Relu",
         "unused at unused",
     ]
     assert all(len({a.module for a in incident.alerts}) == 1 for incident in watch.incidents)

@@ -67,7 +67,7 @@ def _went_on(episode: Episode, rule: Rule, when: When, finding: Finding) -> Iter
     if open_alert is None or (open_alert.severity, severity) == ("warning", "critical"):
         episode.alert = _alert(rule, when, finding)
         if open_alert is not None:
-            yield _over(open_alert, when, f"critical from step {when.step} on")
+            yield _over(open_alert, when, f"critical from step {when.step} of {when.optimizer} on")
             # It is the same episode: why it began may be known already.
             episode.alert = replace(episode.alert, cause=finding.cause or _found(open_alert.cause))
         yield episode.alert
@@ -90,7 +90,7 @@ def _ended(episodes: Episodes, rule: Rule, when: When, still_ill: Mapping[str | 
             yield _over(
                 episode.alert,
                 when,
-                f"over after {lasted} steps: {_how_it_ended(rule, when.optimizer)}",
+                f"over after {lasted} steps of {when.optimizer}: {_how_it_ended(rule, when.optimizer)}",
             )
 
 

@@ -124,7 +124,7 @@ class Explosion:
         baseline.add(norm)
         if not run.is_warm and len(baseline) >= self._warm_up:
             run.is_warm = True
-            return self._exploded_at_the_start(norm, baseline)
+            return self._exploded_at_the_start(optimizer, norm, baseline)
         return None
 
     def _too_much(self, baseline: Baseline) -> float:
@@ -137,30 +137,29 @@ class Explosion:
     def _finding(self, norm: float, consumed: float, run: _Run) -> Finding:
         baseline = run.baseline
         usual, before = baseline.median(), baseline.height()
-        message = f"norm before clipping {norm:.3g}, {norm / usual:.3g} times the usual {usual:.3g}"
+        message = f"norm before clipping {norm:.3g}, {norm / usual:.3g} times the usual"
         severity: Severity = "critical"
         if norm <= self._BACK * before:
-            message += f"; earlier in this run it was at {before:.3g}"
+            message += f". Earlier in this run it was at {before:.3g}"
             severity = "warning"
         elif consumed <= self._factor * usual and run.in_a_row < self.fires_after:
-            message += f"; the optimizer consumed {consumed:.3g} of it"
+            message += f". Clipping has left {consumed:.3g} of it"
             severity = "warning"
         # Where single steps have come close to it of late, this one proves nothing by itself.
         is_jump = norm > self._factor * baseline.seen_lately(self._warm_up)
         sudden = is_jump and norm > self._sudden_factor * usual
         return Finding(None, norm, self._factor * usual, message, severity, at_once=sudden)
 
-    def _exploded_at_the_start(self, norm: float, baseline: Baseline) -> Finding | None:
+    def _exploded_at_the_start(self, optimizer: str, norm: float, baseline: Baseline) -> Finding | None:
         """The first norms hold a jump that did not come back: those before it are the baseline."""
         first = _before_the_jump(baseline.values(), self._factor, self._BACK)
         if first is None:
             return None
         baseline.keep(first)
         usual = baseline.median()
-        steps = "step" if first == 1 else f"{first} steps"
         message = (
-            f"norm before clipping {norm:.3g}, {norm / usual:.3g} times the {usual:.3g} of the first {steps}: it "
-            f"has jumped at step {first + 1} and not come back"
+            f"norm before clipping {norm:.3g}, {norm / usual:.3g} times what it was at first. It has jumped at "
+            f"step {first + 1} of {optimizer} and not come back"
         )
         return Finding(None, norm, self._factor * usual, message, at_once=True)
 

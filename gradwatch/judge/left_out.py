@@ -38,11 +38,11 @@ class LeftOut:
 
 def _finding(module: str, names: Sequence[str]) -> Finding:
     outside = module == OUTSIDE
-    whose = listed(names) if outside else f"{listed(names)} of {module}"
-    nobody = "no module and no tracked optimizer holds it" if outside else "no tracked optimizer holds it"
+    nobody = "no module and no tracked optimizer" if outside else "no tracked optimizer"
     where = module if outside else _common_path(names) or module
     why = cause("not-in-optimizer", where, REGISTER if outside else None, parameters=len(names), first=names[0])
-    message = f"{whose} gets a gradient and {nobody}, so nothing is learned there"
+    get, them = ("gets", "it") if len(names) == 1 else ("get", "them")
+    message = f"{listed(names)} {get} a gradient and {nobody} holds {them}, so nothing is learned there"
     return Finding(module, 0.0, 0.0, message, "warning", why, at_once=True)
 
 

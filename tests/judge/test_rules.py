@@ -174,7 +174,7 @@ def unclipped(*norms: float) -> list[StepRecord]:
 def test_a_norm_that_comes_back_to_where_it_was_long_ago_is_a_warning() -> None:
     assert explosions(*HIGH_ONCE, *[50.0] * 5) == [("warning", "firing", 253)]
     (alert,) = alerts(Explosion(), [record(step, norm) for step, norm in enumerate([*HIGH_ONCE, 50, 50, 50], 1)])
-    assert alert.message == "norm before clipping 50, 50 times the usual 1; earlier in this run it was at 40"
+    assert alert.message == "norm before clipping 50, 50 times the usual. Earlier in this run it was at 40"
 
 
 def test_it_is_critical_beyond_three_times_that_or_where_it_was_an_accident() -> None:
@@ -382,7 +382,7 @@ def test_what_is_climbed_to_step_by_step_is_no_explosion_up_to_a_hundred_times()
 def test_a_level_held_before_is_remembered_also_within_the_window() -> None:
     converged = [*[0.5] * 30, *[1e-6] * 60]
     (alert,) = alerts(Explosion(), run(*converged, *[0.004] * 3))
-    assert (alert.severity, alert.message.split("; ")[1]) == ("warning", "earlier in this run it was at 0.5")
+    assert (alert.severity, alert.message.split(". ")[1]) == ("warning", "Earlier in this run it was at 0.5")
 
 
 def test_a_resumed_run_knows_that_its_first_steps_exploded() -> None:
