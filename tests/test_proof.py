@@ -32,7 +32,14 @@ def test_numbers_have_names_and_units(evidence: dict[str, float | int | str], sa
 
 
 def test_at_most_two_numbers_and_the_most_telling_first() -> None:
-    evidence = {"largest_incoming": 0.052, "elements": 16, "loss": 1.5, "units": 8, "dead_units": 8, "behind": "mlp"}
+    evidence = {
+        "largest_incoming": 0.052,
+        "elements": 16,
+        "loss": 1.5,
+        "units": 8,
+        "dead_units": 8,
+        "behind": "mlp",
+    }
     said = list(proof(evidence))
     assert said == ["8 of 8 units dead", "behind mlp"]
     assert len(re.findall(r"\d+", ", ".join(said))) == 2

@@ -9,6 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import gradwatch
 from gradwatch.judge.baseline import Baseline
@@ -393,3 +395,15 @@ def test_a_resumed_run_knows_that_its_first_steps_exploded() -> None:
         second.load_state_dict(json.loads(json.dumps(first.state_dict())))
         told += [a for made in run(*norms)[cut:] for a in second.judge(made)]
         assert [a.step for a in told] == [20], cut
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 2**32), st.sampled_from([1e-6, 0.004, 1.0, 1e6]))
+def test_nothing_is_critical_below_what_the_run_has_held(seed: int, level: float) -> None:
+    """However low it has been since, and however suddenly it comes back."""
+    rng = random.Random(seed)
+    levels = [level * 10 ** rng.uniform(-6, 0.3) for _ in range(9) for _ in range(rng.choice([1, 2, 5, 40, 250]))]
+    noisy = [each * math.exp(rng.gauss(0, 0.1)) for each in [*[level] * 30, *levels]]
+    told = alerts(Explosion(), unclipped(*noisy))
+    assert not [each for each in told if each.severity == "critical"]
+    assert not any("healthy" in each.message for each in told)
