@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from gradwatch.proof import plainly, proof
+
 __all__ = ["SEEN_AT", "Alert", "Cause", "Incident", "Severity", "State"]
 
 Severity = Literal["warning", "critical"]
@@ -30,9 +32,6 @@ _ADVICE = {
     "clip-saturated": "Look at the norm before clipping: find what makes it that large, or raise the limit.",
     "diverged": "Call the DistributedDataParallel wrapper, not the module in it, with the same loop on all ranks.",
 }
-
-# So many numbers can be taken in while reading a sentence.
-_MOST_NUMBERS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +53,13 @@ class Cause:
     @property
     def title(self) -> str:
         """What and where, such as ``"saturated-tanh at actor_mlp"``."""
-        return f"{self.kind} at {self.where}"
+        return f"{self.kind} at {plainly(self.where)}"
 
     def __str__(self) -> str:
         """The title with its reason, its words and its first numbers."""
         reason = self.evidence.get("reason")
-        proof = ", ".join(self._proof())
-        return self.title + (f" ({proof})" if proof else "") + (f": {reason}" if reason else "")
-
-    def _proof(self) -> Iterator[str]:
-        numbers = 0
-        for name, value in self.evidence.items():
-            is_word = isinstance(value, str)
-            numbers += not is_word and name != SEEN_AT
-            if name not in ("reason", SEEN_AT) and (is_word or numbers <= _MOST_NUMBERS):
-                yield f"{name.replace('_', ' ')} {_short(value)}"
+        said = ", ".join(proof(self.evidence, self.where))
+        return self.title + (f" ({said})" if said else "") + (f": {reason}" if reason else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +121,7 @@ class Alert:
             title = self.cause.title
             known = any(alert.cause is not None and alert.cause.title == title for alert in others)
             later = self.cause.evidence.get(SEEN_AT)
-            seen = "" if later is None else f", as seen when it came again in step {later}"
+            seen = "" if later is None else f", as seen when it came again in step {later} of {self.optimizer}"
             yield (
                 f"Cause{seen}: {title}, as before." if known else f"Cause{seen}: {self.cause}. {self.cause.remedy}"
             )
@@ -221,7 +212,3 @@ def _lasting(seconds: float) -> str:
     if minutes < 1:
         return f"{seconds:.0f} s"
     return f"{int(minutes)} min {seconds % 60:.0f} s" if hours < 1 else f"{int(hours)} h {minutes % 60:.0f} min"
-
-
-def _short(value: float | int | str) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -118,8 +118,12 @@ class Explainer:
         self._looks = Counter({one: n for one, n in self._looks.items() if severities.get(one[0]) == one[1]})
         unexplained = [(key, severities[key]) for key in self._unexplained(optimizer)]
         wanted = [one for one in unexplained if self._looks[one] < self.MOST_LOOKS]
+        alerts += self._given_up(
+            optimizer, [key for key, _ in unexplained if (key, severities[key]) not in wanted]
+        )
+        suspects = self._judge.suspects(optimizer)
         # An alert's callback may have ended the tracking within this very step.
-        if wanted and optimizer not in self._armed and not self._closed:
+        if (wanted or suspects) and optimizer not in self._armed and not self._closed:
             self._looks.update(wanted)
             armed = self._armed[optimizer] = self.diagnosis([optimizer])
             armed.start()
@@ -152,6 +156,7 @@ class Explainer:
         alerts = []
         for optimizer in optimizers:
             self._downstream[optimizer] = diagnosis.downstream
+            self._of_suspects(diagnosis, optimizer)
             record = self._newest(optimizer)
             for rule, _, module in self._unexplained(optimizer):
                 found = self._scaled(self._cause_for(diagnosis, rule, optimizer, module), optimizer)
@@ -162,6 +167,12 @@ class Explainer:
                 alerts += [] if alert is None else [alert]
             alerts += [] if record is None else self.shortcuts(record)
         return alerts
+
+    def _of_suspects(self, diagnosis: Diagnosis, optimizer: str) -> None:
+        suspects = self._judge.suspects(optimizer)
+        if suspects:
+            causes = {m: self._cause_for(diagnosis, "vanishing", optimizer, m) for m in suspects}
+            self._judge.answered(optimizer, {m: found for m, found in causes.items() if found is not None})
 
     def shortcuts(self, record: StepRecord) -> list[Alert]:
         """Alerts on large norms, explained by a path around a silent module that a diagnosis has seen."""
@@ -192,8 +203,11 @@ class Explainer:
             return []
         wanted = [key for key in self._unexplained(optimizer) if key[0] == "nonfinite"]
         newest = self._newest(optimizer)
-        if wanted and newest is not None and math.isfinite(newest.norm_before):
-            causes: Mapping[str, Cause] = {}
+        causes: Mapping[str, Cause] = {}
+        if newest is not None and not newest.nonfinite:
+            # The step that the alert is about was an earlier one: of this one there is nothing to tell.
+            wanted = []
+        elif wanted and newest is not None and math.isfinite(newest.norm_before):
             self._suspected[optimizer] = cause("unknown", optimizer, reason=CHANGED, ruled_out="nonfinite-op")
         else:
             undecided = [alert for alert in self._judge.undecided() if alert.optimizer == optimizer]
@@ -204,6 +218,15 @@ class Explainer:
         if suspected is not None:
             self._suspected[optimizer] = suspected
         told = [self._told(*key, self._scaled(self._fitting(causes, *key), optimizer)) for key in wanted]
+        return [alert for alert in told if alert is not None]
+
+    def _given_up(self, optimizer: str, keys: Iterable[_Key]) -> list[Alert]:
+        """What was not finite in a step or two, and in none that was looked at: what may have been, is told."""
+        suspected, newest = self._suspected.get(optimizer), self._newest(optimizer)
+        if newest is None or newest.loss_scale is not None:
+            # That a GradScaler skips a step now and then is how it finds its scale.
+            return []
+        told = [self._told(*key, suspected) for key in keys if key[0] == "nonfinite"]
         return [alert for alert in told if alert is not None]
 
     def _scaled(self, found: Cause | None, optimizer: str) -> Cause | None:
@@ -225,7 +248,7 @@ class Explainer:
     def _survey(self, root: object) -> None:
         """A graph of a new sort: are there parameters in it that nobody is known to hold?"""
         held = {id(p): n for name in self._optimizers for n, p in self._parameters(name).items()}
-        found = strays(root, {**self._lines.names, **held})
+        found = strays(root, {**self._lines.names, **held}, self._lines.plain_tensors())
         if found:
             self._strays(found)
 

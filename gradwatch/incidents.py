@@ -4,6 +4,7 @@ Two episodes are of one incident where the one shows what the other comes from, 
 
 - their causes are one: the same kind at the same place, in whichever optimizer;
 - the one is explained by a path around a module, the silence of which is what the other tells of;
+- the one is what a clip call met, or a gradient that is never zeroed, and the other what came of that;
 - they judge the same numbers of one optimizer: a module and a part of it, by rules on one scale, or a norm before
   clipping and, from then on, what clipping leaves of it;
 - the same rule found them in the same step, and neither has a cause yet that tells them apart.
@@ -164,7 +165,26 @@ def _leads_to(one: _Episode, other: _Episode) -> bool:
     if other.cause is not None and other.cause.kind == "shortcut":
         silent = str(other.cause.evidence.get("silent", ""))
         return _scale(a) == "small" and _is_within_one_another(a.module, silent)
-    return _scale(a) == "large" and b.rule in _AFTER_LARGE and a.step <= b.step and other.cause is None
+    if other.cause is not None and other.cause.kind != b.rule:
+        return _is_what_clipping_met(one, other.cause)
+    if _scale(a) == "large":
+        return b.rule in _AFTER_LARGE and a.step <= b.step
+    return _is_never_zeroed(one) and (_scale(b) == "large" or b.rule in _AFTER_LARGE) and a.step <= b.step
+
+
+def _is_what_clipping_met(one: _Episode, cause: Cause) -> bool:
+    """Whether the other was erased by clipping because of this: a norm that is not finite, or that overflowed."""
+    if cause.kind == one.fired.rule == "clip-overflow":
+        return True
+    returned = cause.evidence.get("norm_returned")
+    erased = cause.kind in ("clipped-to-zero", "clip-overflow") and isinstance(returned, float)
+    return one.fired.rule == "nonfinite" and erased and not math.isfinite(float(returned or 0.0))
+
+
+def _is_never_zeroed(one: _Episode) -> bool:
+    """Whether each gradient is the sum of all before it, so that its norm and what clipping takes of it grow."""
+    passes = one.cause.evidence.get("backward_passes") if one.cause is not None else None
+    return one.fired.rule == "leaked" and isinstance(passes, int) and passes < 2
 
 
 def _scale(alert: Alert) -> str:

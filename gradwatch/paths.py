@@ -1,10 +1,24 @@
-"""Which module a verdict names: of all that are ill, the highest that is ill as a whole."""
+"""Which module owns a parameter, and which one a verdict names: the highest that is ill as a whole."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
-__all__ = ["highest"]
+__all__ = ["PARAMETRIZED", "ROOT", "highest", "owner_of"]
+
+# How a model's own parameters are reported, beside its children.
+ROOT = "(root)"
+
+# In what torch keeps the tensors that a weight is computed from, such as ``parametrizations.weight.original0``.
+PARAMETRIZED = "parametrizations"
+_ORIGINAL = re.compile(rf"(?:^|\.){PARAMETRIZED}\.[^.]+\.original\d*$")
+
+
+def owner_of(name: str) -> str:
+    """The path of the module that owns the parameter of this name itself."""
+    owner, found = _ORIGINAL.subn("", name)
+    return (owner if found else name.rpartition(".")[0]) or ROOT
 
 
 def highest(ill: Iterable[str], owners: Iterable[str], lines: Iterable[str] | None = None) -> list[str]:

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
+
+from gradwatch.paths import PARAMETRIZED
 
 __all__ = ["children", "joined", "layers", "named_parameters", "own_parameters", "unwrapped", "walk"]
 
@@ -71,8 +74,20 @@ def named_parameters(module: nn.Module, path: str = "") -> Iterator[tuple[str, T
 
 
 def own_parameters(module: nn.Module) -> list[tuple[str, Tensor]]:
-    """Names and parameters that are in a module itself, in none of those inside of it."""
-    return [(name, own) for name, own in module._parameters.items() if own is not None]
+    """Names and parameters that are in a module itself, in none of those inside of it.
+
+    A weight that a parametrization computes, such as that of a spectral norm, is still the module's: so are the
+    tensors that it is computed from, which torch keeps in a module of their own.
+    """
+    if isinstance(module, ParametrizationList):
+        return []
+    held: list[tuple[str, Tensor]] = [(name, own) for name, own in module._parameters.items() if own is not None]
+    parametrized = dict(module._modules.items()).get(PARAMETRIZED)
+    for name, computed in () if parametrized is None else children(parametrized):
+        if isinstance(computed, ParametrizationList):
+            path = joined(PARAMETRIZED, name)
+            held += [(joined(path, n), own) for n, own in computed._parameters.items() if own is not None]
+    return held
 
 
 def unwrapped(module: nn.Module) -> nn.Module:

@@ -10,8 +10,9 @@ from itertools import groupby
 import numpy as np
 
 from gradwatch.blocks import Block, Facts, Layout, NotedClip, StepRow
-from gradwatch.judge.at_hand import OWN_PARAMETERS, members
+from gradwatch.judge.at_hand import members
 from gradwatch.judge.judge import Judge
+from gradwatch.paths import ROOT, owner_of
 from gradwatch.records import Alert, RankNorms, StepRecord
 from gradwatch.rules import Rule, default_rules
 
@@ -29,9 +30,9 @@ def layout_of(
     by_line = {line: [i for i, name in enumerate(names) if name.startswith(f"{line}.")] for line in lines}
     by_owner: dict[str, list[int]] = {}
     for i, name in enumerate(names):
-        by_owner.setdefault(name.rpartition(".")[0] or OWN_PARAMETERS, []).append(i)
-    if OWN_PARAMETERS in lines:
-        by_line[OWN_PARAMETERS] = by_owner.get(OWN_PARAMETERS, [])
+        by_owner.setdefault(owner_of(name), []).append(i)
+    if ROOT in lines:
+        by_line[ROOT] = by_owner.get(ROOT, [])
     return Layout(
         optimizer,
         names,
@@ -139,8 +140,8 @@ NAMES = (
 )  # fmt: skip
 
 LAYOUTS = (
-    (NAMES, ("cnn", "mlp", "head", OWN_PARAMETERS), True),
-    (NAMES, ("cnn", "mlp", "head", OWN_PARAMETERS), False),
+    (NAMES, ("cnn", "mlp", "head", ROOT), True),
+    (NAMES, ("cnn", "mlp", "head", ROOT), False),
     (NAMES[:5], ("cnn",), True),
     (("group0.param0", "group0.param1"), (), False),
     # Lines that overlap.

@@ -376,7 +376,7 @@ def test_a_cause_that_is_seen_a_step_later_says_so() -> None:
     (explained,) = [alert for alert in not_finite(math.nan, "root") if alert.state == "explained"]
     assert explained.cause is not None
     assert (explained.cause.kind, explained.cause.evidence["seen_at_step"]) == ("nonfinite-op", 2)
-    assert "Cause, as seen when it came again in step 2: nonfinite-op" in str(explained)
+    assert "Cause, as seen when it came again in step 2 of optimizer: nonfinite-op" in str(explained)
 
 
 def test_what_a_person_has_asked_for_claims_no_step() -> None:
@@ -418,3 +418,21 @@ def test_what_has_become_worse_is_looked_into_anew() -> None:
     assert [alert.state for alert in critical] == ["firing", "explained"]
     assert critical[1].cause is not None
     assert critical[1].cause.kind == "nonfinite-op"
+
+
+def test_what_a_hook_made_in_two_steps_is_told_as_what_no_operation_made() -> None:
+    torch.manual_seed(1)
+    net, spoiled = nn.Linear(4, 2), [step in (20, 26) for step in range(1, 36)]
+    net.weight.register_hook(lambda gradient: gradient * (math.nan if spoiled.pop(0) else 1.0))
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    with gradwatch.track(optimizer, net, guard="skip") as watch:
+        while spoiled:
+            optimizer.zero_grad()
+            net(torch.randn(8, 4)).square().mean().backward()
+            optimizer.step()
+    fired, told = watch.alerts
+    assert (fired.state, told.state) == ("firing", "explained")
+    assert told.step <= 26
+    assert told.cause is not None
+    assert told.cause.kind == "unknown"
+    assert "hook" in str(told.cause.evidence["suspects"])

@@ -264,8 +264,34 @@ def test_two_faults_of_one_optimizer_that_are_not_linked_are_two_incidents() -> 
             (net["body"](torch.randn(6, 4)).sum() + torch.relu(net["dead"](torch.randn(6, 8))).sum()).backward()
             optimizer.step()
     assert sorted(incident.title for incident in watch.incidents) == [
-        "dead-relu at ReluBackward0",
+        "dead-relu at Relu",
         "unused at unused",
     ]
     assert all(len({a.module for a in incident.alerts}) == 1 for incident in watch.incidents)
     assert len(list(itertools.chain(*(i.alerts for i in watch.incidents)))) == len(watch.alerts)
+
+
+LEAKED = Cause("leaked", "actor", {"parameters": 4, "norm": 2.0, "backward_passes": 1}, "Call zero_grad().")
+
+
+@pytest.mark.parametrize("rule", ["growth", "explosion", "clip-saturated"])
+def test_what_grows_because_it_is_never_zeroed_is_a_part_of_that(rule: str) -> None:
+    leaked = norm("leaked", 2, cause=LEAKED)
+    assert titles(leaked, norm(rule, 25)) == ["leaked at actor"]
+    assert len(titles(norm(rule, 1), norm("leaked", 2, cause=LEAKED))) == 2
+    of_another = replace(LEAKED, evidence={**LEAKED.evidence, "backward_passes": 2})
+    assert len(titles(norm("leaked", 2, cause=of_another), norm(rule, 25))) == 2
+
+
+def test_what_clipping_erased_for_an_infinite_norm_is_a_part_of_what_made_it_infinite() -> None:
+    broken = alert(rule="nonfinite", module=None, cause=Cause("nonfinite-op", "root", {}, "Look."))
+    for returned, told in ((float("inf"), 1), (float("nan"), 1), (3.0, 2)):
+        erased = Cause("clipped-to-zero", "mlp", {"norm_returned": returned}, "Check the limit.")
+        assert len(titles(broken, alert(step=3, cause=erased))) == told
+
+
+def test_clipping_that_overflows_is_one_with_what_it_erases_and_with_the_norm_it_met() -> None:
+    why = Cause("clip-overflow", "actor", {"norm": 1e20, "norm_returned": float("inf")}, "Scale the loss down.")
+    overflows = norm("clip-overflow", 1, cause=why)
+    (told,) = made_of(norm("explosion", 1), overflows, alert(step=3, cause=replace(why, where="mlp")))
+    assert [each.rule for each in told.alerts] == ["explosion", "clip-overflow", "zero"]

@@ -9,12 +9,10 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 
 from gradwatch.causes import cause
+from gradwatch.paths import ROOT, owner_of
 from gradwatch.records import Cause, ClipCall, GroupNorms, StepRecord
 
-__all__ = ["members", "owned", "owner_of", "silence", "where_of"]
-
-# How a model's own parameters are reported, beside its children.
-OWN_PARAMETERS = "(root)"
+__all__ = ["members", "owned", "silence", "where_of"]
 
 # Gradients whose norm is above this after scaling do not become exactly 0 by it: float16 ends at 6e-8.
 _SURELY_NOT_ROUNDED_AWAY = 1e-6
@@ -24,8 +22,8 @@ def members(record: StepRecord, module: str | None) -> list[str]:
     """The parameters of a module, by their names; empty where names do not tell, as in overlapping modules."""
     if module is None:
         return list(record.parameters)
-    if module == OWN_PARAMETERS:
-        return [name for name in record.parameters if "." not in name]
+    if module == ROOT:
+        return [name for name in record.parameters if owner_of(name) == ROOT]
     # What a module owns itself may be a line beside those of its parts.
     parts = tuple(f"{line}." for line in record.modules if line.startswith(f"{module}."))
     return [name for name in record.parameters if name.startswith(f"{module}.") and not name.startswith(parts)]
@@ -37,11 +35,6 @@ def owned(record: StepRecord, owners: Sequence[str | None]) -> list[str]:
         return [name for owner in owners for name in members(record, owner)]
     those = set(owners)
     return [name for name in record.parameters if owner_of(name) in those]
-
-
-def owner_of(name: str) -> str:
-    """The path of the module that owns the parameter of this name itself."""
-    return name.rpartition(".")[0] or OWN_PARAMETERS
 
 
 def silence(record: StepRecord, where: str, names: Collection[str], norms: GroupNorms) -> Cause | None:

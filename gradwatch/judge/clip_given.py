@@ -49,7 +49,7 @@ def wrong_total(record: StepRecord) -> Iterator[Finding]:
             was_scaled = given > call.limit or number(call.scope_after) > call.limit
             message = (
                 f"{call.function} was given a total norm of {given:.6g}, which is {made_of}; the norm of these "
-                f"gradients is {true:.6g}: {number(call.scope_after):.6g} of it was consumed, where the limit is "
+                f"gradients is {true:.6g}. Of it {number(call.scope_after):.6g} was consumed, where the limit is "
                 f"{call.limit:g}"
             )
             yield Finding(None, given, true, message, None if was_scaled else "warning")
@@ -103,11 +103,7 @@ def repeated(record: StepRecord) -> Iterator[Finding]:
         message = (
             f"{listed(call.repeated)} was given to {call.function} more than once: torch computed a norm of "
             f"{torchs:.6g} where the true one is {true:.6g}"
-            + (
-                f", and scaled that gradient as often, down to a norm of {call.scope_after:.6g}"
-                if was_scaled
-                else ""
-            )
+            + (", and scaled that gradient as often" if was_scaled else "")
         )
         yield Finding(None, torchs, call.limit, message, None if was_scaled else "warning")
 
@@ -121,8 +117,8 @@ def still_scaled(record: StepRecord) -> Iterator[Finding]:
         if comparable(call) and is_close(number(call.norm_returned), number(call.scope_before) * scale):
             was_scaled = number(call.norm_returned) > call.limit
             message = (
-                f"{call.function} ran on gradients still multiplied by the loss scale of {scale:g}: it saw a norm "
-                f"of {call.norm_returned:.3g} where the true one is {call.scope_before:.3g}; call "
+                f"{call.function} ran on gradients still multiplied by the loss scale: it saw a norm of "
+                f"{call.norm_returned:.3g} where the true one is {call.scope_before:.3g}; call "
                 "scaler.unscale_(optimizer) before it"
             )
             yield Finding(None, number(call.norm_returned), call.limit, message, None if was_scaled else "warning")
@@ -135,7 +131,7 @@ def underflowed(record: StepRecord) -> Iterator[Finding]:
         if call.norm_returned == 0.0 and true is not None and 0.0 < true < MAY_UNDERFLOW:
             message = (
                 f"torch computed a norm of 0 for gradients whose true norm is {true:.6g}: their squares "
-                f"underflow, so the limit of {call.limit:g} was held against 0"
+                "underflow, so that the limit was held against nothing"
             )
             yield Finding(None, true, call.limit, message, "warning")
 

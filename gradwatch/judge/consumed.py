@@ -17,6 +17,5 @@ def norm_of(names: Sequence[str], record: StepRecord) -> float:
 
 
 def how_many(names: Sequence[str], record: StepRecord) -> str:
-    """The parameters by name, and how many of all they are."""
-    whole = len(record.parameters)
-    return listed(names) + (f" ({len(names)} of {whole} parameters)" if whole > 1 else "")
+    """The parameters by name, where they are not all."""
+    return "any of its parameters" if len(names) == len(record.parameters) > 1 else listed(names)

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
+from gradwatch.judge.plain import CAUSE, NUMBER, restored, saved_values
 from gradwatch.judge.rule import Ending, Finding, Rule
 from gradwatch.records import Alert, Cause
-from gradwatch.shapes import COUNT, FLAG, NAME, TEXT, Either, Fields, Maybe, Named, Number, OneOf, Row, Shape, That
+from gradwatch.shapes import COUNT, FLAG, NAME, TEXT, Fields, Maybe, OneOf, Row, Shape, That
 
 __all__ = ["Episode", "Episodes", "When", "changes", "explained", "over"]
 
@@ -21,13 +22,6 @@ class When(NamedTuple):
     step: int
 
 
-# A number that JSON lacks is saved so, since a string may be a piece of evidence.
-_NO_JSON = "no JSON number"
-
-_NUMBER = Either(Number(), Fields(**{_NO_JSON: OneOf("nan", "inf", "-inf")}))
-
-_CAUSE = Fields(kind=TEXT, where=TEXT, evidence=Named(Either(_NUMBER, FLAG, TEXT)), remedy=TEXT)
-
 _ALERT = Fields(
     rule=TEXT,
     severity=OneOf("warning", "critical"),
@@ -35,10 +29,10 @@ _ALERT = Fields(
     optimizer=TEXT,
     module=NAME,
     step=COUNT,
-    value=_NUMBER,
-    threshold=_NUMBER,
+    value=NUMBER,
+    threshold=NUMBER,
     message=TEXT,
-    cause=Maybe(_CAUSE),
+    cause=Maybe(CAUSE),
 )
 
 
@@ -65,7 +59,7 @@ class Episode:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values; when the alert was told, and in which words, is another's business."""
-        told = None if self.alert is None else _saved(asdict(self.alert))
+        told = None if self.alert is None else saved_values(asdict(self.alert))
         if told is not None:
             del told["time"], told["words"]
         return {"ill": self.ill, "well": self.well, "alert": told, "explained": self.explained}
@@ -73,25 +67,10 @@ class Episode:
     @classmethod
     def of(cls, saved: Mapping[str, Any]) -> Episode:
         """The episode that gave this state."""
-        alert = _restored(saved["alert"])
+        alert = restored(saved["alert"])
         if alert is not None:
             alert = Alert(**{**alert, "cause": None if alert["cause"] is None else Cause(**alert["cause"])})
         return cls(saved["ill"], saved["well"], alert, saved["explained"])
-
-
-def _saved(value: Any) -> Any:
-    """As JSON can hold it."""
-    if isinstance(value, Mapping):
-        return {name: _saved(entry) for name, entry in value.items()}
-    return {_NO_JSON: str(value)} if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _restored(value: Any) -> Any:
-    if not isinstance(value, Mapping):
-        return value
-    if set(value) == {_NO_JSON}:
-        return float(value[_NO_JSON])
-    return {name: _restored(entry) for name, entry in value.items()}
 
 
 Episodes = dict["str | None", Episode]
@@ -116,9 +95,9 @@ def _went_on(episode: Episode, rule: Rule, when: When, finding: Finding) -> Iter
     if open_alert is None or (open_alert.severity, severity) == ("warning", "critical"):
         episode.alert = _alert(rule, when, finding)
         if open_alert is not None:
-            yield over(open_alert, when, f"critical from step {when.step} on")
-            # It is the same episode: why it began is known already.
-            episode.alert = replace(episode.alert, cause=finding.cause or open_alert.cause)
+            yield over(open_alert, when, f"critical from step {when.step} of {when.optimizer} on")
+            # It is the same episode: why it began may be known already.
+            episode.alert = replace(episode.alert, cause=finding.cause or _found(open_alert.cause))
         yield episode.alert
     elif open_alert.cause is None and finding.cause is not None:
         event = explained(episode, finding.cause, when.step)
@@ -139,7 +118,7 @@ def _ended(episodes: Episodes, rule: Rule, when: When, still_ill: Mapping[str | 
             yield over(
                 episode.alert,
                 when,
-                f"over after {lasted} steps: {_how_it_ended(rule, when.optimizer)}",
+                f"over after {lasted} steps of {when.optimizer}: {_how_it_ended(rule, when.optimizer)}",
             )
 
 
@@ -166,6 +145,10 @@ def _adds_to(known: Cause, found: Cause) -> bool:
     return _decides(known, found) or (
         found.kind == known.kind and not found.evidence.keys() <= known.evidence.keys()
     )
+
+
+def _found(cause: Cause | None) -> Cause | None:
+    return None if cause is None or cause.kind == "unknown" else cause
 
 
 def _decides(known: Cause | None, found: Cause) -> bool:

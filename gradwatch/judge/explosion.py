@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median_low
 from typing import Any
 
-from gradwatch.blocks import BEFORE, Block
+from gradwatch.blocks import AFTER, BEFORE, Block
 from gradwatch.judge.baseline import Baseline
 from gradwatch.judge.rule import Finding
 from gradwatch.records import Severity, StepRecord
-from gradwatch.shapes import FLAG, LOGARITHM, Fields, Listed, Maybe, Named, That
+from gradwatch.shapes import COUNT, FLAG, LOGARITHM, Fields, Listed, Maybe, Named, That
 
 __all__ = ["Explosion"]
 
@@ -26,7 +26,9 @@ class Explosion:
     ``sudden_factor`` times the baseline. The rule ``growth`` is about climbing.
 
     The baseline looks back on 200 steps. A norm that comes back to where this run has held it before, as an
-    agent's does with each new batch of experience, is a warning: training has survived it.
+    agent's does with each new batch of experience, is a warning: training has survived it. A single step is one,
+    too, where clipping has left no more of it than the rule allows a norm to be: nothing too large was consumed.
+    Where it stays so for ``fires_after`` steps, clipping hides an explosion.
 
     When the warm-up is over, a jump is looked for in it, as the first update makes it at far too high a rate. What
     came after it is no baseline.
@@ -72,17 +74,21 @@ class Explosion:
         """One finding where the norm before clipping is too large; a norm of NaN or Inf tells nothing."""
         if not math.isfinite(record.norm_before):
             return None
-        finding = self._find(record.optimizer, record.norm_before)
+        finding = self._find(record.optimizer, record.norm_before, record.norm_after)
         return [] if finding is None else [finding]
 
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding]]:
         """Go on to the first norm that is too large."""
         norms = block.norms(BEFORE)[start:].tolist()
         if self._all_are_usual(block.layout.optimizer, norms):
-            self._runs[block.layout.optimizer].baseline.add_all(norms)
+            run = self._runs[block.layout.optimizer]
+            run.baseline.add_all(norms)
+            run.in_a_row = 0
             return len(block), ()
-        for index, norm in enumerate(norms, start):
-            finding = self._find(block.layout.optimizer, norm) if math.isfinite(norm) else None
+        for index, (norm, consumed) in enumerate(
+            zip(norms, block.norms(AFTER)[start:].tolist(), strict=True), start
+        ):
+            finding = self._find(block.layout.optimizer, norm, consumed) if math.isfinite(norm) else None
             if finding is not None:
                 return index, [finding]
         return len(block), ()
@@ -100,7 +106,7 @@ class Explosion:
         return max(norms) <= limit
 
     def critical_above(self, optimizer: str) -> float:
-        """The norm before clipping above which a step now would be told of as critical; Inf where none would."""
+        """The norm before clipping above which a step that is not clipped is critical; Inf where none is."""
         run = self._runs.get(optimizer)
         if run is None or not run.is_warm:
             return self._limit
@@ -108,15 +114,18 @@ class Explosion:
 
     remembers = Named(
         That(
-            Fields(recent=Listed(LOGARITHM), height=Maybe(LOGARITHM), warm=FLAG),
+            Fields(recent=Listed(LOGARITHM), height=Maybe(LOGARITHM), warm=FLAG, in_a_row=COUNT),
             lambda run: run["recent"] or not run["warm"],
             "one with norms where its warm-up is over",
         )
     )
 
     def state_dict(self) -> dict[str, Any]:
-        """The baselines by optimizer, and whether their warm-up is over."""
-        return {name: {**run.baseline.state_dict(), "warm": run.is_warm} for name, run in self._runs.items()}
+        """The baselines by optimizer, whether their warm-up is over, and how many norms running are too large."""
+        return {
+            name: {**run.baseline.state_dict(), "warm": run.is_warm, "in_a_row": run.in_a_row}
+            for name, run in self._runs.items()
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave."""
@@ -124,21 +133,24 @@ class Explosion:
         for optimizer, saved in state.items():
             run = self._runs[optimizer] = _Run()
             run.baseline.load_state_dict(saved)
-            run.is_warm = saved["warm"]
+            run.is_warm, run.in_a_row = saved["warm"], saved["in_a_row"]
 
-    def _find(self, optimizer: str, norm: float) -> Finding | None:
+    def _find(self, optimizer: str, norm: float, consumed: float) -> Finding | None:
         """What is wrong with a finite norm; one with which nothing is goes into the baseline."""
         run = self._run_of(optimizer)
         baseline = run.baseline
         if norm > self._limit:
+            run.in_a_row += 1
             message = f"norm before clipping {norm:.3g}, above the limit of {self._limit:.3g}"
             return Finding(None, norm, self._limit, message, at_once=True)
         if run.is_warm and norm > self._factor * baseline.median() and norm > self._too_much(baseline):
-            return self._finding(norm, baseline)
+            run.in_a_row += 1
+            return self._finding(norm, consumed, run)
+        run.in_a_row = 0
         baseline.add(norm)
         if not run.is_warm and len(baseline) >= self._warm_up:
             run.is_warm = True
-            return self._exploded_at_the_start(norm, baseline)
+            return self._exploded_at_the_start(optimizer, norm, baseline)
         return None
 
     def _run_of(self, optimizer: str) -> _Run:
@@ -154,39 +166,43 @@ class Explosion:
         wide: float = usual * baseline.spread() ** self._SIGMAS
         return max(self._factor * usual, wide, jump)
 
-    def _finding(self, norm: float, baseline: Baseline) -> Finding:
+    def _finding(self, norm: float, consumed: float, run: _Run) -> Finding:
+        baseline = run.baseline
         usual, before = baseline.median(), baseline.height()
-        message = f"norm before clipping {norm:.3g}, {norm / usual:.3g} times the usual {usual:.3g}"
+        message = f"norm before clipping {norm:.3g}, {norm / usual:.3g} times the usual"
         severity: Severity = "critical"
         if norm <= self._BACK * before:
-            message += f"; earlier in this run it was at {before:.3g}"
+            message += f". Earlier in this run it was at {before:.3g}"
+            severity = "warning"
+        elif consumed <= self._factor * usual and run.in_a_row < self.fires_after:
+            message += f". Clipping has left {consumed:.3g} of it"
             severity = "warning"
         # Where single steps have come close to it of late, this one proves nothing by itself.
         is_jump = norm > self._factor * baseline.seen_lately(self._warm_up)
         sudden = is_jump and norm > self._sudden_factor * usual
         return Finding(None, norm, self._factor * usual, message, severity, at_once=sudden)
 
-    def _exploded_at_the_start(self, norm: float, baseline: Baseline) -> Finding | None:
+    def _exploded_at_the_start(self, optimizer: str, norm: float, baseline: Baseline) -> Finding | None:
         """The first norms hold a jump that did not come back: those before it are the baseline."""
         first = _before_the_jump(baseline.values(), self._factor, self._BACK)
         if first is None:
             return None
         baseline.keep(first)
         usual = baseline.median()
-        steps = "step" if first == 1 else f"{first} steps"
         message = (
-            f"norm before clipping {norm:.3g}, {norm / usual:.3g} times the {usual:.3g} of the first {steps}: it "
-            f"has jumped at step {first + 1} and not come back"
+            f"norm before clipping {norm:.3g}, {norm / usual:.3g} times what it was at first. It has jumped at "
+            f"step {first + 1} of {optimizer} and not come back"
         )
         return Finding(None, norm, self._factor * usual, message, at_once=True)
 
 
 class _Run:
-    """One optimizer: its norms, and whether there were enough of them to judge by."""
+    """One optimizer: its norms, whether there are enough to judge by, and how many running are too large."""
 
     def __init__(self) -> None:
         self.baseline = Baseline()
         self.is_warm = False
+        self.in_a_row = 0
 
 
 def _before_the_jump(norms: Sequence[float], factor: float, back: float) -> int | None:

@@ -212,8 +212,8 @@ class Growth:
 
     def _finding(self, record: StepRecord, growth: _Growth) -> Finding:
         message = (
-            f"the norm before clipping grows without pause: it doubles every {growth.doubling:.3g} steps, and "
-            f"went from {growth.begin:.3g} to {growth.end:.3g}, in the median, in the last {growth.steps}"
+            f"the norm before clipping grows without pause: it doubles every {growth.doubling:.3g} steps. It went "
+            f"from {growth.begin:.3g} to {growth.end:.3g}, in the median"
         )
         return Finding(None, growth.doubling, growth.steps / _BLOCKS, message)
 

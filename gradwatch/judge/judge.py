@@ -17,6 +17,7 @@ from gradwatch.judge.rule import (
     Remembering,
     Rule,
     Screening,
+    Suspecting,
     may_be_shortcut,
     screens,
     severities,
@@ -43,8 +44,8 @@ class Judge:
 
     Attributes:
         errors: failures of rules.
-        in_suspense: something has begun to be ill and has not fired yet.
-        asks_why: an alert fires now that has no cause, and a diagnostic backward may find it.
+        in_suspense: something has begun to be ill and has not fired yet, or a rule has seen too little to tell.
+        asks_why: a diagnostic backward may find the cause of an alert that has none, or prove a suspicion.
     """
 
     def __init__(self, rules: Iterable[Rule]) -> None:
@@ -53,13 +54,14 @@ class Judge:
         self._wanting = {rule.id for rule in self._rules if wants_cause(rule)}
         self._shortcuts = {rule.id for rule in self._rules if may_be_shortcut(rule)}
         self.severities = _severities(self._rules)
+        self._suspecting = [rule for rule in self._rules if isinstance(rule, Suspecting)]
         self._ids_repeat = len(self.severities) < len(self._rules)
         # By rule, in its order; then by optimizer and by module: most are empty, and cost nothing then.
         self._episodes: dict[str, dict[str, Episodes]] = {rule.id: {} for rule in self._rules}
         # Made anew after each change, so that other threads may read it meanwhile.
         self._active: tuple[Alert, ...] = ()
         # Asked at each step, so that no call is made for them.
-        self.in_suspense = False
+        self.in_suspense = not self._is_settled()
         self.asks_why = False
         self.errors = 0
 
@@ -72,6 +74,16 @@ class Judge:
         """The norm before clipping above which a rule would find the next step critical; Inf where none would."""
         limits = [rule.critical_above(optimizer) for rule in self._rules if hasattr(rule, "critical_above")]
         return min(limits, default=math.inf)
+
+    def suspects(self, optimizer: str) -> tuple[str, ...]:
+        """Modules that a rule suspects of being ill, and of which a diagnostic backward may prove it."""
+        return tuple(module for rule in self._suspecting for module in rule.suspects(optimizer))
+
+    def answered(self, optimizer: str, causes: Mapping[str, Cause]) -> None:
+        """What it has found of them."""
+        for rule in self._suspecting:
+            rule.answered(optimizer, causes)
+        self._changed()
 
     def unexplained(self) -> list[Alert]:
         """The alerts that fire now and that a diagnostic backward may find the cause of."""
@@ -157,7 +169,7 @@ class Judge:
     def _told(self, optimizer: str, looks: _Look | _Looks) -> list[Alert]:
         """What each rule makes of some steps; in the order of the steps, and of the rules within a step."""
         told: list[tuple[int, Alert]] = []
-        stirred = False
+        stirred = not self._is_settled()
         for rule in tuple(self._rules):
             try:
                 episodes = self._episodes[rule.id].setdefault(optimizer, {})
@@ -173,7 +185,7 @@ class Judge:
                 when = When(optimizer, looks.step)
                 told += [(looks.index, alert) for alert in self._left_out(rule, when)]
                 stirred = True
-        if stirred:
+        if stirred or not self._is_settled():
             self._changed()
         return [alert for _, alert in sorted(told, key=itemgetter(0))]
 
@@ -199,8 +211,15 @@ class Judge:
     def _changed(self) -> None:
         episodes = [episode for _, _, episode in self._all()]
         self._active = tuple(episode.alert for episode in episodes if episode.alert is not None)
-        self.in_suspense = any(episode.alert is None for episode in episodes)
-        self.asks_why = any(self._wants_cause(alert) for alert in self._active)
+        self.in_suspense = any(episode.alert is None for episode in episodes) or not self._is_settled()
+        may_be_told = any(self._wants_cause(alert) for alert in self._active) or bool(self.undecided())
+        self.asks_why = may_be_told or any(
+            rule.suspects(name) for rule in self._suspecting for name in self._episodes[rule.id]
+        )
+
+    def _is_settled(self) -> bool:
+        """Whether each rule has seen enough of the first steps."""
+        return all(rule.is_settled for rule in self._suspecting)
 
     def _wants_cause(self, alert: Alert) -> bool:
         return alert.cause is None and alert.rule in self._wanting

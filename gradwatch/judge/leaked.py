@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from gradwatch.blocks import Block
 from gradwatch.causes import cause
 from gradwatch.judge.at_hand import where_of
-from gradwatch.judge.consumed import how_many, norm_of
+from gradwatch.judge.consumed import norm_of
 from gradwatch.judge.rule import Finding
+from gradwatch.judge.wording import listed
 from gradwatch.records import Severity, StepRecord
 
 __all__ = ["Leaked"]
@@ -45,8 +46,8 @@ class Leaked:
             else f"of the {passes} backward passes that have written it, one was for another step"
         )
         message = (
-            f"the step consumed a gradient that an earlier step had used already, in {how_many(leaked, record)} "
-            f"(norm {norm:.3g}): {how}"
+            f"the step consumed a gradient of norm {norm:.3g} that an earlier step had used already, in "
+            f"{listed(leaked)}: {how}"
         )
         why = cause("leaked", where_of(record, leaked), parameters=len(leaked), norm=norm, backward_passes=passes)
         yield Finding(None, norm, 0.0, message, cause=why)

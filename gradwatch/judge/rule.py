@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from gradwatch.blocks import Block
 from gradwatch.judge.finding import Finding
-from gradwatch.records import Severity, StepRecord
+from gradwatch.records import Cause, Severity, StepRecord
 from gradwatch.shapes import Named
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Remembering",
     "Rule",
     "Screening",
+    "Suspecting",
     "may_be_shortcut",
     "screens",
     "severities",
@@ -104,6 +105,28 @@ class Remembering(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Remember it again, and nothing else."""
+
+
+@runtime_checkable
+class Suspecting(Protocol):
+    """A rule that cannot tell by the records alone what is ill, and asks for a look at the graph.
+
+    Attributes:
+        id: name of the rule in alerts.
+        is_settled: whether it has seen enough to say what it suspects; until then each step is judged at once.
+    """
+
+    id: str
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it has seen enough."""
+
+    def suspects(self, optimizer: str) -> tuple[str, ...]:
+        """The modules that a look shall tell of."""
+
+    def answered(self, optimizer: str, causes: Mapping[str, Cause]) -> None:
+        """What it has found of them, by module; what it has found nothing of is suspected no more."""
 
 
 def screens(rule: Rule) -> bool:

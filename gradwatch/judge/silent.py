@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from gradwatch.judge.at_hand import owned, silence
@@ -38,14 +38,26 @@ def _together(norms: Sequence[float]) -> float:
     return math.hypot(*there) if there else math.nan
 
 
-def look_into(record: StepRecord, path: str | None, modules: Sequence[str | None]) -> Known:
-    """What the record shows of modules that are silent and told under one name."""
+def look_into(
+    record: StepRecord, path: str | None, modules: Sequence[str | None], shown: Mapping[str | None, Cause]
+) -> Known:
+    """What the record shows of modules that are silent and told under one name.
+
+    Args:
+        record: the step.
+        path: that name.
+        modules: all that bear it.
+        shown: those of which a look has shown that their gradient is rounding.
+    """
     names, norms = owned(record, modules), norms_of(record, modules)
+    found = [shown[module] for module in modules if module in shown]
+    if found and len(found) == len(modules):
+        return Known(found[0], False, "rounding")
     if norms.norm_after > 0.0:
         # Next to nothing in this step, and exactly 0 in others.
         return Known(None, False, "zero")
-    found = silence(record, record.optimizer if path is None else path, names, norms)
-    return Known(found, found is None and _unreached(record, names, norms), _how(norms))
+    at_hand = silence(record, record.optimizer if path is None else path, names, norms)
+    return Known(at_hand, at_hand is None and _unreached(record, names, norms), _how(norms))
 
 
 def _how(norms: GroupNorms) -> str:
@@ -74,6 +86,8 @@ def words_of(record: StepRecord, module: str | None, norms: GroupNorms, known: K
         doubt: why it may be meant.
     """
     what = "the optimizer's gradient" if module is None else f"the gradient of {module}"
+    if known.how == "rounding":
+        return f"{what} is 0 but for rounding errors of {norms.norm_after:.3g}, so nothing is learned there"
     if norms.norm_after > 0.0:
         return f"{what} is next to nothing, {norms.norm_after:.3g}, and exactly 0 in other steps"
     missing = math.isnan(norms.norm_after)

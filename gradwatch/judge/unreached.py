@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from gradwatch.blocks import Block, Facts, Layout
-from gradwatch.judge.at_hand import owner_of
 from gradwatch.judge.presence import Presences
 from gradwatch.judge.rule import Finding
 from gradwatch.judge.wording import listed
+from gradwatch.paths import owner_of
 from gradwatch.records import StepRecord
 
 __all__ = ["Unreached"]

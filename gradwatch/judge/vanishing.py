@@ -248,4 +248,4 @@ class Vanishing:
         # What is exactly 0 by now is for the rule ``zero`` to tell.
         if steps < self._critical_after or norm == 0.0:
             return Finding(module, norm, self._limit, message)
-        return Finding(module, norm, self._limit, f"{message}; so it was for {steps} steps", "critical")
+        return Finding(module, norm, self._limit, f"{message}. So it was for {steps} steps", "critical")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -10,15 +9,15 @@ from typing import Any
 import numpy as np
 
 from gradwatch.blocks import AFTER, BEFORE, Block, BoolArray
-from gradwatch.causes import REGISTER, cause
+from gradwatch.judge.left_out import LeftOut
 from gradwatch.judge.naming import Naming
 from gradwatch.judge.presence import Presences
+from gradwatch.judge.rounding import Rounding
 from gradwatch.judge.rule import Finding
 from gradwatch.judge.scale import LIMIT, faint
 from gradwatch.judge.silent import Known, look_into, norms_of, words_of
 from gradwatch.judge.unreached import Unreached
-from gradwatch.judge.wording import listed
-from gradwatch.records import OUTSIDE, Severity, StepRecord
+from gradwatch.records import Cause, Severity, StepRecord
 from gradwatch.shapes import COUNT, LOGARITHM, NAME, Fields, Listed, Maybe, Named, Row
 
 __all__ = ["Zero"]
@@ -41,11 +40,12 @@ class _Memory:
         known: what was found out of each silent module.
         naming: under which names silent modules are told of.
         told: what was found out of those that bear a name together, and which these were.
-        left_out: steps running in which a module had parameters that no optimizer holds.
+        left_out: the parameters of its modules that no optimizer holds.
         unreached: the parameters that have no gradient inside modules that learn.
+        rounding: the modules whose gradient may be nothing but rounding errors.
     """
 
-    def __init__(self, clears_after: int, unreached_after: int) -> None:
+    def __init__(self, fires_after: int, clears_after: int, unreached_after: int) -> None:
         self.presences = Presences()
         self.level = self.highest = -math.inf
         self.zeros: dict[str | None, int] = {}
@@ -53,8 +53,9 @@ class _Memory:
         self.known: dict[str | None, Known] = {}
         self.naming = Naming(clears_after)
         self.told: dict[str | None, tuple[list[str | None], Known]] = {}
-        self.left_out: dict[str, int] = {}
+        self.left_out = LeftOut(fires_after)
         self.unreached = Unreached(unreached_after)
+        self.rounding = Rounding()
 
     def follow(self, norms: Iterable[float]) -> None:
         level, highest = self.level, self.highest
@@ -68,8 +69,9 @@ class _Memory:
 
     @property
     def is_quiet(self) -> bool:
-        """Nothing is or was of late silent, or left out."""
-        return not (self.zeros or self.dead or self.naming or self.left_out or self.unreached.looks)
+        """Nothing is or was of late silent, or left out, and the first steps are over."""
+        ills = self.zeros or self.dead or self.naming or self.left_out or self.unreached.looks
+        return not ills and self.rounding.is_settled
 
 
 class Zero:
@@ -112,38 +114,34 @@ class Zero:
 
     def look(self, record: StepRecord) -> list[Finding] | None:
         """One finding for each module without a gradient; a skipped step tells nothing."""
+        memory = self._memory_of(record.optimizer)
         if record.skipped:
             return None
-        memory = self._memory_of(record.optimizer)
-        modules, silent, low = _sorted_out(record)
+        modules, silent, low = _sorted_out(record, memory.rounding)
         ill = self._taken(memory, modules, silent, low, record.norm_before)
         return [
             *memory.unreached.look(record),
             *self._of_silent(record, memory, modules, silent, ill),
-            *self._of_left_out(record, memory),
+            *memory.left_out.look(record),
         ]
 
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding]]:
         """Go on to the first step with a module that is silent for too long."""
-        modules, zeros, lows = _flags(block)
+        memory = self._memory_of(block.layout.optimizer)
+        modules, zeros, lows = _flags(block, memory.rounding)
         quiet = not lows.any()
-        if (
-            quiet
-            and not block.common.skipped
-            and not block.common.unusual
-            and block.complete
-            and start < len(block)
-        ):
-            memory = self._memory_of(block.layout.optimizer)
-            if memory.is_quiet:
-                memory.follow(block.norms(BEFORE)[start:].tolist())
-                memory.presences.take(modules, (), steps=len(block) - start)
-                return len(block), ()
+        calm = quiet and block.complete and not (block.common.skipped or block.common.unusual)
+        if calm and memory.is_quiet and start < len(block):
+            memory.follow(block.norms(BEFORE)[start:].tolist())
+            memory.presences.take(modules, (), steps=len(block) - start)
+            return len(block), ()
+        norms = block.finest_norms(AFTER) if block.layout.finest.names else None
         for index, norm in enumerate(block.norms(BEFORE)[start:].tolist(), start):
             row = block.rows[index]
             if row.skipped:
                 continue
-            memory = self._memory_of(block.layout.optimizer)
+            if norms is not None and not memory.rounding.is_settled:
+                memory.rounding.take(modules, norms[index], float(block.norms(AFTER)[index]))
             silent, low = ((), ()) if quiet else (_named(modules, zeros[index]), _named(modules, lows[index]))
             ill = self._taken(memory, modules, silent, low, norm)
             looks = memory.unreached.looks or not block.complete
@@ -153,17 +151,34 @@ class Zero:
                 findings = [
                     *memory.unreached.findings(record),
                     *self._of_silent(record, memory, modules, silent, ill),
-                    *self._of_left_out(record, memory),
+                    *memory.left_out.look(record),
                 ]
                 if findings:
                     return index, findings
         return len(block), ()
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the first steps are over, of which each is looked at as soon as it is there."""
+        return bool(self._memories) and all(memory.rounding.is_settled for memory in self._memories.values())
+
+    def suspects(self, optimizer: str) -> tuple[str, ...]:
+        """The modules of which a look must tell whether they have a gradient at all."""
+        memory = self._memories.get(optimizer)
+        return () if memory is None else memory.rounding.suspects
+
+    def answered(self, optimizer: str, causes: Mapping[str, Cause]) -> None:
+        """What a look has found of them."""
+        self._memory_of(optimizer).rounding.answered(causes)
+
     def _memory_of(self, optimizer: str) -> _Memory:
         memory = self._memories.get(optimizer)
         if memory is None:
-            memory = self._memories[optimizer] = _Memory(self.clears_after, self._unreached_after)
+            memory = self._memories[optimizer] = self._fresh()
         return memory
+
+    def _fresh(self) -> _Memory:
+        return _Memory(self.fires_after, self.clears_after, self._unreached_after)
 
     def _taken(
         self, memory: _Memory, modules: _Modules, silent: _Modules, low: _Modules, norm_before: float
@@ -198,7 +213,7 @@ class Zero:
     ) -> Iterator[tuple[str | None, int]]:
         for module in low:
             lasts = memory.presences.silence(module)
-            if module in memory.dead:
+            if module in memory.dead or module in memory.rounding.shown:
                 yield module, lasts
             elif module in zeros and memory.zeros[module] >= self.fires_after:
                 beyond = lasts - memory.presences.patience(module, self.fires_after)
@@ -219,7 +234,7 @@ class Zero:
         zeros = set(silent)
         looked_at = [m for m, beyond in ill.items() if self._is_due(memory, m, beyond, m in zeros)]
         for module in looked_at:
-            memory.known[module] = look_into(record, module, [module])
+            memory.known[module] = look_into(record, module, [module], memory.rounding.shown)
         doubts = {module: self._doubt(record, memory, module, faded) for module in ill}
         reasons = {module: memory.known[module].reason(doubt) for module, doubt in doubts.items()}
         for path, those in memory.naming.take(reasons, modules, tuple(record.modules)).items():
@@ -240,23 +255,6 @@ class Zero:
         closely = beyond <= self._CLOSELY or beyond % self._STRIDE == 0
         return module not in memory.known or (is_zero and closely)
 
-    def _of_left_out(self, record: StepRecord, memory: _Memory) -> Iterator[Finding]:
-        """A gradient is computed for these at each step, and nobody consumes it: that may be meant."""
-        if not record.left_out and not memory.left_out:
-            return
-        memory.left_out = {module: memory.left_out.get(module, 0) + 1 for module in record.left_out}
-        for module, names in record.left_out.items():
-            if memory.left_out[module] >= self.fires_after:
-                message = (
-                    f"{listed(names)} of {module} gets a gradient and no tracked optimizer holds it, so nothing "
-                    "is learned there"
-                )
-                outside = module == OUTSIDE
-                where = module if outside else _common_path(names) or module
-                remedy = REGISTER if outside else None
-                found = cause("not-in-optimizer", where, remedy, parameters=len(names), first=names[0])
-                yield Finding(module, 0.0, 0.0, message, "warning", found, at_once=True)
-
     remembers = Named(
         Fields(
             presences=Presences.remembers,
@@ -264,6 +262,7 @@ class Zero:
             zeros=Listed(Row(NAME, COUNT)),
             dead=Listed(NAME),
             unreached=Maybe(Presences.remembers),
+            rounding=Rounding.remembers,
             level=Maybe(Row(LOGARITHM, LOGARITHM)),
         )
     )
@@ -277,6 +276,7 @@ class Zero:
                 "zeros": [[module, steps] for module, steps in memory.zeros.items()],
                 "dead": list(memory.dead),
                 "unreached": memory.unreached.state_dict(),
+                "rounding": memory.rounding.state_dict(),
                 "level": None if memory.level == -math.inf else [memory.level, memory.highest],
             }
             for name, memory in self._memories.items()
@@ -286,11 +286,12 @@ class Zero:
         """Go on from what ``state_dict`` gave."""
         self._memories = {}
         for name, saved in state.items():
-            memory = self._memories[name] = _Memory(self.clears_after, self._unreached_after)
+            memory = self._memories[name] = self._fresh()
             memory.presences.load_state_dict(saved["presences"])
             memory.naming.load_state_dict(saved["names"])
             memory.zeros, memory.dead = dict(map(tuple, saved["zeros"])), dict.fromkeys(saved["dead"])
             memory.unreached.load_state_dict(saved["unreached"])
+            memory.rounding.load_state_dict(saved.get("rounding", {}))
             if saved["level"] is not None:
                 memory.level, memory.highest = saved["level"]
 
@@ -312,10 +313,10 @@ class Zero:
         return "paused" if memory.presences.pauses_like_others(module) else None
 
 
-def _sorted_out(record: StepRecord) -> tuple[_Modules, _Modules, _Modules]:
+def _sorted_out(record: StepRecord, rounding: Rounding) -> tuple[_Modules, _Modules, _Modules]:
     """The modules; those of them without a gradient; and these with those that are next to nothing.
 
-    None is the whole where there are no modules.
+    None is the whole where there are no modules. Of the first steps it is noted which may be but rounding.
     """
     if not (record.owners or record.modules):
         none_at_all = bool(record.missing) and len(record.missing) == len(record.parameters)
@@ -323,19 +324,25 @@ def _sorted_out(record: StepRecord) -> tuple[_Modules, _Modules, _Modules]:
         return (None,), silent, silent
     modules = record.owners or record.modules
     missing = record.missing_owners if record.owners else record.missing_modules
-    norms = np.array([[norms[1] for norms in modules.values()]])
+    norms, wholes = np.array([[norms[1] for norms in modules.values()]]), np.array([record.norm_after])
     zeros = (norms[0] == 0.0) | np.array([name in missing for name in modules], dtype=bool)
     names = tuple(modules)
-    lows = zeros | faint(norms, np.array([record.norm_after]))[0]
+    if not rounding.is_settled:
+        rounding.take(names, norms[0], record.norm_after)
+    if rounding.shown:
+        zeros |= rounding.silent(names, norms, wholes)[0]
+    lows = zeros | faint(norms, wholes)[0]
     return names, _named(names, zeros), _named(names, lows)
 
 
-def _flags(block: Block) -> tuple[_Modules, BoolArray, BoolArray]:
+def _flags(block: Block, rounding: Rounding) -> tuple[_Modules, BoolArray, BoolArray]:
     """The same of a block, ``[steps, modules]``."""
     modules, zeros = block.layout.finest.names, block.silent
     if not modules:
         return (None,), block.silent_whole[:, None], block.silent_whole[:, None]
     norms = block.finest_norms(AFTER)
+    if rounding.shown:
+        zeros = zeros | rounding.silent(modules, norms, block.norms(AFTER))
     # One look tells that nothing is that small; nearly always.
     lows = zeros | faint(norms, block.norms(AFTER)) if (norms < LIMIT).any() else zeros
     return modules, zeros, lows
@@ -357,12 +364,5 @@ def _known_of(
         return memory.known[path]
     before = memory.told.get(path)
     if before is None or before[0] != modules or not set(modules).isdisjoint(looked_at):
-        before = memory.told[path] = modules, look_into(record, path, modules)
+        before = memory.told[path] = modules, look_into(record, path, modules, memory.rounding.shown)
     return before[1]
-
-
-def _common_path(names: Sequence[str]) -> str:
-    """The innermost module that all of these parameters are in."""
-    paths = [name.split(".")[:-1] for name in names]
-    alike = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
-    return ".".join(parts[0] for parts in alike)

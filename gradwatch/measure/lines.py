@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from gradwatch.paths import ROOT
 from gradwatch.wrappers import children, joined, layers, named_parameters, own_parameters, unwrapped, walk
 
 __all__ = ["Lines"]
@@ -83,7 +84,6 @@ class Lines:
         owners: path of a module that owns parameters itself -> these. It begins with the name of a line.
     """
 
-    ROOT = "(root)"
     MOST = 40
 
     names: dict[int, str]
@@ -105,14 +105,14 @@ class Lines:
             for path, module in line.modules():
                 for name, parameter in own_parameters(module):
                     self.names.setdefault(id(parameter), joined(path, name))
-                    lines.setdefault(line.path or self.ROOT, {})[id(parameter)] = parameter
-                    owners.setdefault(path or self.ROOT, {})[id(parameter)] = parameter
+                    lines.setdefault(line.path or ROOT, {})[id(parameter)] = parameter
+                    owners.setdefault(path or ROOT, {})[id(parameter)] = parameter
         self.lines = {name: list(held.values()) for name, held in lines.items()}
         self.owners = {path: list(held.values()) for path, held in owners.items()}
 
     def module_of(self, path: str) -> nn.Module | None:
         """The module that has a path, or a line's name, now; None where there is none."""
-        if self._lone and path == self.ROOT:
+        if self._lone and path == ROOT:
             return unwrapped(self.modules[""])
         for entry, module in self.modules.items():
             if path == entry or self._lone or path.startswith(f"{entry}."):
@@ -120,6 +120,16 @@ class Lines:
                 if found is not None:
                     return found
         return None
+
+    def plain_tensors(self) -> dict[int, str]:
+        """By ``id``, the tensors that ask for a gradient and that a module keeps without registering them."""
+        return {
+            id(kept): joined(path, name)
+            for entry, top in self.modules.items()
+            for path, module in walk(top, entry, set())
+            for name, kept in vars(module).items()
+            if isinstance(kept, Tensor) and kept.requires_grad and kept.is_leaf
+        }
 
     def _chosen(self) -> list[_Line]:
         lines = [_Line(entry, module) for entry, module in self.modules.items()]

@@ -141,7 +141,7 @@ class OpenTelemetry:
         from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 
         # Held here until they are sent: a failure must not lose them, and the SDK's own batches would.
-        self._held = InMemoryLogRecordExporter()
+        self._held = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
         provider = LoggerProvider(resource, shutdown_on_exit=False)
         provider.add_log_record_processor(SimpleLogRecordProcessor(self._held))
         self._logger = provider.get_logger("gradwatch", self._run.gradwatch)

@@ -14,20 +14,7 @@ from tests.healthy.recipes import RECIPES  # noqa: E402
 pytestmark = pytest.mark.interop
 
 
-# Name -> what is said there and should not be.
-OPEN = {
-    "gan-hinge": "Under a spectral norm the last layer owns nothing but its bias, whose gradient cancels: a critical zero.",
-}
-
-EACH = [
-    pytest.param(
-        w, id=w.name, marks=[pytest.mark.xfail(strict=True, reason=OPEN[w.name])] if w.name in OPEN else []
-    )
-    for w in RECIPES
-]
-
-
-@pytest.mark.parametrize("workload", EACH)
+@pytest.mark.parametrize("workload", RECIPES, ids=[workload.name for workload in RECIPES])
 def test_the_first_steps(workload: Workload) -> None:
     outcome = carried_out(workload, 1, 12)
     assert sum(outcome.steps.values()) >= 12

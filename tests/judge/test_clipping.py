@@ -94,7 +94,7 @@ def test_a_tied_parameter_given_twice_is_told_with_the_true_norm() -> None:
     assert alert.severity == "critical"
     assert "encoder.weight was given to clip_grad_norm_ more than once" in alert.message
     assert "7.07 where the true one is 5" in alert.message
-    assert "down to a norm of 0.5" in alert.message
+    assert alert.message.endswith("and scaled that gradient as often")
 
 
 def test_a_tied_parameter_given_twice_below_the_limit_is_a_warning() -> None:

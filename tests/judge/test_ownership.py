@@ -31,7 +31,7 @@ def test_stale_fires_at_once_with_its_cause() -> None:
     assert alert.cause is not None
     assert (alert.cause.kind, alert.cause.where) == ("stale", "mlp")
     assert alert.cause.evidence == {"parameters": 1, "norm": 3.0, "backward_passes": 0}
-    assert "no backward pass has written mlp.0 (1 of 2 parameters)" in alert.message
+    assert "no backward pass has written mlp.0 since" in alert.message
 
 
 def test_a_gradient_whose_norm_has_changed_was_written_somehow() -> None:

@@ -9,6 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import gradwatch
 from gradwatch.judge.baseline import Baseline
@@ -164,14 +166,17 @@ HIGH_ONCE = [*[40.0] * 30, *USUAL * 11]
 
 
 def explosions(*norms: float) -> list[tuple[str, str, int]]:
-    records = [record(step, norm) for step, norm in enumerate(norms, 1)]
-    return [(a.severity, a.state, a.step) for a in alerts(Explosion(), records)]
+    return [(a.severity, a.state, a.step) for a in alerts(Explosion(), unclipped(*norms))]
+
+
+def unclipped(*norms: float) -> list[StepRecord]:
+    return [record(step, norm, norm) for step, norm in enumerate(norms, 1)]
 
 
 def test_a_norm_that_comes_back_to_where_it_was_long_ago_is_a_warning() -> None:
     assert explosions(*HIGH_ONCE, *[50.0] * 5) == [("warning", "firing", 253)]
     (alert,) = alerts(Explosion(), [record(step, norm) for step, norm in enumerate([*HIGH_ONCE, 50, 50, 50], 1)])
-    assert alert.message == "norm before clipping 50, 50 times the usual 1; earlier in this run it was at 40"
+    assert alert.message == "norm before clipping 50, 50 times the usual. Earlier in this run it was at 40"
 
 
 def test_it_is_critical_beyond_three_times_that_or_where_it_was_an_accident() -> None:
@@ -202,13 +207,52 @@ def test_a_single_step_a_hundred_times_the_usual_is_told_of_also_where_it_was_so
     assert explosions(*HIGH_ONCE, 110.0) == [("warning", "firing", 251)]
 
 
+def clipped(*norms: float, limit: float = 1.0) -> list[StepRecord]:
+    return [record(step, norm, min(norm, limit), clipped=norm > limit) for step, norm in enumerate(norms, 1)]
+
+
+def of_severity(records: list[StepRecord]) -> list[tuple[str, str, int]]:
+    return [(a.severity, a.state, a.step) for a in alerts(Explosion(), records)]
+
+
+def test_single_steps_that_clipping_holds_are_a_warning() -> None:
+    spikes = [*USUAL, 500.0, *USUAL, 500.0, 1.0, 500.0, 500.0, *USUAL]
+    told = of_severity(clipped(*spikes))
+    assert [(severity, step) for severity, state, step in told if state == "firing"] == [
+        ("warning", 21),
+        ("warning", 42),
+    ]
+    assert of_severity(clipped(*spikes, limit=9.9)) == told
+
+
+def test_clipping_that_leaves_too_much_holds_nothing() -> None:
+    assert of_severity(clipped(*USUAL, 500.0, *USUAL, limit=10.5))[0] == ("critical", "firing", 21)
+
+
+def test_what_clipping_holds_step_after_step_is_critical_in_the_third() -> None:
+    assert of_severity(clipped(*USUAL, *[500.0] * 9)) == [
+        ("warning", "firing", 21), ("warning", "resolved", 23), ("critical", "firing", 23),
+    ]  # fmt: skip
+    assert of_severity(clipped(*USUAL, *[50.0] * 9)) == [("critical", "firing", 23)]
+
+
+@pytest.mark.parametrize("cut", [21, 22, 23])
+def test_how_long_clipping_has_held_it_is_in_its_state(cut: int) -> None:
+    records = clipped(*USUAL, *[500.0] * 5)
+    first, second = Judge([Explosion()]), Judge([Explosion()])
+    told = [a for made in records[:cut] for a in first.judge(made)]
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    told += [a for made in records[cut:] for a in second.judge(made)]
+    assert told == alerts(Explosion(), records)
+
+
 def test_where_it_was_before_is_in_its_state() -> None:
     norms = [*HIGH_ONCE, *[50.0] * 5]
     whole = explosions(*norms)
     assert whole[-1][0] == "warning"
     for cut in (1, 20, 22, 29, 200, 202, 224, 242, 252):
         first, second = Judge([Explosion()]), Judge([Explosion()])
-        records = [record(step, norm) for step, norm in enumerate(norms, 1)]
+        records = unclipped(*norms)
         said = [alert for made in records[:cut] for alert in first.judge(made)]
         second.load_state_dict(json.loads(json.dumps(first.state_dict())))
         said += [alert for made in records[cut:] for alert in second.judge(made)]
@@ -292,7 +336,8 @@ def test_above_what_norm_a_step_would_be_critical() -> None:
         assert rule.look(made) == []
     # It was at 50 before what it looks back on: up to three times that is a warning.
     assert rule.critical_above("actor") == pytest.approx(150.0)
-    (below,), (above,) = (rule.look(record(400, rule.critical_above("actor") * by)) for by in (0.999, 1.001))
+    limit = rule.critical_above("actor")
+    (below,), (above,) = (rule.look(record(400, limit * by, limit * by)) for by in (0.999, 1.001))
     assert (below.severity, above.severity) == ("warning", "critical")
 
 
@@ -302,7 +347,7 @@ def test_a_norm_just_above_is_critical_and_one_just_below_is_not(sigma: float) -
     for step in range(1, 100):
         rule.look(record(step, math.exp(rng.gauss(0, sigma))))
     edge = rule.critical_above("actor")
-    (above,) = rule.look(record(100, edge * 1.0001))
+    (above,) = rule.look(record(100, edge * 1.0001, edge * 1.0001))
     assert above.severity == "critical"
     assert rule.look(record(101, edge * 0.9999)) == []
 
@@ -339,7 +384,7 @@ def test_what_is_climbed_to_step_by_step_is_no_explosion_up_to_a_hundred_times()
 def test_a_level_held_before_is_remembered_also_within_the_window() -> None:
     converged = [*[0.5] * 30, *[1e-6] * 60]
     (alert,) = alerts(Explosion(), run(*converged, *[0.004] * 3))
-    assert (alert.severity, alert.message.split("; ")[1]) == ("warning", "earlier in this run it was at 0.5")
+    assert (alert.severity, alert.message.split(". ")[1]) == ("warning", "Earlier in this run it was at 0.5")
 
 
 def test_a_resumed_run_knows_that_its_first_steps_exploded() -> None:
@@ -350,3 +395,16 @@ def test_a_resumed_run_knows_that_its_first_steps_exploded() -> None:
         second.load_state_dict(json.loads(json.dumps(first.state_dict())))
         told += [a for made in run(*norms)[cut:] for a in second.judge(made)]
         assert [a.step for a in told] == [20], cut
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 2**32), st.sampled_from([1e-6, 0.004, 1.0, 1e6]))
+def test_nothing_is_critical_below_what_the_run_has_held(seed: int, level: float) -> None:
+    """However low it has been since, and however suddenly it comes back."""
+    rng, levels = random.Random(seed), [level] * 30
+    for _ in range(4):
+        levels += [level * 10 ** rng.uniform(-6, -1)] * rng.randint(60, 250)
+        levels += [level * rng.uniform(0.5, 2.0)] * rng.randint(1, 5)
+    told = alerts(Explosion(), unclipped(*(each * math.exp(rng.gauss(0, 0.1)) for each in levels)))
+    assert not [each for each in told if each.severity == "critical"]
+    assert not any("healthy" in each.message for each in told)

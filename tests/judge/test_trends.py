@@ -259,7 +259,7 @@ def test_vanishing_that_lasts_is_critical() -> None:
     assert [(a.severity, a.state, a.step) for a in said] == [
         ("warning", "firing", 5), ("warning", "resolved", 100), ("critical", "firing", 100),
     ]  # fmt: skip
-    assert "so it was for 100 steps" in said[2].message
+    assert "So it was for 100 steps" in said[2].message
 
 
 def test_streaks_go_on_in_a_resumed_run() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from gradwatch.measure.lines import Lines
+from gradwatch.paths import owner_of
 
 # Torch's compiler warns of parts of torch while it is imported.
 pytestmark = [
@@ -364,7 +365,33 @@ def test_weights_in_another_form() -> None:
     model = Body(layer=nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)), head=linear())
     made = Lines(model)
     assert list(made.lines) == ["layer", "head"]
-    assert list(made.owners) == ["layer", "layer.parametrizations.weight", "head"]
+    assert {path: len(owned) for path, owned in made.owners.items()} == {"layer": 3, "head": 1}
+    parts = {"bias", "parametrizations.weight.original0", "parametrizations.weight.original1"}
+    assert set(made.names.values()) == {"head.weight", *(f"layer.{part}" for part in parts)}
+    assert all(owner_of(name) in made.owners for name in made.names.values())
+
+
+def test_a_lone_module_whose_weight_has_another_form() -> None:
+    made = Lines(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)))
+    assert list(made.lines) == list(made.owners) == ["(root)"]
+    assert {owner_of(name) for name in made.names.values()} == {"(root)"}
+
+
+class LowRank(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.A, self.B = nn.Parameter(torch.ones(2, 1)), nn.Parameter(torch.zeros(1, 2))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + self.A @ self.B
+
+
+def test_what_a_parametrization_learns_by_itself_is_its_own() -> None:
+    layer = linear()
+    nn.utils.parametrize.register_parametrization(layer, "weight", LowRank())
+    made = Lines(Body(layer=layer))
+    assert list(made.owners) == ["layer", "layer.parametrizations.weight.0"]
+    assert {owner_of(name) for name in made.names.values()} == set(made.owners)
 
 
 def test_a_scripted_module() -> None:

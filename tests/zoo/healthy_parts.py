@@ -237,3 +237,24 @@ def relus_six_in_ten_off(run: Run) -> None:
             off = float((functional.linear(x, net[0].weight, net[0].bias) < 0).float().mean())
             run.trait("six in ten off", 0.55 < off < 0.7)
             optimizer.step()
+
+
+@healthy()
+def points_that_a_module_keeps(run: Run) -> None:
+    """A net that solves an equation keeps where it is asked, and takes slopes there: they are no parameters."""
+    net = mlp(1, 16, 1)
+    net.points = torch.linspace(0, 1, 32)[:, None].requires_grad_()
+
+    def loss() -> Tensor:
+        points: Tensor = net.points
+        u = net(points)
+        (slope,) = torch.autograd.grad(u.sum(), points, create_graph=True)
+        return functional.mse_loss(slope, torch.cos(3 * points.detach())) + u[0].square().sum()
+
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+    with run.track(optimizer, net):
+        for _ in run.steps(210):
+            optimizer.zero_grad()
+            loss().backward()
+            run.trait("a gradient of what it keeps", net.points.grad is not None)
+            optimizer.step()

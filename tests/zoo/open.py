@@ -9,8 +9,4 @@ from collections.abc import Mapping
 
 __all__ = ["OPEN"]
 
-OPEN: Mapping[str, str] = {
-    "layer_norm_of_one_element": "A gradient of nothing but rounding is no zero: no rule fires.",
-    "group_norm_of_single_channels": "A gradient of nothing but rounding is no zero: no rule fires.",
-    "scale_that_is_a_plain_tensor": "A plain tensor that asks for a gradient is not told from an input that does, after the last layer.",
-}
+OPEN: Mapping[str, str] = {}

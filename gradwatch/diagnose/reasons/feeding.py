@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
+from functools import partial
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from gradwatch.causes import cause
-from gradwatch.diagnose.graph.walk import Graph, Node, hands_on, is_leaf
+from gradwatch.diagnose.graph.walk import Graph, Node, hands_on, is_leaf, spreading
 from gradwatch.diagnose.look.calls import Calls
 from gradwatch.diagnose.look.place import Place
 from gradwatch.records import Cause
@@ -90,22 +91,49 @@ def shortcut(
     )
 
 
-def strays(root: Node, names: Mapping[int, str]) -> list[Stray]:
+def strays(root: Node, names: Mapping[int, str], kept: Mapping[int, str]) -> list[Stray]:
     """Those in a graph; what comes before all that is tracked or after it may be somebody else's.
+
+    A plain tensor that a module keeps may be an input that is asked for its gradient: it is one of these where
+    each operation on it also takes what a tracked module has made.
 
     Args:
         root: where a backward pass begins.
         names: by ``id``, the parameters that a module or an optimizer is known to hold.
+        kept: by ``id``, the names of the plain tensors that a module keeps and that ask for a gradient.
     """
     graph = Graph([root])
-    unknown = [leaf for key, leaf in graph.leaves.items() if key not in names and _is_plain(leaf.variable)]
+    unknown = [
+        leaf
+        for key, leaf in graph.leaves.items()
+        if key not in names and (key in kept or _is_plain(leaf.variable))
+    ]
     if not unknown:
         return []
     each = {str(id(leaf.variable)): {id(leaf.variable)} for leaf in unknown}
     fed = downstream(graph, {_KNOWN: names.keys() & graph.leaves.keys(), **each})
     between = fed.get(_KNOWN, set()) & {name for name, feeds in fed.items() if _KNOWN in feeds}
     place = Place(graph, Calls([], lambda _: None), names=names)
-    return [_stray(leaf.variable, place, leaf) for leaf in unknown if str(id(leaf.variable)) in between]
+    made = set(spreading(_users(graph, names.keys() & graph.leaves.keys()), partial(_takers, graph)))
+    found = []
+    for leaf in unknown:
+        key = id(leaf.variable)
+        if key not in kept:
+            found += [_stray(leaf.variable, place, leaf)] if str(key) in between else []
+        elif all(any(below in made for below, _ in graph.inputs[user]) for user in _users(graph, [key])):
+            found.append(Stray(f"the plain tensor {kept[key]}", leaf.variable, leaf.variable._version))
+    return found
+
+
+def _takers(graph: Graph, node: Node) -> list[Node]:
+    return [consumer.node for consumer in graph.consumers.get(node, ())]
+
+
+def _users(graph: Graph, parameters: Iterable[int]) -> list[Node]:
+    """What computes with parameters, given by ``id``, reshaped or cast at the most."""
+    starts = [user for key in parameters for user in _takers(graph, graph.leaves[key])]
+    met = spreading(starts, lambda at: _takers(graph, at) if hands_on(at) else ())
+    return [user for user in met if not hands_on(user)]
 
 
 def _stray(parameter: Tensor, place: Place, leaf: Node) -> Stray:

@@ -1,0 +1,93 @@
+"""A gradient that is nothing but rounding from the first step on: suspected by its size, told when a look has shown it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+
+from gradwatch.causes import cause
+from gradwatch.judge.judge import Judge
+from gradwatch.judge.rounding import Rounding
+from gradwatch.records import Alert, Cause, StepRecord
+from gradwatch.rules import Zero
+from tests.blocks import blocks_of
+from tests.judge.test_owners import made
+
+WHY = cause("constant", "norm", operation="NativeLayerNormBackward0")
+
+
+def steps(*norms: float, first: int = 1) -> list[StepRecord]:
+    return [made(step, {"h.0.attn": norm}) for step, norm in enumerate(norms, first)]
+
+
+def judged(judge: Judge, records: list[StepRecord]) -> list[Alert]:
+    return [alert for record in records for alert in judge.judge(record)]
+
+
+def answered(kind: Cause = WHY) -> Judge:
+    judge = Judge([Zero()])
+    assert judged(judge, steps(0.0, 1e-7)) == []
+    judge.answered("actor", {"h.0.attn": kind})
+    return judge
+
+
+def test_what_is_small_from_the_first_step_on_is_suspected() -> None:
+    for norms, suspected in (
+        ((1e-7, 1e-7), True),
+        ((0.0, 1e-6), True),
+        ((1e-7, 0.0), False),
+        ((1e-7, 1e-2), False),
+        ((1e-2, 1e-7), False),
+    ):
+        judge = Judge([Zero()])
+        judged(judge, steps(*norms))
+        assert judge.suspects("actor") == (("h.0.attn",) if suspected else ()), norms
+        assert judge.asks_why == suspected
+
+
+def test_the_first_steps_are_judged_at_once_and_no_later_ones() -> None:
+    judge = Judge([Zero()])
+    waits = [judge.in_suspense]
+    for record in steps(1.0, 1.0, 1.0):
+        judge.judge(record)
+        waits.append(judge.in_suspense)
+    assert waits == [True, True, False, False]
+
+
+def test_it_is_told_at_the_next_step_with_its_cause() -> None:
+    (alert,) = judged(answered(), steps(1e-7, 2e-7, 0.0, 1e-7, first=3))
+    assert (alert.rule, alert.module, alert.step, alert.severity, alert.cause) == (
+        "zero", "h.0.attn", 3, "critical", WHY,
+    )  # fmt: skip
+    assert "is 0 but for rounding errors of 1e-07" in alert.message
+
+
+def test_what_a_look_does_not_show_is_silent_and_asked_once() -> None:
+    judge = answered(cause("unknown", "norm"))
+    assert judge.suspects("actor") == ()
+    assert judged(judge, steps(*[1e-7] * 50, first=3)) == []
+    assert not judge.asks_why
+
+
+def test_it_is_over_when_the_gradient_is_more_than_rounding() -> None:
+    judge = answered()
+    told = judged(judge, steps(1e-7, *[2 * Rounding.SHARE * 3] * 4, first=3))
+    assert [(alert.state, alert.step) for alert in told] == [("firing", 3), ("resolved", 6)]
+
+
+def test_a_resumed_run_knows_it_and_asks_no_more() -> None:
+    judge, resumed = answered(), Judge([Zero()])
+    resumed.load_state_dict(json.loads(json.dumps(judge.state_dict())))
+    records = steps(1e-7, 1e-7, first=3)
+    assert judged(resumed, records) == judged(judge, records) != []
+    assert resumed.suspects("actor") == ()
+
+
+@pytest.mark.parametrize("size", [1, 3, 16])
+def test_blocks_are_judged_as_their_records_are(size: int) -> None:
+    by_record, by_block = answered(), answered()
+    records = steps(*[1e-7, 0.0, 3e-7] * 4, *[0.1] * 4, 1e-7, first=3)
+    told = [alert for block in blocks_of(records, itertools.repeat(size)) for alert in by_block.judge_block(block)]
+    assert told == judged(by_record, records) != []
