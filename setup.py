@@ -14,8 +14,8 @@ setup(
     ext_modules=[
         Extension(
             "gradwatch.measure._native",
-            sources=["gradwatch/measure/_native.c", "gradwatch/measure/sums.c"],
-            depends=["gradwatch/measure/dlpack.h", "gradwatch/measure/sums.h"],
+            sources=["gradwatch/measure/_native.c", "gradwatch/measure/shield.c", "gradwatch/measure/sums.c"],
+            depends=["gradwatch/measure/dlpack.h", "gradwatch/measure/shield.h", "gradwatch/measure/sums.h"],
             define_macros=[("Py_LIMITED_API", "0x030A0000")],
             extra_compile_args=[] if os.name == "nt" else FLAGS,
             extra_link_args=LINK,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 import torch
 
 from gradwatch.log import log
+from gradwatch.measure import harmless, kernel
 
 __all__ = ["ErrorShield"]
 
@@ -26,18 +26,23 @@ class ErrorShield:
     thread that publishes nor the right to a lock that another thread held when it was forked. Nothing runs
     while a CUDA graph is captured either: what is captured runs again with no Python to tell of it.
 
-    Attributes:
-        seconds: time spent inside the wrapped functions, in seconds. One that is called inside another counts
-            once, and so does the time in which two threads are inside.
+    Args:
+        way: what wraps; the native one where it was built, for there are ten such calls in a step.
     """
 
-    def __init__(self) -> None:
-        self.seconds = 0.0
+    def __init__(self, way: type[harmless.Shield] = kernel.Shield) -> None:
+        self._way = way(self._caught, self._is_capturing if _MAY_CAPTURE else None)
         self._errors = 0
         self._earlier = log.errors
         self._logged: set[str] = set()
-        self._forks = _forks
-        self._inside = False
+
+    @property
+    def seconds(self) -> float:
+        """Time spent inside the wrapped functions, in seconds.
+
+        One that is called inside another counts once, and so does the time in which two threads are inside.
+        """
+        return self._way.seconds
 
     @property
     def errors(self) -> int:
@@ -49,33 +54,16 @@ class ErrorShield:
 
         Only ``Exception`` is kept: an interrupt from the keyboard is the user's.
         """
-        clock = time.perf_counter
+        return self._way.around(function)
 
-        def shielded(*args: P.args, **kwargs: P.kwargs) -> R | None:
-            if self._forks != _forks or (_MAY_CAPTURE and self._is_capturing()):
-                return None
-            nested, self._inside = self._inside, True
-            began = clock()
-            try:
-                return function(*args, **kwargs)
-            except Exception:
-                self._caught(function)
-                return None
-            finally:
-                # Only whoever came in first takes it back: what another thread saw meanwhile is not put back.
-                if not nested:
-                    self._inside = False
-                    self.seconds += clock() - began
-
-        return shielded
-
-    def _caught(self, function: Callable[..., object]) -> None:
+    def _caught(self, function: Callable[..., object], error: Exception) -> None:
         self._errors += 1
         bare = getattr(function, "func", function)  # what a functools.partial is of
         place = getattr(bare, "__qualname__", repr(bare))
         if place not in self._logged:
             self._logged.add(place)
-            log.exception("gradwatch failed in %s; training goes on, this is logged once.", place)
+            message = "gradwatch failed in %s; training goes on, this is logged once."
+            log.exception(message, place, exc_info=error)
 
     def _is_capturing(self) -> bool:
         if not (torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()):  # type: ignore[no-untyped-call]
@@ -86,15 +74,7 @@ class ErrorShield:
         return True
 
 
-# How often this process is a fork of one that had gradwatch: a shield is good in the process that made it.
-_forks = 0
-
-
-def _after_fork_in_child() -> None:
-    global _forks
-    _forks += 1
-
-
-# Windows has no fork.
+# A shield is good in the process that made it, whichever way it wraps. Windows has no fork.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    for _forked in {kernel.forked, harmless.forked}:
+        os.register_at_fork(after_in_child=_forked)

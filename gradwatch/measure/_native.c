@@ -25,6 +25,7 @@
 #include <string.h>
 
 #include "dlpack.h"
+#include "shield.h"
 #include "sums.h"
 
 /* Numbers read between two turns: some 0.3 ms. */
@@ -535,6 +536,7 @@ static PyMethodDef methods[] = {
     {"look", look, METH_VARARGS, "See gradwatch.measure.kernel."},
     {"norms", norms, METH_VARARGS, "See gradwatch.measure.kernel; what can't be read here is left to the caller."},
     {"perhaps_zero", perhaps_zero, METH_VARARGS, "The places of those that begin with 0, or can't be read here."},
+    {"forked", forked, METH_NOARGS, "This process is a fork: what was made in the other one is silent."},
     {"use", use, METH_O, "Sum by the way of this name, one of WAYS; for tests."},
     {NULL, NULL, 0, NULL},
 };
@@ -547,8 +549,11 @@ PyMODINIT_FUNC PyInit__native(void)
     way = *ways();
     PyObject *names = know_torch() < 0 ? NULL : names_of_ways();
     PyObject *module = names ? PyModule_Create(&definition) : NULL;
-    if (module && PyObject_SetAttrString(module, "WAYS", names) < 0)
+    PyObject *shield = module ? shield_type() : NULL;
+    if (module && (!shield || PyObject_SetAttrString(module, "Shield", shield) < 0 ||
+                   PyObject_SetAttrString(module, "WAYS", names) < 0))
         Py_CLEAR(module);
+    Py_XDECREF(shield);
     Py_XDECREF(names);
     return module;
 }

@@ -14,10 +14,10 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from gradwatch.measure import pure
+from gradwatch.measure import harmless, pure
 from gradwatch.measure.norms import on_host
 
-__all__ = ["ABSENT", "CHANGED", "KIND", "NEW", "ONCE", "SAME", "look", "norms", "zeros"]
+__all__ = ["ABSENT", "CHANGED", "KIND", "NEW", "ONCE", "SAME", "Shield", "forked", "look", "norms", "zeros"]
 
 # What has become of a gradient since the last look.
 ABSENT, SAME, ONCE, CHANGED, NEW = range(5)
@@ -43,6 +43,11 @@ KIND: str = f"native {_native.WAYS[0]}" if _native else "pure torch"
 
 # One call of no Python: asked six times a step. What it gives is said at ``gradwatch.measure.pure.look``.
 look: Callable[[list[Tensor], bytearray], tuple[list[Tensor | None], bytes]] = _way.look
+
+
+# What wraps all that runs in a training loop, see ``gradwatch.shield``.
+Shield: type[harmless.Shield] = (_native or harmless).Shield
+forked: Callable[[], None] = (_native or harmless).forked
 
 
 def norms(gradients: list[Tensor | None], places: bytes, out: bytearray) -> tuple[float, int, list[int] | None]:

@@ -1,0 +1,4 @@
+/* The type `Shield`, and what the module calls in a forked child. */
+
+PyObject *shield_type(void);
+PyObject *forked(PyObject *module, PyObject *unused);
