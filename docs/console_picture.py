@@ -12,7 +12,7 @@ from rich.console import Console
 
 from gradwatch.incidents import Incidents
 from gradwatch.records import Alert, Cause, GroupNorms, StepRecord
-from gradwatch.sinks.table import render
+from gradwatch.sinks.table import Picture
 
 
 def number(value: Any) -> Any:
@@ -35,7 +35,7 @@ def main(run: str, picture: str) -> None:
             cause = entry["cause"] and Cause(**entry["cause"])
             incidents.take(Alert(**{**entry, "cause": cause}))
     screen = Console(record=True, width=118, file=io.StringIO())
-    screen.print(render(newest.values(), incidents.all()))
+    screen.print(Picture(newest.values(), incidents.all()))
     screen.save_svg(picture, title="gradwatch")
 
 
