@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import fcntl
+import multiprocessing
 import os
 import pty
 import select
 import struct
-import subprocess
 import sys
 import termios
 import time
 from collections.abc import Mapping
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 pyte = pytest.importorskip("pyte", reason='a terminal is missing: pip install "gradwatch[dev]"')
 
-ROOT = Path(__file__).resolve().parents[2]
+# What takes long to import is imported once; each program is a fork of that.
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(["tests.sinks.preloaded"])
 
 
 class Shown(NamedTuple):
@@ -29,15 +30,15 @@ class Shown(NamedTuple):
         status: what the program ended with.
         above: the lines that have been scrolled out at the top, oldest first.
         screen: the lines of the screen, from the top.
-        bytes: all that the program has written.
         margins: the rows that scroll, None for all.
+        written: all that the program has written.
     """
 
-    status: int
+    status: int | None
     above: list[str]
     screen: list[str]
-    bytes: bytes
     margins: object
+    written: str
 
     @property
     def lines(self) -> list[str]:
@@ -50,7 +51,12 @@ class Shown(NamedTuple):
 
 
 def run(
-    program: str, columns: int, rows: int, /, *, environment: Mapping[str, str] | None = None, **streams: int
+    program: str,
+    columns: int,
+    rows: int,
+    variables: Mapping[str, str] | None = None,
+    encoding: str = "utf-8",
+    resized: tuple[int, int] | None = None,
 ) -> Shown:
     """Run a program of Python in a terminal of its own.
 
@@ -58,45 +64,81 @@ def run(
         program: the text of it.
         columns: of the terminal.
         rows: of the terminal.
-        environment: more variables.
-        streams: ``stdout`` or ``stderr``, where it is not the terminal.
+        variables: of the environment.
+        encoding: that the program thinks its terminal has.
+        resized: what the terminal becomes once the program has written ``RESIZE``.
     """
     screen = pyte.HistoryScreen(columns, rows, history=100_000, ratio=0.5)
     stream = pyte.ByteStream(screen)
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-    process = subprocess.Popen(
-        [sys.executable, "-c", program],
-        stdin=theirs,
-        stdout=streams.get("stdout", theirs),
-        stderr=streams.get("stderr", theirs),
-        cwd=ROOT,
-        env=_environment(environment or {}),
-        start_new_session=True,
-    )
-    os.close(theirs)
+    _resize(theirs, columns, rows)
+    process = _SERVER.Process(target=_within, args=(os.ttyname(theirs), program, dict(variables or {}), encoding))
+    process.start()
     written = b""
-    deadline = time.monotonic() + 300
-    try:
-        while time.monotonic() < deadline:
-            if select.select([ours], [], [], 0.1)[0]:
-                try:
-                    some = os.read(ours, 65536)
-                except OSError:  # nobody has the terminal open any more
-                    break
-                written += some
-                stream.feed(some)
-            elif process.poll() is not None:
-                break
-        status = process.wait(10)
-    finally:
-        process.kill()
-        os.close(ours)
+    for some in _until_the_end(ours, process):
+        written += some
+        stream.feed(some)
+        if resized is not None and b"RESIZE" in written:
+            screen.resize(resized[1], resized[0])
+            _resize(theirs, *resized)
+            columns, resized = resized[0], None
+    process.join(10)
+    os.close(theirs)
+    os.close(ours)
     above = ["".join(line[x].data for x in range(columns)).rstrip() for line in screen.history.top]
-    return Shown(status, above, [line.rstrip() for line in screen.display], written, screen.margins)
+    lines = [line.rstrip() for line in screen.display]
+    return Shown(process.exitcode, above, lines, screen.margins, written.decode(encoding, "replace"))
 
 
-def _environment(more: Mapping[str, str]) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
-    here = {"TERM": "xterm-256color", "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    return {**kept, **here, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **more}
+def piped(program: str, variables: Mapping[str, str] | None = None, encoding: str = "utf-8") -> tuple[int | None, str]:
+    """The same into a pipe, its errors too: what it ended with, and what it has written."""
+    ours, theirs = os.pipe()
+    path = f"/proc/{os.getpid()}/fd/{theirs}"
+    process = _SERVER.Process(target=_within, args=(path, program, dict(variables or {}), encoding))
+    process.start()
+    written = b"".join(_until_the_end(ours, process))
+    process.join(10)
+    os.close(theirs)
+    os.close(ours)
+    return process.exitcode, written.decode(encoding, "replace")
+
+
+def _until_the_end(file: int, process: Any) -> Any:
+    deadline = time.monotonic() + 300
+    ended = False
+    while time.monotonic() < deadline:
+        if select.select([file], [], [], 0.05)[0]:
+            yield os.read(file, 65536)
+        elif ended:
+            return
+        else:
+            ended = not process.is_alive()
+    process.kill()
+
+
+def _resize(terminal: int, columns: int, rows: int) -> None:
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+
+def _within(path: str, program: str, variables: Mapping[str, str], encoding: str) -> None:
+    """In the new process: everything of it goes to that file."""
+    os.setsid()
+    file = os.open(path, os.O_RDWR if path.startswith("/dev") else os.O_WRONLY)
+    for descriptor in (0, 1, 2):
+        os.dup2(file, descriptor)
+    terminal = os.isatty(1)
+    sys.stdout = open(1, "w", encoding=encoding, closefd=False, buffering=1 if terminal else -1)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding=encoding, errors="backslashreplace", closefd=False, buffering=1)  # noqa: SIM115
+    for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"):
+        os.environ.pop(name, None)
+    os.environ.update({"TERM": "xterm-256color", **variables})
+    status = 0
+    try:
+        exec(compile(program, "program", "exec"), {"__name__": "__main__"})
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    sys.exit(status)
