@@ -15,11 +15,11 @@ from gradwatch.track import Watch
 __all__ = ["Callback"]
 
 
-class Callback(BaseCallback):  # type: ignore[misc]
+class Callback(BaseCallback):
     """Watches every optimizer of an agent: each is named by the network that it belongs to.
 
-    These are ``actor`` and ``critic`` (TD3, SAC), ``ent_coef`` for SAC's temperature, and the lone ``optimizer`` of
-    PPO, A2C and DQN. A further ``learn`` with the same callback goes on counting.
+    These are ``actor`` and ``critic`` (TD3, SAC), ``ent_coef`` for SAC's temperature, and the lone ``optimizer``
+    of PPO, A2C and DQN. A further ``learn`` with the same callback goes on counting.
 
     Args:
         options: the arguments of ``gradwatch.track``; ``modules`` replaces the networks.

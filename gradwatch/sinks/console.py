@@ -1,4 +1,4 @@
-"""What a run says to the person in front of it: a live panel in a terminal or a notebook, plain lines elsewhere."""
+"""What a run says to the person in front of it: a panel in a terminal or a notebook, else plain lines."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["Console"]
 
 
 class Console:
-    """Shows what is wrong, then a line for each optimizer and module: norm before, norm after, ratio, limit, trend.
+    """Shows what is wrong, then a line for each optimizer and module: norm before, norm after, ratio and trend.
 
     In a terminal it holds the last rows and lets everything else scroll above them, so that bars of tqdm, rich,
     Lightning or transformers, prints and logs go on as they are; several share these rows. In a notebook it is a
@@ -67,7 +67,7 @@ class Console:
         self._incidents, self._fired = Incidents(run.time, self.STORIES), 0
         self._health = health
         # One of many ranks has the screen; the others say what fires.
-        self._screen = None if run.rank else notebook() or _terminal()
+        self._screen = None if run.rank else notebook() or _terminal(self)
         self._tells_status = not run.rank
         self._open = True
         self._began = self._shown_at = time.monotonic()
@@ -89,7 +89,7 @@ class Console:
             self._show()
 
     def close(self) -> None:
-        """Give the terminal back, and tell what happened: who reads nothing else knows what, why and what to do."""
+        """Give the terminal back, and tell what happened, why, and what to do, for who reads nothing else."""
         if not self._open:
             return
         screen, self._screen, self._open = self._screen, None, False
@@ -163,15 +163,17 @@ class Console:
         return [_summary(self._fired, number, len(self._incidents.active())), *newest, *shown]
 
 
-def _terminal() -> Terminal | None:
+def _terminal(owner: Console) -> Terminal | None:
     """What the program prints to, or its errors, where that is a terminal that can do more than lines."""
     from rich.console import Console as RichConsole
 
     for stream in (sys.stdout, sys.stderr):
-        terminal = terminal_of(stream)
+        terminal = terminal_of(stream, owner)
         if terminal is not None:
             able = RichConsole(file=terminal.stream, force_terminal=True)
-            return None if able.is_dumb_terminal or able.legacy_windows else terminal
+            if not able.is_dumb_terminal and not able.legacy_windows:
+                return terminal
+            terminal.leave(owner)
     return None
 
 

@@ -13,7 +13,8 @@ __all__ = ["Notebook", "as_html", "notebook"]
 WIDTH = 110
 
 # Colours of the page, light or dark; only what rich colours has one of its own.
-_PAGE = '<pre style="white-space:pre;overflow-x:auto;line-height:normal;font-family:Menlo,Consolas,monospace">{code}</pre>'
+_STYLE = "white-space:pre;overflow-x:auto;line-height:normal;font-family:Menlo,Consolas,monospace"
+_PAGE = f'<pre style="{_STYLE}">{{code}}</pre>'
 
 
 class Notebook:

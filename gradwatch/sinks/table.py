@@ -6,15 +6,16 @@
     console.print(Picture(watch.last.values(), watch.incidents))
     console.save_svg("run.svg")
 
-What is wrong comes first: incidents, then the modules that are ill, then the others in their order. A line is never
-wrapped: of what is too long the middle is left out, since the end of a name tells it apart.
+What is wrong comes first: incidents, then the modules that are ill, then the others in their order. A line is
+never wrapped: of names that are too long what all have in common is left out, then the middle.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
 from gradwatch.records import Alert, GroupNorms, Incident, StepRecord, clip_ratio
@@ -162,16 +163,44 @@ class _Page(NamedTuple):
         from rich.cells import set_cell_size
 
         cells = "".join(f"{value:>{_NUMBER}}" for value in numbers)
-        room = self.width - len(cells) - _NOTE - Trend.SHARES - 2
-        if room < _LEAST_NAME:
-            room = max(room + Trend.SHARES + 1, _LEAST_NAME)
-        else:
+        if self._has_trend:
             cells += f" {trend:<{Trend.SHARES}}"
-        named = set_cell_size(shortened(name, room, self.gap), room)
+        named = set_cell_size(shortened(name, self._room, self.gap), self._room)
         return self.text(f"{named}{cells} {note}".rstrip(), style)
+
+    @property
+    def _has_trend(self) -> bool:
+        return self.width >= _LEAST_NAME + 3 * _NUMBER + Trend.SHARES + _NOTE + 2
+
+    @property
+    def _room(self) -> int:
+        """Cells for a name."""
+        trend = Trend.SHARES + 1 if self._has_trend else 0
+        return max(self.width - 3 * _NUMBER - trend - _NOTE - 1, _LEAST_NAME)
+
+    def names(self, names: Sequence[str]) -> Mapping[str, str]:
+        """Each as it is shown: where one is too long, without the parts that all begin and end with."""
+        from rich.cells import cell_len
+
+        if len(names) < 2 or max(map(cell_len, names)) + 2 <= self._room:
+            return {name: name for name in names}
+        paths = [name.split(".") for name in names]
+        least = min(map(len, paths)) - 1
+        begin = _in_common(paths, least)
+        end = _in_common([path[::-1] for path in paths], least - begin)
+        return {
+            name: (self.gap if begin else "") + ".".join(path[begin : len(path) - end]) + (self.gap if end else "")
+            for name, path in zip(names, paths, strict=True)
+        }
 
     def history(self, optimizer: str, module: str | None) -> str:
         return "" if self.trend is None else self.trend(optimizer, module, self.ascii_only)
+
+
+def _in_common(paths: Sequence[Sequence[str]], most: int) -> int:
+    """How many parts all begin with."""
+    alike = takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
+    return min(sum(1 for _ in alike), most)
 
 
 def _cut(lines: list[_Line], most: int, page: _Page) -> list[_Line]:
@@ -198,12 +227,14 @@ def _group(record: StepRecord, page: _Page) -> list[_Line]:
     trend = page.history(record.optimizer, None)
     name = f"{record.optimizer}, step {record.step}"
     head = page.row(name, cells, trend, _optimizer_note(record), style="bold")
-    ill, well = [], []
+    ill: list[Text] = []
+    well: list[Text] = []
+    shown = page.names(tuple(record.modules))
     for name, norms in record.modules.items():
         note, style = _module_note(record, name, norms)
         ratio = clip_ratio(norms.norm_before, norms.norm_after)
         cells, trend = _cells(norms.norm_before, norms.norm_after, ratio), page.history(record.optimizer, name)
-        (ill if note else well).append(page.row(f"  {name}", cells, trend, note, style))
+        (ill if note else well).append(page.row(f"  {shown[name]}", cells, trend, note, style))
     return [_Line(head), *map(_Line, ill), *(_Line(line, may_go=True) for line in well)]
 
 

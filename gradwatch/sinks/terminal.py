@@ -1,8 +1,8 @@
 """The last rows of a terminal, held for a panel while everything else goes on above it.
 
-The terminal itself is told to scroll only the rows above (DECSTBM), and where the cursor was is put back after each
-drawing, all in one write. A progress bar, a print or a log above needs to know nothing of it, and nothing of theirs
-is redirected: whichever was there first, and also where another process writes to the same terminal.
+The terminal itself is told to scroll only the rows above (DECSTBM), and the cursor is put back to where it was
+after each drawing, all in one write. A progress bar, a print or a log above needs to know nothing of it, and
+nothing of theirs is redirected: whichever was there first, and also where another process writes to the same terminal.
 """
 
 from __future__ import annotations
@@ -37,10 +37,12 @@ class Terminal:
         self._size = (0, 0)
         self._drawing = threading.Lock()
 
-    @property
-    def is_held(self) -> bool:
-        """Whether anybody shows a panel on it."""
-        return bool(self._panels)
+    def take_part(self, owner: Hashable) -> bool:
+        """Begin a panel for somebody, who has to leave; whether the terminal was held before."""
+        with self._drawing:
+            was_held = bool(self._panels)
+            self._panels[owner] = []
+            return was_held
 
     def show(self, owner: Hashable, draw: Draw, width: int | None, rows: int | None) -> None:
         """Draw somebody's panel anew.
@@ -54,7 +56,7 @@ class Terminal:
         with self._drawing:
             columns, lines = size = _size_of(self.stream)
             room = max(lines - 2, 1) if rows is not None else lines // 2
-            mine = max(room // len({*self._panels, owner}), 1)
+            mine = max(room // len(self._panels), 1)
             mine = mine if rows is None else min(rows, mine)
             self._panels[owner] = draw(columns if width is None else min(width, columns), mine)
             self._draw(size, [line for panel in self._panels.values() for line in panel][: lines - 1])
@@ -62,7 +64,7 @@ class Terminal:
     def leave(self, owner: Hashable) -> None:
         """Take somebody's panel away; with the last one the terminal is as it was."""
         with self._drawing:
-            if self._panels.pop(owner, None) is None:
+            if self._panels.pop(owner, None) is None or not self._held:
                 return
             columns, lines = _size_of(self.stream)
             if self._panels:
@@ -93,12 +95,12 @@ class Terminal:
         _write(self.stream, f"{begin}{drawn}{_RESTORE}")
 
 
-_terminals: dict[Hashable, Terminal] = {}
+_held: dict[Hashable, Terminal] = {}
 _finding = threading.Lock()
 
 
-def terminal_of(stream: Any) -> Terminal | None:
-    """The terminal that a stream writes to, the same for all streams that do; None where it is none."""
+def terminal_of(stream: Any, owner: Hashable) -> Terminal | None:
+    """The terminal that a stream writes to, which all share who have a panel on it; None where it is none."""
     # What rich puts in the place of a stream while a bar of its own is shown.
     stream = getattr(stream, "rich_proxied_file", stream)
     try:
@@ -109,9 +111,11 @@ def terminal_of(stream: Any) -> Terminal | None:
     except (OSError, ValueError, AttributeError):
         return None
     with _finding:
-        known = _terminals.get(which)
-        if known is None or not known.is_held:
-            known = _terminals[which] = Terminal(stream)
+        known = _held.get(which)
+        if known is None or not known.take_part(owner):
+            # Nobody holds it any more, and the stream of those who did may be closed.
+            known = _held[which] = Terminal(stream)
+            known.take_part(owner)
         return known
 
 

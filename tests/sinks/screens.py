@@ -12,9 +12,12 @@ import sys
 import termios
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
 
 pyte = pytest.importorskip("pyte", reason='a terminal is missing: pip install "gradwatch[dev]"')
 
@@ -90,7 +93,9 @@ def run(
     return Shown(process.exitcode, above, lines, screen.margins, written.decode(encoding, "replace"))
 
 
-def piped(program: str, variables: Mapping[str, str] | None = None, encoding: str = "utf-8") -> tuple[int | None, str]:
+def piped(
+    program: str, variables: Mapping[str, str] | None = None, encoding: str = "utf-8"
+) -> tuple[int | None, str]:
     """The same into a pipe, its errors too: what it ended with, and what it has written."""
     ours, theirs = os.pipe()
     path = f"/proc/{os.getpid()}/fd/{theirs}"

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.sinks.screens import Shown, run
+from tests.sinks.screens import Shown, piped, run
 
 SIZES = [(80, 24), (140, 40)]
 ROUNDS, SAID = 60, range(0, 60, 10)
@@ -93,6 +93,27 @@ data = [dict(input_ids=row, labels=row) for row in torch.randint(9, (120, 4))]
 transformers.Trainer(model=transformers.GPT2LMHeadModel(config), args=settings, train_dataset=data, callbacks=callbacks).train()
 """,
 }
+# As they were filed: a print without an end, markup, a carriage return; and workers that print, forked meanwhile.
+PROGRAMS["odd prints"] = """
+with watched():
+    for i in range(30):
+        step(2 * i)
+        print("saved to [/home/user/run]", end="", flush=True)
+        print(" [red]loss[/red] :smile:", flush=True)
+        print(f"\\rstep {i}", end="", flush=True)
+    print()
+"""
+PROGRAMS["workers that print"] = """
+class Data(torch.utils.data.Dataset):
+    def __len__(self): return 20
+    def __getitem__(self, i): return torch.randn(4)
+def worker(k): print("worker", k, "is up")
+with watched():
+    for i in range(6):
+        step(10 * i)
+        for x in torch.utils.data.DataLoader(Data(), batch_size=5, num_workers=2, worker_init_fn=worker, timeout=60):
+            optimizer.zero_grad(); net(x).square().mean().backward(); optimizer.step()
+"""
 THE_END = "\nprint('<after>')\n"
 
 
@@ -117,11 +138,26 @@ def test_every_line_of_the_program_is_there_once_and_no_more_of_the_bar_than_wit
 ) -> None:
     bare, shown = (run(f"SHOWN = {on}{MODEL}{PROGRAMS[bar]}{THE_END}", *size) for on in (False, True))
     assert (bare.status, shown.status) == (0, 0), shown.text
-    # A log and a print are two streams: in the order of the program where both are terminals.
     assert sorted(told(shown, size[0])) == sorted(told(bare, size[0])) == sorted(said())
     assert told(shown, size[0]) == told(bare, size[0])
+    for odd in ("saved to [/home/user/run] [red]loss[/red] :smile:", "is up"):
+        assert shown.text.count(odd) == bare.text.count(odd)
     bars = [sum("%" in line and "of the time" not in line for line in one.lines) for one in (bare, shown)]
     assert bars[1] <= bars[0] + 1
     assert sum("norm (L2)" in line for line in shown.lines) == 1
     assert shown.margins is None
     assert "gradwatch: no alert fired." in shown.text
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize("bar", PROGRAMS)
+def test_into_a_pipe_every_line_of_the_program_is_there_once(bar: str) -> None:
+    texts = []
+    for on in (False, True):
+        status, text = piped(f"SHOWN = {on}{MODEL}{PROGRAMS[bar]}{THE_END}")
+        assert status == 0, text
+        texts.append(re.findall(r"<(?:print \d+|log \d+|half \d+ and whole|before|after)>", text))
+    assert sorted(texts[0]) == sorted(texts[1])
+    assert len(texts[1]) == 2 + 3 * len(SAID)
+    assert "gradwatch: no alert fired.\n" in text
+    assert "\x1b" not in text or "Lightning" in bar or "rich" in bar
