@@ -9,6 +9,7 @@ import pty
 import select
 import struct
 import sys
+import tempfile
 import termios
 import time
 from collections.abc import Mapping
@@ -75,7 +76,9 @@ def run(
     stream = pyte.ByteStream(screen)
     ours, theirs = pty.openpty()
     _resize(theirs, columns, rows)
-    process = _SERVER.Process(target=_within, args=(os.ttyname(theirs), program, dict(variables or {}), encoding))
+    process = _SERVER.Process(
+        target=_within, args=([os.ttyname(theirs)] * 2, program, dict(variables or {}), encoding)
+    )
     process.start()
     written = b""
     for some in _until_the_end(ours, process):
@@ -93,19 +96,18 @@ def run(
     return Shown(process.exitcode, above, lines, screen.margins, written.decode(encoding, "replace"))
 
 
-def piped(
-    program: str, variables: Mapping[str, str] | None = None, encoding: str = "utf-8"
-) -> tuple[int | None, str]:
-    """The same into a pipe, its errors too: what it ended with, and what it has written."""
-    ours, theirs = os.pipe()
-    path = f"/proc/{os.getpid()}/fd/{theirs}"
-    process = _SERVER.Process(target=_within, args=(path, program, dict(variables or {}), encoding))
-    process.start()
-    written = b"".join(_until_the_end(ours, process))
-    process.join(10)
-    os.close(theirs)
-    os.close(ours)
-    return process.exitcode, written.decode(encoding, "replace")
+def redirected(program: str, encoding: str = "utf-8") -> tuple[int | None, str, str]:
+    """The same with no terminal: what it ended with, its output and its errors."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / name for name in ("out", "err")]
+        for file in files:
+            file.touch()
+        process = _SERVER.Process(target=_within, args=([str(file) for file in files], program, {}, encoding))
+        process.start()
+        process.join(300)
+        process.kill()
+        out, err = (file.read_text(encoding, "replace") for file in files)
+        return process.exitcode, out, err
 
 
 def _until_the_end(file: int, process: Any) -> Any:
@@ -125,12 +127,11 @@ def _resize(terminal: int, columns: int, rows: int) -> None:
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
 
-def _within(path: str, program: str, variables: Mapping[str, str], encoding: str) -> None:
-    """In the new process: everything of it goes to that file."""
+def _within(paths: list[str], program: str, variables: Mapping[str, str], encoding: str) -> None:
+    """In the new process: everything of it goes to these files."""
     os.setsid()
-    file = os.open(path, os.O_RDWR if path.startswith("/dev") else os.O_WRONLY)
-    for descriptor in (0, 1, 2):
-        os.dup2(file, descriptor)
+    for descriptor, path in enumerate([paths[0], *paths]):
+        os.dup2(os.open(path, os.O_RDWR), descriptor)
     terminal = os.isatty(1)
     sys.stdout = open(1, "w", encoding=encoding, closefd=False, buffering=1 if terminal else -1)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding=encoding, errors="backslashreplace", closefd=False, buffering=1)  # noqa: SIM115

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sinks.screens import piped, run
+from tests.sinks.screens import redirected, run
 
 EXPECTED = Path(__file__).parent / "expected"
 
@@ -89,7 +89,7 @@ def test_without_colour_where_none_is_wanted() -> None:
 @pytest.mark.parametrize("how", ["TERM=dumb", "pipe"])
 def test_plain_lines_where_the_output_is_no_screen(how: str) -> None:
     if how == "pipe":
-        status, text = piped(RUN + ENDED)
+        status, text, _ = redirected(RUN + ENDED)
     else:
         shown = run(RUN + ENDED, 140, 400, {"TERM": "dumb"})
         status, text = shown.status, shown.written
@@ -107,8 +107,8 @@ def test_a_code_page_gets_what_it_has(encoding: str) -> None:
     assert shown.status == 0, shown.text
     assert shown.written.isascii()
     assert "-- gradwatch: 2 incidents not over" in shown.text
-    status, text = piped(RUN.replace("model.layers", "mödel.läyers") + ENDED, encoding=encoding)
-    assert status == 0, text
+    status, _, err = redirected(RUN.replace("model.layers", "mödel.läyers") + ENDED, encoding)
+    assert status == 0, err
 
 
 def test_two_at_once_share_the_screen() -> None:
