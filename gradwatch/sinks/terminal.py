@@ -1,8 +1,8 @@
 """The last rows of a terminal, held for a panel while everything else goes on above it.
 
 The terminal itself is told to scroll only the rows above (DECSTBM), and the cursor is put back to where it was
-after each drawing, all in one write. A bar, a print or a log above needs to know nothing of it, and nothing of theirs
-is redirected: whichever was there first, and also where another process writes to the terminal.
+after each drawing, all in one write. A bar, a print or a log above needs to know nothing of it, and nothing of
+theirs is redirected: whichever was there first, and also where another process writes to the terminal.
 """
 
 from __future__ import annotations
