@@ -1,6 +1,7 @@
 """gradwatch: the exact gradient norm before and after clipping, and what is wrong with it, in any loop."""
 
 from gradwatch import errors, rules, sinks
+from gradwatch.frames import read
 from gradwatch.guarding import Guard
 from gradwatch.measure.norms import global_norm
 from gradwatch.records import Alert, Cause, ClipCall, GroupNorms, Incident, StepRecord
@@ -22,6 +23,7 @@ __all__ = [
     "default_rules",
     "errors",
     "global_norm",
+    "read",
     "rules",
     "sinks",
     "track",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from gradwatch.blocks import Steps
 from gradwatch.diagnose import Diagnosis, Stray
 from gradwatch.errors import TrackerStateError
 from gradwatch.explaining import Explainer
+from gradwatch.frames import frame_of
 from gradwatch.guarding import Guard
 from gradwatch.judge.judge import Judge
 from gradwatch.judge.rule import Rule
@@ -34,8 +35,13 @@ from gradwatch.records import Alert, Health, Incident, RunInfo, Sink, StepRecord
 from gradwatch.refusing import Refusing
 from gradwatch.rules import default_rules
 from gradwatch.sinks.fanout import Fanout
+from gradwatch.sinks.notebook import as_html
+from gradwatch.sinks.table import Picture
 from gradwatch.verdicts import Verdicts, logged
 from gradwatch.version import __version__
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Watch", "track"]
 
@@ -127,6 +133,7 @@ class Watch:
             for tracked in observer.tracked.values():
                 tracked.deciding = partial(refusing.measured, tracked)
         self._run = run
+        self._info: RunInfo | None = None
         self._state = "new"
         self._changing = threading.Lock()
         self._reminder = Reminder(optimizers.values())
@@ -144,7 +151,7 @@ class Watch:
                     f"This tracker is {self._state} already and can be begun once: call gradwatch.track again."
                 )
             self._reminder.take_back()
-            info = self._run_info()
+            info = self._info = self._run_info()
             self._verdicts.incidents.began = info.time
             self._fanout.open(info, self.health)
             self._state = "entered"
@@ -228,6 +235,21 @@ class Watch:
         """
         self._catch_up()
         return self._verdicts.incidents.all()
+
+    def to_frame(self, parameters: bool = False) -> pd.DataFrame:
+        """The records in ``history`` as a table, a row for each step of an optimizer; see ``gradwatch.read``.
+
+        Args:
+            parameters: with ``NAME.before`` and ``NAME.after`` of each parameter too.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        return frame_of(self.history, self._info.run if self._info else "", parameters)
+
+    def _repr_html_(self) -> str:
+        """In a notebook: what the console shows."""
+        return as_html(Picture(self.last.values(), self.incidents))
 
     @contextmanager
     def diagnose(self) -> Iterator[Diagnosis]:

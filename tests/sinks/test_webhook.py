@@ -89,7 +89,12 @@ def test_firing_explained_and_resolved_are_told_apart(chat: Chat) -> None:
     ]
     first = chat.received[0]
     assert first["text"] == f"[test-1] {alert(step=3)}" == first["content"]
-    assert (first["run"], first["rule"], first["severity"], first["module"]) == ("test-1", "zero", "critical", "mlp")
+    assert (first["run"], first["rule"], first["severity"], first["module"]) == (
+        "test-1",
+        "zero",
+        "critical",
+        "mlp",
+    )
 
 
 def test_warnings_may_be_left_out(chat: Chat) -> None:
