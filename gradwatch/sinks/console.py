@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from gradwatch.blocks import Steps
 from gradwatch.incidents import Incidents
@@ -60,12 +60,13 @@ class Console:
         self._open = False
         self._began = self._shown_at = 0.0
         self._health: Callable[[], Health] = Health
+        self._run = ""
 
     def open(self, run: RunInfo, health: Callable[[], Health]) -> None:
         """Find out where the output goes, and begin to show."""
         self._newest, self._trends = {}, {}
         self._incidents, self._fired = Incidents(run.time, self.STORIES), 0
-        self._health = health
+        self._health, self._run = health, run.run
         # One of many ranks has the screen; the others say what fires.
         self._screen = None if run.rank else notebook() or _terminal(self)
         self._tells_status = not run.rank
@@ -101,7 +102,7 @@ class Console:
             say("\n".join(str(line) for line in self._stories()))
             return
         screen.leave(self)
-        say(self._last_words(screen))
+        say(self._last_words(screen), _speaking(screen))
 
     def _period(self) -> float:
         if self._interval is not None:
@@ -138,7 +139,8 @@ class Console:
 
     def _picture(self, rows: int | None = None, counts: bool = False) -> Picture:
         cost = self._health().overhead_seconds / max(time.monotonic() - self._began, 1e-9)
-        return Picture(self._records(), self._incidents.active(), rows, self._trend, cost, counts)
+        told = self._incidents.active()
+        return Picture(self._records(), told, rows, self._trend, cost, counts, self._run)
 
     def _records(self) -> list[StepRecord]:
         return [held[place] for held, place in self._newest.values()]
@@ -175,6 +177,13 @@ def _terminal(owner: Console) -> Terminal | None:
                 return terminal
             terminal.leave(owner)
     return None
+
+
+def _speaking(screen: Terminal) -> TextIO:
+    """What the program writes to that terminal with, which may be a bar's own stream by now."""
+    streams = (stream for stream in (sys.stdout, sys.stderr) if stream is not None)
+    theirs = (s for s in streams if getattr(s, "rich_proxied_file", s) is screen.stream)
+    return next(theirs, screen.stream)
 
 
 def _console(screen: Terminal, width: int | None) -> RichConsole:

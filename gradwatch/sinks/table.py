@@ -76,6 +76,7 @@ class Picture:
             ASCII.
         cost: the share of the time that gradwatch takes; None where it is not known.
         counts: whether what was told is counted only, since it stands elsewhere.
+        run: the run's name, told where there is room.
     """
 
     records: Iterable[StepRecord]
@@ -84,11 +85,12 @@ class Picture:
     trend: Callable[[str, str | None, bool], str] | None = None
     cost: float | None = None
     counts: bool = False
+    run: str = ""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
         """The lines, none wider than there is room for."""
         page = _Page(options.max_width, options.ascii_only, self.trend)
-        head = page.title(self._title())
+        head = page.title(*self._title())
         told, table = [] if self.counts else list(self._told(page)), list(self._table(page))
         if self.rows is not None:
             # Half is for what happened, and all that the table leaves free.
@@ -98,13 +100,13 @@ class Picture:
         yield head
         yield from (line.text for line in (*told, *table))
 
-    def _title(self) -> str:
+    def _title(self) -> tuple[str, str]:
         lasting = [told for told in self.told if _lasts(told)]
         noun = "incident" if isinstance(next(iter(lasting), None), Incident) else "alert"
         plural = "" if len(lasting) == 1 else "s"
         counted = f"{len(lasting)} {noun}{plural} not over" if lasting else "nothing fires"
         cost = "" if self.cost is None else f", takes {self.cost:.1%} of the time"
-        return f"gradwatch: {counted}{cost}"
+        return f"gradwatch: {counted}{cost}", f", run {self.run}" if self.run else ""
 
     def _told(self, page: _Page) -> Iterator[_Line]:
         """What is not over, critical first, then newest first; behind the first story what to do."""
@@ -140,8 +142,12 @@ class _Page(NamedTuple):
     def gap(self) -> str:
         return "..." if self.ascii_only else "…"
 
-    def title(self, words: str) -> Text:
+    def title(self, words: str, run: str) -> Text:
+        from rich.cells import cell_len
+
         dash = "-" if self.ascii_only else "─"
+        if cell_len(words + run) + 6 <= self.width:
+            words += run
         return self.text(f"{dash * 2} {words} ".ljust(self.width, dash), "bold")
 
     def text(self, words: str, style: str) -> Text:

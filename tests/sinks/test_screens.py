@@ -71,6 +71,14 @@ def test_the_live_screen_takes_half_of_the_terminal_and_never_scrolls() -> None:
     assert not any(shown.screen[5:12])
 
 
+def test_the_lines_of_a_full_screen_move_up_and_stay_whole() -> None:
+    full = "for n in range(30): print('earlier', n)\nprint('half of a', end=' ', flush=True)\n" + RUN
+    shown = run(full + KILLED, 80, 24)
+    expected = [*(f"earlier {n}" for n in range(30)), "half of a a line of the program"]
+    assert shown.lines[: len(expected) + 4] == [*expected, "at 10", "at 20", "at 30", "at 40"]
+    assert shown.screen[12].startswith("── gradwatch")
+
+
 def test_rows_and_width_are_options() -> None:
     shown = run(RUN.replace("console = sink()", "console = sink(rows=7, width=70)") + KILLED, 80, 24)
     assert not any(shown.screen[5:17])
@@ -141,6 +149,8 @@ def test_a_terminal_that_changes_its_size(size: tuple[int, int]) -> None:
 def test_it_shows_where_the_output_is_a_file_and_the_errors_a_terminal() -> None:
     shown = run("import sys\nsys.stdout = open('/dev/null', 'w')\n" + RUN + KILLED, 80, 24)
     assert sum("norm (L2)" in row for row in shown.screen) == 1
+    ended = run("import sys\nsys.stdout = open('/dev/null', 'w')\n" + RUN + ENDED, 80, 24)
+    assert "gradwatch: 2 alerts fired" in ended.text
 
 
 def test_another_rank_shows_no_panel() -> None:
