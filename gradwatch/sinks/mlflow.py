@@ -55,6 +55,7 @@ class MLflow:
             )
         self._run_id = active.info.run_id if self._given is None else self._given
         self._client, self._metric = mlflow.MlflowClient(), mlflow.entities.Metric
+        self._client.set_tag(self._run_id, "gradwatch/run", run.run)
 
     def write(self, records: Sequence[StepRecord], alerts: Sequence[Alert]) -> None:
         """Log the metrics of each step, and the newest words of each alert."""

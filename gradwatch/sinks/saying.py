@@ -10,10 +10,10 @@ __all__ = ["say"]
 
 
 def say(text: str, to: TextIO | None = None) -> None:
-    """Print to where the program prints now, or to another stream: above a bar of rich, which takes prints in, and around those of tqdm.
+    """Print to where the program prints now, or to another stream.
 
-    It is one write, so that what another thread prints does not come between; what the stream cannot encode is
-    written as ``?``.
+    That is above a bar of rich, which takes prints in, and around those of tqdm. It is one write, so that what
+    another thread prints does not come between; what the stream cannot encode is written as ``?``.
     """
     stream = sys.stdout if to is None else to
     if stream is None:  # pythonw

@@ -46,6 +46,7 @@ class WandB:
                 "No run of W&B is active: call wandb.init() before tracking begins, or give WandB(run)."
             )
         self._rows = rows_of(self._run)
+        self._run.config.update({"gradwatch/run": run.run}, allow_val_change=True)
         for optimizer in run.optimizers:
             step = f"gradwatch/{optimizer}/step"
             self._run.define_metric(step, hidden=True)

@@ -83,15 +83,19 @@ def alerts(watch: Any) -> list[str]:
 
 @pytest.mark.interop
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kept", [False, True], ids=["", "log kept from before"])
 @pytest.mark.parametrize("how", HOW)
-def test_wandb(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb(how: str, kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wandb = library("wandb")
     monkeypatch.setenv("WANDB_SILENT", "true")
     run = wandb.init(mode="offline", dir=tmp_path, project="p", settings=wandb.Settings(console="off"))
-    memory, watch = train(WandB(), wandb.log, how)
-    if how == "each step, counted":
+    # Who has kept the function from before tracking is not seen to log; then all waits for the end of the run.
+    log = wandb.log if kept else lambda *given, **named: wandb.log(*given, **named)
+    memory, watch = train(WandB(), log, how)
+    if how == "each step, counted" and not kept:
         # Not all waits for the end of the run: who gives a step for each has room for all but the last blocks.
         assert sum(map(len, run.log.__self__._waiting.values())) <= 2 * 32
+    assert run.config["gradwatch/run"] == "mine"
     wandb.finish()
     rows, said = wandb_file(next(Path(run.settings.sync_dir).glob("*.wandb")))
     found: Points = defaultdict(dict)
@@ -171,7 +175,10 @@ def test_mlflow(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     if how != "never":
         losses = {m.step: m.value for m in client.get_metric_history(run.info.run_id, "loss")}
         assert losses == {step: float(step) for step in range(0, STEPS, 10 if "tenth" in how else 1)}
-    assert {value for tag, value in kept.tags.items() if tag.startswith("gradwatch/")} <= set(alerts(watch))
+    named = {tag: value for tag, value in kept.tags.items() if tag.startswith("gradwatch/")}
+    assert named.pop("gradwatch/run") == "mine"
+    assert set(named.values()) <= set(alerts(watch))
+    assert named
 
 
 @pytest.mark.interop
