@@ -1,4 +1,4 @@
-"""Stable-Baselines3: an agent holds its optimizers from the start, one beside each network.
+"""Stable-Baselines3: one callback, which watches every optimizer of an agent.
 
 Needs ``pip install "gradwatch[interop]"``; run ``python -m examples.sb3_td3``.
 """
@@ -8,21 +8,16 @@ from __future__ import annotations
 from stable_baselines3 import TD3
 
 import gradwatch
+from gradwatch.integrations.sb3 import Callback
 
 
 def train(timesteps: int = 300) -> gradwatch.Watch:
-    """Train a TD3 agent on a pendulum and return what was watched.
-
-    SAC is tracked in the same way, with ``agent.ent_coef_optimizer`` as a third optimizer; the one optimizer of
-    PPO and A2C is ``agent.policy.optimizer``.
-    """
+    """Train a TD3 agent on a pendulum and return what was watched."""
+    callback = Callback()
     agent = TD3("MlpPolicy", "Pendulum-v1", learning_starts=100, seed=0, device="cpu")
-    with gradwatch.track(
-        {"actor": agent.actor.optimizer, "critic": agent.critic.optimizer},
-        {"actor_net": agent.actor, "critic_net": agent.critic},
-    ) as watch:
-        agent.learn(timesteps)
-    return watch
+    agent.learn(timesteps, callback=callback)
+    assert callback.watch is not None
+    return callback.watch
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""transformers: the Trainer makes its optimizer when it is asked to, and uses that one in ``train``.
+"""transformers: one callback; without arguments it tells of the parts of the model, here of some of them.
 
 Needs ``pip install "gradwatch[interop]"``; run ``python -m examples.transformers_trainer``.
 """
@@ -11,6 +11,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 
 import gradwatch
+from gradwatch.integrations.transformers import Callback
 
 
 def train(steps: int = 10) -> gradwatch.Watch:
@@ -23,11 +24,11 @@ def train(steps: int = 10) -> gradwatch.Watch:
             folder, max_steps=steps, per_device_train_batch_size=2, gradient_accumulation_steps=2, use_cpu=True
         )
         data = [{"input_ids": row, "labels": row} for row in tokens]
-        trainer = Trainer(model=model, args=settings, train_dataset=data)
         blocks = {f"block{number}": block for number, block in enumerate(model.transformer.h)}
-        with gradwatch.track(trainer.create_optimizer(), {"embedding": model.transformer.wte, **blocks}) as watch:
-            trainer.train()
-    return watch
+        callback = Callback(modules={"embedding": model.transformer.wte, **blocks})
+        Trainer(model=model, args=settings, train_dataset=data, callbacks=[callback]).train()
+    assert callback.watch is not None
+    return callback.watch
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """gradwatch: the exact gradient norm before and after clipping, and what is wrong with it, in any loop."""
 
 from gradwatch import errors, rules, sinks
+from gradwatch.frames import read
 from gradwatch.guarding import Guard
 from gradwatch.measure.norms import global_norm
-from gradwatch.reading import read
 from gradwatch.records import Alert, Cause, ClipCall, GroupNorms, Incident, StepRecord
 from gradwatch.rules import Rule, default_rules
 from gradwatch.track import Watch, track

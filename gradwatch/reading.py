@@ -1,4 +1,4 @@
-"""What a run has left in a JSONL file, its own or a flight recorder's: as values, as a table, and in words."""
+"""What a run has left in a JSONL file, its own or a flight recorder's: as values, and in words."""
 
 from __future__ import annotations
 
@@ -8,22 +8,13 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from gradwatch.errors import ArgumentError, GradwatchError
+from gradwatch.errors import ArgumentError
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-__all__ = ["Recorded", "read", "recorded", "told"]
+__all__ = ["Recorded", "recorded", "told"]
 
 _NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-
-# What of a step is a number or a word by itself, and so a column.
-_COLUMNS = (
-    "optimizer", "step", "time", "norm_before", "norm_after", "clip_ratio", "max_norm", "clipped",
-    "backward_passes", "skipped", "loss_scale",
-)  # fmt: skip
 
 # Steps and parameters that one screen holds.
 _SHOWN = 10
@@ -58,31 +49,6 @@ def recorded(path: str | os.PathLike[str]) -> Recorded:
     return found
 
 
-def read(path: str | os.PathLike[str], parameters: bool = False) -> pd.DataFrame:
-    """The steps in a JSONL file, its own or a flight recorder's, as a pandas DataFrame.
-
-    Args:
-        path: the file; half a line at its end is passed over.
-        parameters: columns for each parameter as well.
-
-    Returns:
-        A row for each step of an optimizer: its numbers, and for each line of the report the norm before clipping
-        and after it, as ``<line>.before`` and ``<line>.after``.
-
-    Raises:
-        ArgumentError: it cannot be read, or no run is in it.
-        GradwatchError: pandas is not installed.
-    """
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise GradwatchError(
-            "read needs the package 'pandas', which is not installed: pip install pandas."
-        ) from error
-    tables = ("modules", "parameters") if parameters else ("modules",)
-    return pd.DataFrame([_row(step, tables) for step in recorded(path).step])
-
-
 def told(path: str | os.PathLike[str]) -> Iterator[str]:
     """What is in a file, in words, line by line.
 
@@ -96,16 +62,23 @@ def told(path: str | os.PathLike[str]) -> Iterator[str]:
         yield from (f"  {part}" for part in str(flight.get("reason")).splitlines())
     yield from (str(alert.get("words") or alert.get("message")) for alert in found.alert[-_SHOWN:])
     yield from (_in_words(step) for step in found.step[-_SHOWN:])
-    if found.flight and found.step:
+    if found.step and "parameters" in found.step[-1]:
         yield from _parameters(found.step[-1])
 
 
 def _in_words(step: Mapping[str, Any]) -> str:
-    calls = ", ".join(f"{clip['function']} to {clip['limit']:g}" for clip in step["clips"]) or "not clipped"
+    clips = [f"{clip['function']} to {clip['limit']:g}" for clip in step.get("clips", ())]
+    # The brief line of a step has the limit alone.
+    limit = step.get("max_norm")
+    calls = ", ".join(clips) or ("not clipped" if limit is None else f"a limit of {limit:g}")
     before, after = _number(step["norm_before"]), _number(step["norm_after"])
     marks = [mark for mark in ("missing", "nonfinite", "unwritten", "stale", "leaked", "frozen") if step.get(mark)]
-    odd = "".join(f", {len(step[mark])} {mark}" for mark in marks)
+    odd = "".join(f", {_how_many(step[mark])}{mark}" for mark in marks)
     return f"step {step['step']} of {step['optimizer']}: {before:.4g} -> {after:.4g}, {calls}{odd}"
+
+
+def _how_many(marked: Any) -> str:
+    return f"{len(marked)} " if isinstance(marked, list) else ""
 
 
 def _parameters(step: Mapping[str, Any]) -> Iterator[str]:
@@ -117,14 +90,6 @@ def _parameters(step: Mapping[str, Any]) -> Iterator[str]:
     largest = sorted(norms, key=lambda name: (math.isfinite(norms[name][0]), -norms[name][0]))
     yield f"parameters of step {step['step']}, {min(_SHOWN, len(largest))} of {len(largest)}:"
     yield from (f"  {name}: {norms[name][0]:.4g} -> {norms[name][1]:.4g}" for name in largest[:_SHOWN])
-
-
-def _row(step: Mapping[str, Any], tables: tuple[str, ...]) -> dict[str, Any]:
-    row = {name: _number(step.get(name)) for name in _COLUMNS}
-    for table in tables:
-        for name, pair in step.get(table, {}).items():
-            row[f"{name}.before"], row[f"{name}.after"] = _number(pair["norm_before"]), _number(pair["norm_after"])
-    return row
 
 
 def _number(value: Any) -> Any:

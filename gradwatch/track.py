@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from gradwatch.blocks import Steps
 from gradwatch.diagnose import Diagnosis, Stray
 from gradwatch.errors import TrackerStateError
 from gradwatch.explaining import Explainer
+from gradwatch.frames import frame_of
 from gradwatch.guarding import Guard
 from gradwatch.judge.judge import Judge
 from gradwatch.judge.rule import Rule
@@ -37,8 +38,13 @@ from gradwatch.rules import default_rules
 from gradwatch.saved import load, state_of
 from gradwatch.sinks.fanout import Fanout
 from gradwatch.sinks.flight import beside
+from gradwatch.sinks.notebook import as_html
+from gradwatch.sinks.table import Picture
 from gradwatch.verdicts import Verdicts, logged
 from gradwatch.version import __version__
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Watch", "track"]
 
@@ -133,6 +139,7 @@ class Watch:
             for tracked in observer.tracked.values():
                 tracked.deciding = partial(refusing.measured, tracked)
         self._run = run
+        self._info: RunInfo | None = None
         self._state = "new"
         self._turn = Turn()
         self._reminder = Reminder(optimizers.values())
@@ -226,6 +233,21 @@ class Watch:
         """
         return self._read(self._verdicts.incidents.all)
 
+    def to_frame(self, parameters: bool = False) -> pd.DataFrame:
+        """The records in ``history`` as a table, a row for each step of an optimizer; see ``gradwatch.read``.
+
+        Args:
+            parameters: with ``NAME.before`` and ``NAME.after`` of each parameter too.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        return frame_of(self.history, self._info.run if self._info else "", parameters)
+
+    def _repr_html_(self) -> str:
+        """In a notebook: what the console shows."""
+        return as_html(Picture(self.last.values(), self.incidents))
+
     @contextmanager
     def diagnose(self) -> Iterator[Diagnosis]:
         """Look for causes in the forward and backward passes inside the ``with``; ``causes`` holds what is found.
@@ -285,7 +307,7 @@ class Watch:
             self._state = "entered"
         atexit.register(self._at_exit)
         self._reminder.take_back()
-        info = self._run_info()
+        info = self._info = self._run_info()
         self._verdicts.incidents.began = info.time
         self._fanout.open(info, self.health)
         self._observer.start(asks=self._guard is not None)

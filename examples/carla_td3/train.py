@@ -98,7 +98,7 @@ def _sinks(options: Options, folder: Path, writer: SummaryWriter, checklist: Che
     sinks: list[Any] = [
         gradwatch.sinks.Console(),
         # The writer itself, not its folder: TensorBoard follows one growing events file of a run at a time.
-        gradwatch.sinks.TensorBoard(writer),
+        gradwatch.sinks.TensorBoard(writer, prefix="debug"),
         gradwatch.sinks.Jsonl(folder / "gradwatch.jsonl"),
         checklist,
     ]

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from gradwatch.blocks import Block, Steps
+from gradwatch.blocks import Alike, Block, Steps
 from gradwatch.errors import ArgumentError, SinkError
 from gradwatch.records import Alert, Health, RunInfo, StepRecord
+from gradwatch.sinks.brief import brief_lines
 from gradwatch.sinks.encoding import line
 from gradwatch.sinks.line_file import LineFile
 from gradwatch.sinks.lines import BlockLines
 from gradwatch.sinks.losses import Losses, reason_of
-from gradwatch.sinks.ordering import in_order
+from gradwatch.sinks.ordering import in_order, row_of
 
 __all__ = ["Jsonl"]
 
@@ -28,6 +29,9 @@ class Jsonl:
 
     Args:
         path: the file; its folder is made where it is missing.
+        parameters: write every field of each record, with the norms of each parameter; else the brief line of
+            ``gradwatch.sinks.brief``, of at most some hundred bytes.
+        every: write each n-th step of each optimizer, and those on which an alert was raised.
         max_bytes: a file that would become larger is renamed to ``{path}.1`` and begun anew; None: it grows.
         keep: how many of these are kept, the newest ``.1``.
 
@@ -35,11 +39,21 @@ class Jsonl:
         ArgumentError: a number is not a positive whole one.
     """
 
-    def __init__(self, path: str | os.PathLike[str], max_bytes: int | None = None, keep: int = 4) -> None:
-        for name, number in (("max_bytes", 1 if max_bytes is None else max_bytes), ("keep", keep)):
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        parameters: bool = False,
+        every: int = 1,
+        max_bytes: int | None = None,
+        keep: int = 4,
+    ) -> None:
+        numbers = ("every", every), ("max_bytes", 1 if max_bytes is None else max_bytes), ("keep", keep)
+        for name, number in numbers:
             if isinstance(number, bool) or not isinstance(number, int) or number < 1:
                 raise ArgumentError(f"Jsonl's {name} is {number!r}, but a whole number from 1 on was expected.")
         self._path = Path(path)
+        self._parameters, self._every = parameters, every
+        self._modules: Mapping[str, Sequence[str]] = {}
         self._max_bytes = max_bytes
         self._keep = keep
         self._file = LineFile(self._path)
@@ -60,7 +74,7 @@ class Jsonl:
         Raises:
             SinkError: the file cannot be written.
         """
-        self._run = run
+        self._run, self._modules = run, run.modules
         try:
             self._begin(run)
         except OSError as error:
@@ -101,13 +115,13 @@ class Jsonl:
 
     def _lines(self, steps: Steps, alerts: Sequence[Alert]) -> list[str]:
         of_steps = [""] * len(steps)
-        for held, places, at in steps.alike:
-            made = self._blocks.of(held) if isinstance(held, Block) else [line("step", record) for record in held]
-            for place, index in zip(places, at, strict=True):
-                of_steps[index] = made[place]
+        for alike in steps.alike:
+            for index, made in zip(alike.at, self._of_steps(alike), strict=True):
+                of_steps[index] = made
         lines = []
-        for index, (_, due) in enumerate(in_order(steps, alerts)):
-            lines += of_steps[index : index + 1]
+        for index, (pair, due) in enumerate(in_order(steps, alerts)):
+            if pair is not None and (due or row_of(*pair).step % self._every == 0):
+                lines.append(of_steps[index])
             lines += [line("alert", alert) for alert in due]
         return lines
 
@@ -132,3 +146,10 @@ class Jsonl:
         lost = self._losses.so_far
         self._file.append(line("run", run) if lost is None else line("run", run, lost=lost))
         self._losses.tell("is written again")
+
+    def _of_steps(self, alike: Alike) -> list[str]:
+        if not self._parameters:
+            return brief_lines(alike, self._modules)
+        held, places, _ = alike
+        made = self._blocks.of(held) if isinstance(held, Block) else [line("step", record) for record in held]
+        return [made[place] for place in places]

@@ -1,43 +1,37 @@
-"""The table of the newest norms, as rich shows it: on a terminal, or in a picture.
+"""The picture of a run, as rich shows it on a terminal, in a notebook or in a file.
 
 ::
 
     console = rich.console.Console(record=True, width=100)
-    console.print(render(watch.last.values(), watch.active))
+    console.print(Picture(watch.last.values(), watch.incidents))
     console.save_svg("run.svg")
+
+What is wrong comes first: incidents, then the modules that are ill, then the others in their order. A line is
+never wrapped: of names that are too long what all have in common is left out, then the middle.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import TYPE_CHECKING, NamedTuple
 
 from gradwatch.records import Alert, GroupNorms, Incident, StepRecord, clip_ratio
+from gradwatch.sinks.trend import Trend
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.table import Table
+    from rich.console import Console, ConsoleOptions
+    from rich.text import Text
 
-__all__ = ["number", "render", "style_of"]
+__all__ = ["Picture", "number", "shortened", "style_of"]
 
 # Colour only repeats what a word or a mark beside it says.
 _STYLES = {"critical": "bold red", "warning": "yellow"}
 
-
-def render(
-    records: Iterable[StepRecord], alerts: Sequence[Alert | Incident] = (), alerts_shown: int = 5
-) -> RenderableType:
-    """A row for each optimizer and for each of its modules; beneath it the alerts or incidents, the newest last.
-
-    Args:
-        records: the newest record of each optimizer.
-        alerts: what to say beneath the table.
-        alerts_shown: at most so many of them, the newest; the number of the others is named.
-    """
-    from rich.console import Group
-
-    return Group(_grid(records), *_lines(alerts, alerts_shown))
+# Cells: a number of three digits with a gap before it; what a note takes, such as "clipped at 0.1".
+_NUMBER, _NOTE, _LEAST_NAME = 9, 14, 16
 
 
 def style_of(told: Alert | Incident) -> str:
@@ -49,41 +43,217 @@ def style_of(told: Alert | Incident) -> str:
     return "green" if told.state == "resolved" else "cyan"
 
 
-def number(value: float) -> str:
-    """Four digits; what is not finite by its name."""
-    return f"{value:.4g}" if math.isfinite(value) else str(value)
+def number(value: float, digits: int = 4) -> str:
+    """So many digits; what is not finite by its name."""
+    return f"{value:.{digits}g}" if math.isfinite(value) else str(value)
 
 
-def _grid(records: Iterable[StepRecord]) -> Table:
-    from rich.table import Table
-    from rich.text import Text
+def shortened(text: str, width: int, gap: str = "…") -> str:
+    """What fits into some cells: of what is longer the beginning and, at twice that length, the end."""
+    from rich.cells import cell_len, chop_cells, set_cell_size
 
-    grid = Table(title="gradient norms (L2)", title_justify="left", header_style="bold")
-    grid.add_column("optimizer / module")
-    for name in ("step", "before", "after", "after/before", "limit"):
-        grid.add_column(name, justify="right")
-    grid.add_column("")
-    for record in records:
-        limit = "none" if record.max_norm is None else f"{record.max_norm:g}"
-        cells = _cells(record.norm_before, record.norm_after, record.clip_ratio)
-        note = _optimizer_note(record)
+    if cell_len(text) <= width:
+        return text
+    kept = max(width - cell_len(gap), 0)
+    head = set_cell_size(text, kept // 3)
+    tail = ""
+    for character in reversed(text):
+        if cell_len(character + tail) > kept - kept // 3:
+            break
+        tail = character + tail
+    return chop_cells(f"{head}{gap}{tail}", width)[0] if width else ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Incidents, then a line for each optimizer and each of its modules, the worst first.
+
+    Attributes:
+        records: the newest record of each optimizer.
+        told: incidents or alerts to be told above the table.
+        rows: lines at most; None for as many as there are.
+        trend: by optimizer and module (None: the whole), how its norm went; the last argument: without more than
+            ASCII.
+        cost: the share of the time that gradwatch takes; None where it is not known.
+        counts: whether what was told is counted only, since it stands elsewhere.
+        run: the run's name, told where there is room.
+    """
+
+    records: Iterable[StepRecord]
+    told: Sequence[Alert | Incident] = ()
+    rows: int | None = None
+    trend: Callable[[str, str | None, bool], str] | None = None
+    cost: float | None = None
+    counts: bool = False
+    run: str = ""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        """The lines, none wider than there is room for."""
+        page = _Page(options.max_width, options.ascii_only, self.trend)
+        head = page.title(*self._title())
+        told, table = [] if self.counts else list(self._told(page)), list(self._table(page))
+        if self.rows is not None:
+            # Half is for what happened, and all that the table leaves free.
+            room = self.rows - 1
+            told = _cut(told, max(room // 2, room - len(table)), page)
+            table = _cut(table, room - len(told), page)
+        yield head
+        yield from (line.text for line in (*told, *table))
+
+    def _title(self) -> tuple[str, str]:
+        lasting = [told for told in self.told if _lasts(told)]
+        noun = "incident" if isinstance(next(iter(lasting), None), Incident) else "alert"
+        plural = "" if len(lasting) == 1 else "s"
+        counted = f"{len(lasting)} {noun}{plural} not over" if lasting else "nothing fires"
+        cost = "" if self.cost is None else f", takes {self.cost:.1%} of the time"
+        return f"gradwatch: {counted}{cost}", f", run {self.run}" if self.run else ""
+
+    def _told(self, page: _Page) -> Iterator[_Line]:
+        """What is not over, critical first, then newest first; behind the first story what to do."""
+        worst_first = sorted(self.told, key=lambda t: (not _lasts(t), t.severity != "critical", -_since(t)))
+        for place, told in enumerate(worst_first):
+            head, *rest = str(told).splitlines()
+            yield _Line(page.text(head, style_of(told)))
+            if place == 0 and _lasts(told):
+                yield from (_Line(page.sentence(line)) for line in rest if line.startswith("  To do: "))
+
+    def _table(self, page: _Page) -> Iterator[_Line]:
+        """By optimizer, that with the most modules that are ill first, and these first in it."""
+        groups = [_group(record, page) for record in self.records]
+        if groups:
+            yield _Line(page.row("norm (L2)", ("before", "after", "ratio"), "trend", style="bold"))
+        for group in sorted(groups, key=lambda lines: -sum(not line.may_go for line in lines)):
+            yield from group
+
+
+class _Line(NamedTuple):
+    text: Text
+    may_go: bool = False
+
+
+class _Page(NamedTuple):
+    """How wide a line may be, and what may stand in it."""
+
+    width: int
+    ascii_only: bool
+    trend: Callable[[str, str | None, bool], str] | None
+
+    @property
+    def gap(self) -> str:
+        return "..." if self.ascii_only else "…"
+
+    def title(self, words: str, run: str) -> Text:
+        from rich.cells import cell_len
+
+        dash = "-" if self.ascii_only else "─"
+        if cell_len(words + run) + 6 <= self.width:
+            words += run
+        return self.text(f"{dash * 2} {words} ".ljust(self.width, dash), "bold")
+
+    def text(self, words: str, style: str) -> Text:
+        from rich.text import Text
+
         # Names are the user's: as Text, a bracket in them is no markup.
-        grid.add_row(Text(record.optimizer, style="bold"), str(record.step), *cells, limit, note)
-        for name, norms in record.modules.items():
-            note, style = _module_note(record, name, norms)
-            ratio = clip_ratio(norms.norm_before, norms.norm_after)
-            cells = _cells(norms.norm_before, norms.norm_after, ratio)
-            grid.add_row(Text(f"  {name}"), "", *cells, "", note, style=style)
-    return grid
+        return Text(shortened(words, self.width, self.gap), style, no_wrap=True, overflow="crop")
+
+    def sentence(self, words: str) -> Text:
+        """Words, of which the end is left out where there is no room."""
+        from rich.cells import cell_len, set_cell_size
+
+        if cell_len(words) > self.width:
+            words = set_cell_size(words, self.width - len(self.gap)) + self.gap
+        return self.text(words, "")
+
+    def row(self, name: str, numbers: Sequence[str], trend: str = "", note: str = "", style: str = "") -> Text:
+        """A name and its numbers, then the trend, which gives way on a narrow screen, and a note."""
+        from rich.cells import set_cell_size
+
+        cells = "".join(f"{value:>{_NUMBER}}" for value in numbers)
+        if self._has_trend:
+            cells += f" {trend:<{Trend.SHARES}}"
+        named = set_cell_size(shortened(name, self._room, self.gap), self._room)
+        return self.text(f"{named}{cells} {note}".rstrip(), style)
+
+    @property
+    def _has_trend(self) -> bool:
+        return self.width >= _LEAST_NAME + 3 * _NUMBER + Trend.SHARES + _NOTE + 2
+
+    @property
+    def _room(self) -> int:
+        """Cells for a name."""
+        trend = Trend.SHARES + 1 if self._has_trend else 0
+        return max(self.width - 3 * _NUMBER - trend - _NOTE - 1, _LEAST_NAME)
+
+    def names(self, names: Sequence[str]) -> Mapping[str, str]:
+        """Each as it is shown: where one is too long, without the parts that all begin and end with."""
+        from rich.cells import cell_len
+
+        if len(names) < 2 or max(map(cell_len, names)) + 2 <= self._room:
+            return {name: name for name in names}
+        paths = [name.split(".") for name in names]
+        least = min(map(len, paths)) - 1
+        begin = _in_common(paths, least)
+        end = _in_common([path[::-1] for path in paths], least - begin)
+        return {
+            name: (self.gap if begin else "") + ".".join(path[begin : len(path) - end]) + (self.gap if end else "")
+            for name, path in zip(names, paths, strict=True)
+        }
+
+    def history(self, optimizer: str, module: str | None) -> str:
+        return "" if self.trend is None else self.trend(optimizer, module, self.ascii_only)
+
+
+def _in_common(paths: Sequence[Sequence[str]], most: int) -> int:
+    """How many parts all begin with."""
+    alike = takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
+    return min(sum(1 for _ in alike), most)
+
+
+def _cut(lines: list[_Line], most: int, page: _Page) -> list[_Line]:
+    """So many lines at most: the last go, at first of those that may, and the last line counts them."""
+    if len(lines) <= most:
+        return lines
+    gone = len(lines) - max(most - 1, 0)
+    by_worth = sorted(range(len(lines)), key=lambda place: (lines[place].may_go, place))
+    kept = sorted(by_worth[: len(lines) - gone])
+    return [*(lines[place] for place in kept), _Line(page.text(f"{page.gap} and {gone} more lines", "dim"))][:most]
+
+
+def _lasts(told: Alert | Incident) -> bool:
+    return told.over is None if isinstance(told, Incident) else told.state != "resolved"
+
+
+def _since(told: Alert | Incident) -> int:
+    return told.since if isinstance(told, Incident) else told.step
+
+
+def _group(record: StepRecord, page: _Page) -> list[_Line]:
+    """An optimizer and its modules, those first of which there is something to say."""
+    cells = _cells(record.norm_before, record.norm_after, record.clip_ratio)
+    trend = page.history(record.optimizer, None)
+    name = f"{record.optimizer}, step {record.step}"
+    head = page.row(name, cells, trend, _optimizer_note(record), style="bold")
+    ill: list[Text] = []
+    well: list[Text] = []
+    shown = page.names(tuple(record.modules))
+    for name, norms in record.modules.items():
+        note, style = _module_note(record, name, norms)
+        ratio = clip_ratio(norms.norm_before, norms.norm_after)
+        cells, trend = _cells(norms.norm_before, norms.norm_after, ratio), page.history(record.optimizer, name)
+        (ill if note else well).append(page.row(f"  {shown[name]}", cells, trend, note, style))
+    return [_Line(head), *map(_Line, ill), *(_Line(line, may_go=True) for line in well)]
 
 
 def _cells(before: float, after: float, ratio: float) -> tuple[str, str, str]:
-    return number(before), number(after), number(ratio)
+    return number(before, 3), number(after, 3), number(ratio, 3)
 
 
 def _optimizer_note(record: StepRecord) -> str:
-    notes = {"not finite": bool(record.nonfinite), "skipped": record.skipped, "clipped": record.clipped}
-    return ", ".join(note for note, holds in notes.items() if holds)
+    if record.nonfinite or record.skipped:
+        return "skipped" if record.skipped else "not finite"
+    if record.max_norm is None:
+        return ""
+    return f"{'clipped at' if record.clipped else 'limit'} {record.max_norm:g}"
 
 
 def _module_note(record: StepRecord, name: str, norms: GroupNorms) -> tuple[str, str]:
@@ -97,15 +267,3 @@ def _module_note(record: StepRecord, name: str, norms: GroupNorms) -> tuple[str,
     if not math.isfinite(norms.norm_after):
         return "not finite", "bold red"
     return ("ZERO", "bold red") if norms.norm_after == 0.0 else ("", "")
-
-
-def _lines(alerts: Sequence[Alert | Incident], most: int) -> Iterator[RenderableType]:
-    from rich.text import Text
-
-    if not alerts:
-        yield Text("no alerts", style="green")
-    shown = alerts[-most:]
-    if len(shown) < len(alerts):
-        yield Text(f"and {len(alerts) - len(shown)} older")
-    for alert in shown:
-        yield Text(str(alert), style=style_of(alert))

@@ -20,9 +20,12 @@ from gradwatch.sinks.event_file import EventFile
 from gradwatch.sinks.labels import label, printable
 from gradwatch.sinks.losses import Losses, reason_of
 from gradwatch.sinks.ordering import in_order, row_of
+from gradwatch.sinks.points import tags
 
 __all__ = ["TensorBoard"]
 
+
+_OLD_TAGS = "debug"
 
 _SEVERITIES = ("critical", "warning")
 
@@ -41,22 +44,27 @@ class _Writer(Protocol):
 class TensorBoard:
     """Writes scalars against the steps of the optimizer, and alerts as texts.
 
-    - ``debug/{optimizer}_grad_norm_BEFORE_clip``, ``..._AFTER_clip``, ``debug/{optimizer}_grad_clip_ratio``,
-    - ``debug/{module}_grad_norm_BEFORE_clip`` and ``..._AFTER_clip``,
-    - ``alerts/{optimizer}_critical`` and ``alerts/{optimizer}_warning``: how many fire, 0 while none does,
-    - each alert in words under ``alerts/{optimizer}`` of the text tab.
+    - ``gradwatch/{optimizer}/norm_before``, ``norm_after``, ``clip_ratio``,
+    - ``gradwatch/{optimizer}/{module}/norm_before`` and ``norm_after``,
+    - ``gradwatch/{optimizer}/critical`` and ``warning``: how many alerts fire, 0 while none does,
+    - each alert in words under ``gradwatch/{optimizer}/alerts`` of the text tab.
 
-    A module's name that is an optimizer's too, or that is reported under two optimizers, would put two curves
-    under one tag: it is written as ``{optimizer}.{module}``.
+    With the prefix ``"debug"`` the tags are those of older logs, which dashboards may know:
+    ``debug/{optimizer}_grad_norm_BEFORE_clip``, ``..._AFTER_clip``, ``debug/{optimizer}_grad_clip_ratio``,
+    ``debug/{module}_grad_norm_BEFORE_clip``, ``..._AFTER_clip``, ``alerts/{optimizer}_critical``, ``..._warning``,
+    ``alerts/{optimizer}``. There a module's name that is an optimizer's too, or that is reported under two
+    optimizers, is written as ``{optimizer}.{module}``.
 
     Where the disk was full, or the file was deleted, a new one is begun as soon as it can be; what is missing is
     told under ``gradwatch/lost`` of the text tab.
 
     Args:
         log_dir_or_writer: a folder, or a writer with ``add_scalar`` and ``add_text``, which stays open.
+        prefix: what each tag begins with.
     """
 
-    def __init__(self, log_dir_or_writer: str | PathLike[str] | _Writer) -> None:
+    def __init__(self, log_dir_or_writer: str | PathLike[str] | _Writer, prefix: str = "gradwatch") -> None:
+        self._prefix = prefix
         self._folder: str | None = None
         self._writer: _Writer | None = None
         self._owned: EventFile | None = None
@@ -154,7 +162,8 @@ class TensorBoard:
         mine = [severity for name, severity, *_ in self._active if name == alert.optimizer]
         # Made anew: the steps before this one keep the counts that they had.
         self._firing = {**self._firing, alert.optimizer: tuple(map(mine.count, _SEVERITIES))}
-        tag = label(f"alerts/{alert.optimizer}")
+        old = self._prefix == _OLD_TAGS
+        tag = label(f"alerts/{alert.optimizer}" if old else f"{self._prefix}/{alert.optimizer}/alerts")
         text = _MARKUP.sub(r"\\\g<0>", printable(str(alert)))
         if self._owned is not None:
             self._owned.add_text(tag, text, alert.step, wall_time)
@@ -173,11 +182,17 @@ class TensorBoard:
     def _tags_of(self, optimizer: str, modules: tuple[str, ...]) -> tuple[str, ...]:
         known = self._tags.get((optimizer, modules))
         if known is None:
-            known = self._tags[optimizer, modules] = tuple(map(label, _tags(optimizer, modules, self._ambiguous)))
+            known = self._tags[optimizer, modules] = tuple(map(label, self._made(optimizer, modules)))
         return known
 
+    def _made(self, optimizer: str, modules: tuple[str, ...]) -> Iterable[str]:
+        if self._prefix == _OLD_TAGS:
+            return _old_tags(optimizer, modules, self._ambiguous)
+        severities = (f"{self._prefix}/{optimizer}/{severity}" for severity in _SEVERITIES)
+        return [*tags(self._prefix, optimizer, modules), *severities]
 
-def _tags(optimizer: str, modules: Iterable[str], ambiguous: frozenset[str]) -> Iterator[str]:
+
+def _old_tags(optimizer: str, modules: Iterable[str], ambiguous: frozenset[str]) -> Iterator[str]:
     yield f"debug/{optimizer}_grad_norm_BEFORE_clip"
     yield f"debug/{optimizer}_grad_norm_AFTER_clip"
     yield f"debug/{optimizer}_grad_clip_ratio"

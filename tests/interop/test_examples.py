@@ -24,7 +24,7 @@ def test_stable_baselines3() -> None:
     library("stable_baselines3")
     watch = watched("sb3_td3", 140)
     assert {name: record.step for name, record in watch.last.items()} == {"actor": 20, "critic": 40}
-    assert set(watch["critic"].modules) == {"critic_net"}
+    assert set(watch["critic"].modules) == {"critic"}
 
 
 def test_transformers() -> None:

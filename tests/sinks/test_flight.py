@@ -204,7 +204,7 @@ def test_a_torn_file_is_read_up_to_the_tear(tmp_path: Path) -> None:
 def test_read_gives_a_row_a_step(tmp_path: Path) -> None:
     pytest.importorskip("pandas")
     train(tmp_path / "run.jsonl", [1.0] * 5 + [math.nan])
-    frame = gradwatch.read(tmp_path / "run.flight-1.jsonl", parameters=True)
+    frame = gradwatch.read(tmp_path / "run.flight-1.jsonl")
     assert list(frame["step"]) == list(range(1, 7))
     assert {"optimizer", "norm_before", "clip_ratio", "body.before", "body.weight.after"} <= set(frame.columns)
     assert frame["norm_before"].isna().tolist() == [False] * 5 + [True]
@@ -212,5 +212,6 @@ def test_read_gives_a_row_a_step(tmp_path: Path) -> None:
 
 def test_without_pandas_read_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(gradwatch.errors.GradwatchError, match="needs the package 'pandas'"):
-        gradwatch.read(tmp_path / "x")
+    train(tmp_path / "run.jsonl", [1.0] * 5)
+    with pytest.raises(gradwatch.errors.MissingExtraError, match="pandas"):
+        gradwatch.read(tmp_path / "run.jsonl")

@@ -9,15 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gradwatch.blocks import Alike, Block
 from gradwatch.errors import SinkError
 from gradwatch.records import Alert, Cause, ClipCall, GroupNorms, Health, StepRecord
 from gradwatch.sinks import Jsonl
+from gradwatch.sinks.brief import brief_lines
 from gradwatch.sinks.encoding import encoded
+from tests.blocks import made_up_blocks
 from tests.made_up import alert, record, run_info
 
 
-def written(path, records=(), alerts=()):
-    sink = Jsonl(path)
+def written(path, records=(), alerts=(), **options):
+    sink = Jsonl(path, **{"parameters": True, **options})
     sink.open(run_info(), Health)
     sink.write(records, alerts)
     sink.close()
@@ -102,6 +105,84 @@ def test_a_sink_can_be_opened_again_and_closed_twice(tmp_path):
         sink.close()
         sink.close()
     assert len((tmp_path / "x").read_text().splitlines()) == 2
+
+
+def brief(path, *records, **options):
+    return written(path, records, parameters=False, **options)[1:]
+
+
+def test_a_brief_line_has_the_norms_of_the_lines_in_the_order_of_the_run(tmp_path):
+    modules = {"mlp": GroupNorms(0.1, 0.05), "cnn": GroupNorms(2.0, 2.0)}
+    sink = Jsonl(tmp_path / "x")
+    sink.open(run_info(("mlp", "cnn")), Health)
+    sink.write(
+        [record(3, 1 / 3, 0.05, modules=modules, clipped=True), record(4, modules={"new": GroupNorms(1, 0)})], []
+    )
+    sink.close()
+    run, line, other = [json.loads(text) for text in (tmp_path / "x").read_text().splitlines()]
+    assert run["modules"] == {"actor": ["mlp", "cnn"]}
+    assert line == {
+        "kind": "step",
+        "optimizer": "actor",
+        "step": 3,
+        "time": 1700000003.0,
+        "norm_before": 1 / 3,
+        "norm_after": 0.05,
+        "max_norm": 1.0,
+        "clipped": True,
+        "modules": [[0.1, 0.05], 2.0],
+    }
+    assert other["modules"] == {"new": [1, 0]}
+
+
+def test_a_brief_line_says_what_is_out_of_the_ordinary(tmp_path):
+    odd = record(
+        1, math.nan, math.inf, skipped=True, nonfinite=("mlp.weight",), missing_modules=("mlp",), loss_scale=8.0,
+        backward_passes=3, lost_passes=2, max_norm=None, missing=("mlp.bias",),
+    )  # fmt: skip
+    (line,) = brief(tmp_path / "x", odd)
+    names = ("skipped", "nonfinite", "missing_modules", "loss_scale", "backward_passes", "lost_passes")
+    assert [line[name] for name in names] == [True, ["mlp.weight"], ["mlp"], 8.0, 3, 2]
+    assert (line["norm_before"], line["norm_after"], line["modules"]) == ("NaN", "Infinity", [["NaN", "Infinity"]])
+    assert not {"max_norm", "missing", "parameters", "clips"} & set(line)
+
+
+def test_each_nth_step_is_written_and_those_with_an_alert(tmp_path):
+    steps = [record(step) for step in range(1, 21)]
+    lines = written(tmp_path / "x", steps, [alert(step=7), alert("resolved", 13)], every=5)
+    assert [line["step"] for line in lines if line["kind"] == "step"] == [5, 7, 10, 13, 15, 20]
+    assert [line["step"] for line in lines if line["kind"] == "alert"] == [7, 13]
+
+
+def test_ten_lines_take_at_most_600_bytes_whatever_their_names_and_norms(tmp_path):
+    for place, size in enumerate((1e-30, 1 / 3, 1e30)):
+        modules = {
+            f"transformer.block.{n}.{'x' * 40}": GroupNorms(size / (n + 3), size / (n + 7)) for n in range(10)
+        }
+        path = tmp_path / f"{place}"
+        sink = Jsonl(path)
+        sink.open(run_info(tuple(modules)), Health)
+        sink.write([record(123456, size / 3, size / 7, modules=modules, clipped=True, max_norm=size / 7)], [])
+        sink.close()
+        assert len(path.read_text().splitlines()[1]) + 1 <= 600
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_brief_lines_of_a_block_are_those_of_its_records(seed):
+    for block in made_up_blocks(seed, 200):
+        names = {block.layout.optimizer: block.layout.lines.names}
+        of_records = [brief_lines(Alike([one], [0], [0]), names)[0] for one in block]
+        assert brief_lines(Alike(block, list(range(len(block))), list(range(len(block)))), names) == of_records
+
+
+def test_of_what_is_as_usual_no_record_is_made(monkeypatch):
+    (block, *_) = [b for b in made_up_blocks(3, 400) if all(r.facts.as_usual and not r.skipped for r in b.rows)]
+    monkeypatch.setattr(Block, "_record", lambda *_: pytest.fail("a record was made"))
+    usual = [
+        i for i, r in enumerate(block.rows)
+        if r.loss_scale is None and r.backward_passes == 1 and not r.lost_passes and not block.nonfinite[i]
+    ]  # fmt: skip
+    assert len(brief_lines(Alike(block, usual, usual), {})) == len(usual) > 0
 
 
 names = st.text(st.characters(), max_size=8)

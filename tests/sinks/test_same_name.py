@@ -1,14 +1,11 @@
 """An optimizer and a module of one name: every sink tells them apart."""
 
-import io
 import json
 import socket
 import urllib.request
 
 import pytest
-import rich
 import torch
-from rich.console import Console as RichConsole
 from torch import nn
 
 import gradwatch
@@ -30,15 +27,18 @@ class Curves:
 
 
 @pytest.fixture
-def trained(tmp_path, monkeypatch):
+def trained(tmp_path, capsys):
     """Of the optimizer ``net`` half the parameters are those of the module ``net``, and their gradient is zero."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    console = RichConsole(file=io.StringIO(), width=160, force_terminal=False)
-    monkeypatch.setattr(rich, "get_console", lambda: console)
     curves = Curves()
-    sinks = [Jsonl(tmp_path / "run.jsonl"), Console(), TensorBoard(curves), Prometheus(port)]
+    sinks = [
+        Jsonl(tmp_path / "run.jsonl", parameters=True),
+        Console(),
+        TensorBoard(curves, "debug"),
+        Prometheus(port),
+    ]
     net, head = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
     optimizer = torch.optim.SGD([*net.parameters(), *head.parameters()], lr=0.1)
     with gradwatch.track({"net": optimizer}, {"net": net, "head": head}, sinks=sinks) as watch:
@@ -49,7 +49,7 @@ def trained(tmp_path, monkeypatch):
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
             page = answer.read().decode()
     lines = [json.loads(line) for line in (tmp_path / "run.jsonl").read_text().splitlines()]
-    return watch, lines, console.file.getvalue(), curves, page
+    return watch, lines, capsys.readouterr().out, curves, page
 
 
 def test_one_name_for_an_optimizer_and_a_module(trained):

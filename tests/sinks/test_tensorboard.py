@@ -22,8 +22,8 @@ def read(folder):
     return accumulator
 
 
-def write(target, *batches):
-    sink = TensorBoard(target)
+def write(target, *batches, prefix="debug"):
+    sink = TensorBoard(target, prefix)
     sink.open(run_info(), Health)
     for records, alerts in batches:
         sink.write(records, alerts)
@@ -43,6 +43,24 @@ def test_both_norms_the_ratio_and_the_modules(tmp_path):
     }.items():
         (scalar,) = events.Scalars(tag)
         assert (scalar.step, scalar.value) == (7, value), tag
+
+
+@pytest.mark.parametrize(("options", "head"), [({}, "gradwatch"), ({"prefix": "run/gradients"}, "run/gradients")])
+def test_tags_begin_with_the_prefix(tmp_path, options, head):
+    write(tmp_path, ([record(7, before=4.0, after=1.0)], [alert(step=7)]), **{"prefix": "gradwatch", **options})
+    events = read(tmp_path)
+    values = {tag: events.Scalars(tag)[0].value for tag in events.Tags()["scalars"]}
+    assert values == {
+        f"{head}/actor/norm_before": 4.0,
+        f"{head}/actor/norm_after": 1.0,
+        f"{head}/actor/clip_ratio": 0.25,
+        f"{head}/actor/mlp/norm_before": 4.0,
+        f"{head}/actor/mlp/norm_after": 1.0,
+        f"{head}/actor/critical": 1.0,
+        f"{head}/actor/warning": 0.0,
+    }
+    (said,) = events.Tensors(f"{head}/actor/alerts")
+    assert said.step == 7
 
 
 def test_alerts_count_from_the_step_at_which_they_fire(tmp_path):
@@ -148,7 +166,7 @@ def test_an_explanation_does_not_end_what_fires(tmp_path):
 def test_two_curves_never_share_a_tag(tmp_path):
     modules = {"actor": GroupNorms(7.0, 7.0), "encoder": GroupNorms(2.0, 2.0), "mlp": GroupNorms(3.0, 3.0)}
     run = RunInfo("r", 0, 0.0, "", "", "", ("actor", "critic"), {"actor": tuple(modules), "critic": ("encoder",)})
-    sink = TensorBoard(tmp_path)
+    sink = TensorBoard(tmp_path, "debug")
     sink.open(run, Health)
     sink.write(
         [record(modules=modules), record(optimizer="critic", modules={"encoder": GroupNorms(9.0, 9.0)})], []
@@ -170,7 +188,7 @@ def test_two_curves_never_share_a_tag(tmp_path):
 
 def test_nor_does_a_module_that_is_called_what_another_is_written_as(tmp_path):
     modules = {"actor": GroupNorms(7.0, 7.0), "actor.actor": GroupNorms(2.0, 2.0)}
-    sink = TensorBoard(tmp_path)
+    sink = TensorBoard(tmp_path, "debug")
     sink.open(run_info(tuple(modules)), Health)
     sink.write([record(modules=modules)], [])
     sink.close()
@@ -192,7 +210,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
 
 
 def test_each_batch_is_on_disk_when_write_returns_and_no_thread_is_begun(tmp_path):
-    sink, threads = TensorBoard(tmp_path), threading.active_count()
+    sink, threads = TensorBoard(tmp_path, "debug"), threading.active_count()
     sink.open(run_info(), Health)
     sink.write([record(1), record(2, 0.25)], [alert()])
     assert [scalar.value for scalar in read(tmp_path).Scalars("debug/actor_grad_norm_BEFORE_clip")] == [5.0, 0.25]

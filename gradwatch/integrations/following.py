@@ -1,0 +1,62 @@
+"""A watch that begins and ends with the training of a library."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from gradwatch.track import Watch, track
+
+__all__ = ["Following", "named"]
+
+
+class Following:
+    """Tracks one training after another with the same arguments, and goes on counting.
+
+    Args:
+        options: those of ``gradwatch.track``; ``modules`` among them takes the place of what the adapter would
+            report on.
+
+    Attributes:
+        watch: that of the present training, or of the last; None before the first.
+    """
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._options = dict(options)
+        self.watch: Watch | None = None
+        # What a checkpoint holds, until there is a watch that it can be loaded into.
+        self.resumed: Mapping[str, Any] | None = None
+
+    def begin(self, optimizers: Mapping[str, Optimizer], modules: nn.Module | Mapping[str, nn.Module]) -> Watch:
+        """Start to watch; a training that ended by an exception is ended here."""
+        self.end()
+        lone = next(iter(optimizers.values())) if len(optimizers) == 1 else optimizers
+        self.watch = watch = track(lone, **{"modules": modules, **self._options})
+        if self.resumed is not None:
+            watch.load_state_dict(self.resumed)
+            self.resumed = None
+        return watch.start()
+
+    def end(self) -> None:
+        """Stop watching."""
+        if self.watch is not None:
+            self.watch.close()
+
+
+def named(optimizers: Sequence[Optimizer], module: nn.Module) -> dict[str, Optimizer]:
+    """Each optimizer by the one child of the module that holds all its parameters; numbered where that fails."""
+    names = [_child_of(optimizer, module) for optimizer in optimizers]
+    if None in names or len(set(names)) < len(names):
+        names = [f"optimizer{place}" for place in range(len(optimizers))]
+    return {str(name): optimizer for name, optimizer in zip(names, optimizers, strict=True)}
+
+
+def _child_of(optimizer: Optimizer, module: nn.Module) -> str | None:
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    for name, child in module.named_children():
+        if held <= {id(parameter) for parameter in child.parameters()}:
+            return name
+    return None
