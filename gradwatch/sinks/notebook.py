@@ -21,10 +21,12 @@ class Notebook:
     """A display of its own in the present cell."""
 
     def __init__(self) -> None:
-        from IPython.display import HTML, display
+        from IPython import display
 
-        self._html = HTML
-        self._handle: Any = display(HTML(""), display_id=True)
+        # Its functions have no types.
+        module: Any = display
+        self._html = module.HTML
+        self._handle = module.display(self._html(""), display_id=True)
 
     def show(self, picture: RenderableType, width: int | None) -> None:
         """Put a picture in the place of the one before."""

@@ -176,7 +176,7 @@ def test_the_last_screen_tells_each_incident_and_what_to_do(capsys):
     assert text[text.index("gradwatch: ") :] == (
         "gradwatch: 2 alerts fired, in 1 incident, 1 not over at the end.\n"
         "CRITICAL since step 2 of actor: saturated-tanh at mlp\n"
-        "  zero at mlp, step 2 of actor: the gradient of mlp is exactly 0. Cause: saturated-tanh at mlp (share 1).\n"
+        "  zero at mlp, step 2 of actor: the gradient of mlp is exactly 0. Cause: saturated-tanh at mlp (share 100 %).\n"
         "  growth, step 9 of actor: the gradient of mlp is exactly 0. Cause: shortcut at cnn (silent mlp).\n"
         "  To do: Make it smaller.\n"
         "  Then: Cut the path.\n"

@@ -241,9 +241,13 @@ def test_a_line_that_fails_when_a_sink_is_opened_is_told_and_leaves_nothing_behi
         watch = gradwatch.track(life.optimizer, life.net, sinks=[kept, Failing(sink, injector, ("open",))])
         with suppress(Exception, SystemExit):
             watch.start()
-        assert (len(injector.failed) > failed) == (kept.closed == 1)
         if len(injector.failed) == failed:
+            assert kept.closed == 0
             break
+        if kept.closed == 0:
+            # A console that cannot have the terminal speaks in lines.
+            assert name == "console"
+            watch.close()
         assert of_ours() == []
     with closing(watch):
         life.learn()

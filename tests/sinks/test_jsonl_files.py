@@ -112,13 +112,13 @@ def test_what_is_lost_to_the_end_is_told_in_the_log(path, disk, caplog):
 
 
 def test_a_file_that_would_become_too_large_is_moved_aside_and_a_few_are_kept(path):
-    sink = opened(path, max_bytes=3000, keep=2)
+    sink = opened(path, max_bytes=1500, keep=2)
     for step in range(1, 41):
         sink.write([record(step)], [])
     sink.close()
     files = {file.name: file for file in path.parent.iterdir()}
     assert set(files) == {"run.jsonl", "run.jsonl.1", "run.jsonl.2"}
-    assert all(file.stat().st_size <= 3000 for file in files.values())
+    assert all(file.stat().st_size <= 1500 for file in files.values())
     lines = [read(files[name]) for name in ("run.jsonl.2", "run.jsonl.1", "run.jsonl")]
     assert [part[0]["kind"] for part in lines] == ["run"] * 3
     steps = [line["step"] for part in lines for line in part[1:]]

@@ -13,7 +13,7 @@ from tests.sinks.test_tensorboard import read
 
 gfile = pytest.importorskip("tensorboard.compat.tensorflow_stub.io.gfile")
 
-TAG = "debug/actor_grad_norm_BEFORE_clip"
+TAG = "gradwatch/actor/norm_before"
 
 
 def opened(folder):
