@@ -17,6 +17,7 @@ import gradwatch
 from examples.carla_td3.checklist import Checklist
 from examples.carla_td3.evaluation import Episode, Evaluation
 from examples.carla_td3.options import Options
+from examples.carla_td3.questions import Questions
 
 __all__ = ["Report"]
 
@@ -48,6 +49,9 @@ class Report:
             gradwatch.sinks.Jsonl(folder / "gradwatch.jsonl"),
             self.checklist,
         ]
+        self.questions = Questions() if options.wrong_metric else None
+        if self.questions is not None:
+            self.sinks.append(self.questions)
         if options.prometheus_port:
             self.sinks.append(gradwatch.sinks.Prometheus(port=options.prometheus_port))
 
@@ -96,6 +100,8 @@ class Report:
         for step, said in waiting:
             for name in said:
                 self._scalar(name, value := next(values), step)
+                if self.questions is not None:
+                    self.questions.take(name, value)
                 if name == "train/actor_loss":
                     self.checklist.take_actor_loss(value)
 

@@ -7,7 +7,6 @@ import sys
 import rich
 
 import gradwatch
-from examples.carla_td3.checklist import Checklist
 from examples.carla_td3.checkpoint import Checkpoints, open_folder
 from examples.carla_td3.options import OptionError, Options, parse
 from examples.carla_td3.reporting import Report
@@ -20,23 +19,27 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        0 where every line of the checklist holds, 1 where one does not, 2 where the command cannot be meant, 130
-        if it was stopped by hand.
+        0 where every line of the checklist holds, 3 where one does not, 2 where the command cannot be meant, 130
+        if it was stopped by hand; 1 is Python's own, for an error.
     """
     try:
-        checklist = run(parse(arguments))
+        report = run(parse(arguments))
     except (OptionError, gradwatch.errors.SinkError, gradwatch.errors.MissingExtraError) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("Stopped by hand: what was logged up to here is in the run's folder.", file=sys.stderr)
         return 130
-    rich.get_console().print(checklist.table())
-    return 0 if checklist.holds else 1
+    rich.get_console().print(report.checklist.table())
+    if report.questions is not None:
+        report.say("\nthe questions of the gradient clipping report")
+        for question, answer in report.questions.answers():
+            report.say(f"- {question} {answer}")
+    return 0 if report.checklist.holds else 3
 
 
-def run(options: Options) -> Checklist:
-    """Train as asked for and return the checklist, filled in.
+def run(options: Options) -> Report:
+    """Train as asked for and return what was told, with the checklist filled in.
 
     Raises:
         OptionError: the folder cannot be written or gone on with.
@@ -51,7 +54,7 @@ def run(options: Options) -> Checklist:
         report.close()
     updates = agent.updates
     report.say(f"{updates} critic and {updates // options.policy_delay} actor updates; the run is in {folder}")
-    return report.checklist
+    return report
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Drivers that learn nothing, to hold a trained one against: ``python -m examples.carla_td3.baselines``."""
+"""Trained drivers beside those that learn nothing: ``python -m examples.carla_td3.compare runs/TD3_*``."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ import argparse
 import math
 from collections.abc import Callable
 
-import numpy as np
+from pathlib import Path
 
+import numpy as np
+import torch
+
+from examples.carla_td3.checkpoint import Checkpoints
 from examples.carla_td3.env import SCENARIOS, DrivingEnv, Observation
-from examples.carla_td3.evaluation import Action, evaluate, straight_on
+from examples.carla_td3.evaluation import Action, evaluate, make_env, straight_on
+from examples.carla_td3.options import parse
+from examples.carla_td3.td3 import TD3
 
 __all__ = ["BASELINES", "constant", "pure_pursuit"]
 
@@ -53,16 +59,30 @@ BASELINES: dict[str, Callable[[], Driver]] = {
 }
 
 
+def trained(folder: Path) -> tuple[str, Driver, DrivingEnv]:
+    """What it is called, the policy of the newest checkpoint of a run, and the environment it drives in."""
+    options = parse(["--resume", str(folder), "--prometheus-port", "0", "--device", "cpu"])
+    checkpoints = Checkpoints(folder)
+    agent = TD3(options, torch.device(options.device))
+    state = torch.load(checkpoints.folder / f"checkpoint-{checkpoints.step}.pt", weights_only=True)
+    agent.load_state_dict(state["parts"]["agent"])
+    return f"{options.preset}, seed {options.seed}, {checkpoints.step}", agent.act, make_env(options)
+
+
 def main() -> None:
     """Print a line for each."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scenario", type=int, default=0, choices=tuple(SCENARIOS))
+    parser.add_argument("runs", type=Path, nargs="*", help="folders of runs")
+    parser.add_argument(
+        "--scenario", type=int, default=0, choices=tuple(SCENARIOS), help="of those that learn nothing"
+    )
     parser.add_argument("--episodes", type=int, default=20)
     parser.add_argument("--action-repeat", type=int, default=4)
     options = parser.parse_args()
     env = DrivingEnv(SCENARIOS[options.scenario], action_repeat=options.action_repeat)
-    for name, make in BASELINES.items():
-        print(f"{name:26} {evaluate(make(), env, options.episodes)}", flush=True)
+    drivers = [(name, make(), env) for name, make in BASELINES.items()]
+    for name, driver, where in [*drivers, *map(trained, options.runs)]:
+        print(f"{name:26} {evaluate(driver, where, options.episodes)}", flush=True)
 
 
 if __name__ == "__main__":
