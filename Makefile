@@ -11,8 +11,8 @@ GPU_OUT ?= runs/gpu
 # Built by the editable install, where there is a C compiler.
 KERNEL := setup.py $(wildcard gradwatch/measure/*.c gradwatch/measure/*.h)
 DEMO_OPTIONS ?= --scenario 0 --seed 42 --debug
-# Enough to drive by: a warm-up of 500 decisions and 1,000 updates.
-LEARNS := --preset fixed --learning-starts 500 --max-timesteps 1500 --batch-size 32
+# Enough to drive by: a warm-up of 500 decisions and 800 updates.
+LEARNS := --preset fixed --learning-starts 500 --max-timesteps 1300 --batch-size 32
 
 # The oldest versions that the package supports need a Python of their time.
 OLDEST_PYTHON ?= python3.11

@@ -18,7 +18,7 @@ from examples.carla_td3.checkpoint import Checkpoints
 
 ROOT = Path(__file__).parents[2]
 # The ring is small enough to come round.
-RUN = ["--learning-starts", "6", "--batch-size", "2", "--buffer-size", "12", "--checkpoint-freq", "5"]
+RUN = ["--learning-starts", "6", "--batch-size", "8", "--buffer-size", "12", "--checkpoint-freq", "5"]
 RUN += ["--num-eval-episodes", "1", "--prometheus-port", "0", "--device", "cpu"]
 
 
@@ -57,7 +57,7 @@ def test_everything_is_as_in_a_run_that_was_never_stopped(tmp_path, monkeypatch)
     real = train.Report.stepped
 
     def killed(self, step, *rest):
-        if step == 33:
+        if step == 35:
             raise Killed
         real(self, step, *rest)
 
