@@ -92,6 +92,7 @@ class Options:
     batch_size: int = _option(64, "transitions in an update", low=1)
     buffer_size: int = _option(50_000, "transitions kept, 35 kB each", low=1)
     learning_rate: float = _option(1e-3, "of both Adam optimizers", low=0)
+    cnn_rate: float | None = _option(None, "of their CNNs' parameters; None: the same", low=0)
     gamma: float = _option(0.99, "discount a decision", low=0)
     tau: float = _option(0.01, "share of the way that targets follow in an actor update", low=0)
     policy_delay: int = _option(2, "critic updates an actor update", low=1)

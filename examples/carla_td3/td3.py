@@ -116,8 +116,7 @@ class TD3:
         if not options.target_cnns:
             # The seed's targets look through the very CNNs that are being trained: they move with every update.
             self.target_actor.cnn, self.target_critic.cnn = self.actor.cnn, self.critic.cnn
-        self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), options.learning_rate, fused=True)
-        self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), options.learning_rate, fused=True)
+        self.actor_optimizer, self.critic_optimizer = self._optimizer(self.actor), self._optimizer(self.critic)
         self.mean, self.spread = torch.zeros(VECTOR, device=device), torch.ones(VECTOR, device=device)
         self.updates = 0
 
@@ -181,6 +180,14 @@ class TD3:
             part.load_state_dict(state[name])
         self.mean, self.spread = state["mean"].to(self.device), state["spread"].to(self.device)
         self.updates = state["updates"]
+
+    def _optimizer(self, network: Actor | Critic) -> torch.optim.Adam:
+        o = self.options
+        groups: list[dict[str, Any]] = [
+            {"params": network.cnn.parameters(), "lr": o.learning_rate if o.cnn_rate is None else o.cnn_rate},
+            {"params": network.mlp.parameters()},
+        ]
+        return torch.optim.Adam(groups, o.learning_rate, fused=True)
 
     def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         networks = ("actor", "critic", "target_actor", "target_critic")
