@@ -93,6 +93,7 @@ class Options:
     buffer_size: int = _option(50_000, "transitions kept, 35 kB each", low=1)
     learning_rate: float = _option(1e-3, "of both Adam optimizers", low=0)
     cnn_rate: float | None = _option(None, "of their CNNs' parameters; None: the same", low=0)
+    anneal: int = _option(0, "decisions at the end over which both learning rates fall to nothing", low=0)
     gamma: float = _option(0.99, "discount a decision", low=0)
     tau: float = _option(0.01, "share of the way that targets follow in an actor update", low=0)
     policy_delay: int = _option(2, "critic updates an actor update", low=1)
@@ -149,7 +150,7 @@ def parse(arguments: list[str] | None = None) -> Options:
 
 
 # What a run that goes on may change.
-_FREE = ("max_timesteps", "debug", "prometheus_port", "device")
+_FREE = ("max_timesteps", "anneal", "debug", "prometheus_port", "device")
 
 
 def _checked(given: dict[str, Any]) -> Options:

@@ -116,6 +116,11 @@ class TD3:
         if not options.target_cnns:
             # The seed's targets look through the very CNNs that are being trained: they move with every update.
             self.target_actor.cnn, self.target_critic.cnn = self.actor.cnn, self.critic.cnn
+        # Of the CNN and of what is on top of it.
+        self._rates = (
+            options.learning_rate if options.cnn_rate is None else options.cnn_rate,
+            options.learning_rate,
+        )
         self.actor_optimizer, self.critic_optimizer = self._optimizer(self.actor), self._optimizer(self.critic)
         self.mean, self.spread = torch.zeros(VECTOR, device=device), torch.ones(VECTOR, device=device)
         self.updates = 0
@@ -182,12 +187,15 @@ class TD3:
         self.updates = state["updates"]
 
     def _optimizer(self, network: Actor | Critic) -> torch.optim.Adam:
-        o = self.options
-        groups: list[dict[str, Any]] = [
-            {"params": network.cnn.parameters(), "lr": o.learning_rate if o.cnn_rate is None else o.cnn_rate},
-            {"params": network.mlp.parameters()},
-        ]
-        return torch.optim.Adam(groups, o.learning_rate, fused=True)
+        parts = (network.cnn, network.mlp)
+        groups = [{"params": part.parameters(), "lr": rate} for part, rate in zip(parts, self._rates, strict=True)]
+        return torch.optim.Adam(groups, fused=True)
+
+    def cool(self, share: float) -> None:
+        """Bring the learning rates to a share of what they are by the options."""
+        for optimizer in (self.actor_optimizer, self.critic_optimizer):
+            for group, rate in zip(optimizer.param_groups, self._rates, strict=True):
+                group["lr"] = share * rate
 
     def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         networks = ("actor", "critic", "target_actor", "target_critic")
@@ -312,6 +320,7 @@ def train(options: Options, checkpoints: Checkpoints, report: Report) -> TD3:
             if step == options.learning_starts and options.balanced:
                 agent.balance(replay.vectors())
             if step > options.learning_starts and step % options.update_every == 0:
+                agent.cool(min(1.0, (options.max_timesteps - step + 1) / max(1, options.anneal)))
                 report.updated(step, agent.update(replay.sample(options.batch_size, chance, agent.device)))
             if _due(step, options.eval_freq, options):
                 report.evaluated(step, evaluate(agent.act, judged, options.num_eval_episodes))
