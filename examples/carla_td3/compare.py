@@ -58,6 +58,11 @@ BASELINES: dict[str, Callable[[], Driver]] = {
 }
 
 
+def without_camera(driver: Driver) -> Driver:
+    """The same behind a gray picture: where it drives no worse, it does not look."""
+    return lambda observation: driver({**observation, "image": np.full_like(observation["image"], 127)})
+
+
 def trained(folder: Path) -> tuple[str, Driver, DrivingEnv]:
     """What it is called, the policy of the newest checkpoint of a run, and the environment it drives in."""
     options = parse(["--resume", str(folder), "--prometheus-port", "0", "--device", "cpu"])
@@ -80,8 +85,10 @@ def main() -> None:
     options = parser.parse_args()
     env = DrivingEnv(SCENARIOS[options.scenario], action_repeat=options.action_repeat)
     drivers = [(name, make(), env) for name, make in BASELINES.items()]
-    for name, driver, where in [*drivers, *map(trained, options.runs)]:
-        print(f"{name:26} {evaluate(driver, where, options.episodes)}", flush=True)
+    for name, act, where in map(trained, options.runs):
+        drivers += [(name, act, where), (f"{name}, gray camera", without_camera(act), where)]
+    for name, driver, where in drivers:
+        print(f"{name:32} {evaluate(driver, where, options.episodes)}", flush=True)
 
 
 if __name__ == "__main__":

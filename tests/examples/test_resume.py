@@ -99,7 +99,7 @@ def test_a_run_that_is_done_is_refused(tmp_path, capsys):
 def killed_at_random(folder, log_dir, chance, wait):
     """Run the command in a process of its own and kill it after up to ``wait`` seconds; its exit code."""
     arguments = (
-        ["--resume", str(folder)] if folder else [*RUN, "--log-dir", str(log_dir), "--max-timesteps", "400"]
+        ["--resume", str(folder)] if folder else [*RUN, "--log-dir", str(log_dir), "--max-timesteps", "1000"]
     )
     process = subprocess.Popen(
         [sys.executable, "-m", "examples.carla_td3.train", *arguments],
@@ -132,7 +132,7 @@ def test_kills_at_random_moments_lose_only_what_came_after_the_last_checkpoint(t
         folder = next(iter(log_dir.iterdir()), None) if log_dir.exists() else None
         steps.append(Checkpoints(folder).step if folder else 0)
         assert steps[-1] >= steps[-2]
-    last = newest(folder)
-    straight = started(tmp_path / "whole", "--max-timesteps", str(steps[-1]))
     print(f"{kills} kills, checkpoints at {steps}")
-    assert_same(newest(straight), last)
+    end = str(steps[-1] + 5)
+    assert train.main(["--resume", str(folder), "--max-timesteps", end]) in (0, 3)
+    assert_same(newest(started(tmp_path / "whole", "--max-timesteps", end)), newest(folder))
