@@ -99,7 +99,7 @@ def test_a_run_that_is_done_is_refused(tmp_path, capsys):
 def killed_at_random(folder, log_dir, chance, wait):
     """Run the command in a process of its own and kill it after up to ``wait`` seconds; its exit code."""
     arguments = (
-        ["--resume", str(folder)] if folder else [*RUN, "--log-dir", str(log_dir), "--max-timesteps", "1000"]
+        ["--resume", str(folder)] if folder else [*RUN, "--log-dir", str(log_dir), "--max-timesteps", "100000"]
     )
     process = subprocess.Popen(
         [sys.executable, "-m", "examples.carla_td3.train", *arguments],
