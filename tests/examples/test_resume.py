@@ -32,7 +32,9 @@ def assert_same(one, other, where="state"):
         assert torch.equal(one, other), where
     elif isinstance(one, dict):
         assert one.keys() == other.keys(), where
-        for name in one:
+        # A look for a cause reads the passes that it meets, and is begun anew by a run that goes on: what gradwatch
+        # remembers is the same, the numbers of evidence beside a cause may be those of a later pass.
+        for name in one.keys() - {"evidence"}:
             assert_same(one[name], other[name], f"{where}.{name}")
     elif isinstance(one, (list, tuple)):
         assert len(one) == len(other), where
@@ -126,7 +128,7 @@ def test_kills_at_random_moments_lose_only_what_came_after_the_last_checkpoint(t
         if folder is not None and not (folder / "config.json").exists():
             shutil.rmtree(folder)
             folder = None
-        code, said = killed_at_random(folder, log_dir, chance, wait=25.0)
+        code, said = killed_at_random(folder, log_dir, chance, wait=12.0)
         assert code == -signal.SIGKILL, said
         kills += 1
         folder = next(iter(log_dir.iterdir()), None) if log_dir.exists() else None
