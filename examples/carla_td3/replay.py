@@ -1,7 +1,9 @@
-"""The replay buffer: preallocated, pixels as uint8, five frames a transition."""
+"""The replay buffer: a ring in files of the run's folder, pixels as uint8, five frames a transition."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,46 +11,46 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from examples.carla_td3.networks import ACTIONS, VECTOR
+from examples.carla_td3.env import Observation
 
 __all__ = ["Batch", "Replay"]
 
-FRAMES, SIDE = 4, 84
-
-Observation = dict[str, npt.NDArray[Any]]
+FRAMES, SIDE, VECTOR, ACTIONS = 4, 84, 53, 2
+# Of a transition, as float32: vector, next vector, action, reward, not done.
+SPLIT = [VECTOR, VECTOR, ACTIONS, 1, 1]
 
 
 class Batch(NamedTuple):
     """``n`` transitions on the device; images (n, 4, 84, 84) uint8, reward and not_done (n, 1) float32."""
 
     image: Tensor
+    next_image: Tensor
     vector: Tensor
+    next_vector: Tensor
     action: Tensor
     reward: Tensor
-    next_image: Tensor
-    next_vector: Tensor
     not_done: Tensor
 
 
 class Replay:
-    """A ring of transitions.
+    """A ring of transitions that outlives the process.
 
     The next stack of frames is this one, moved on by one frame: keeping their union, (5, 84, 84), takes 35 kB
-    a transition where both stacks take 56 kB.
+    a transition where both stacks take 56 kB. The files are written as the transitions come, so that a
+    checkpoint has to say only how many there were.
 
     Args:
-        capacity: transitions kept; the oldest is overwritten.
-        seed: of the sampling.
+        capacity: transitions to sample from, the newest.
+        folder: of the two files; those of an earlier process are gone on with.
+        spare: transitions kept beyond ``capacity``: as many as may come between two checkpoints, so that what
+            comes after one overwrites nothing that a run that goes on from it samples from.
     """
 
-    def __init__(self, capacity: int, seed: int) -> None:
+    def __init__(self, capacity: int, folder: Path, spare: int = 0) -> None:
         self.capacity = capacity
-        self._frames = np.empty((capacity, FRAMES + 1, SIDE, SIDE), dtype=np.uint8)
-        self._vectors = np.empty((capacity, 2, VECTOR), dtype=np.float32)
-        self._actions = np.empty((capacity, ACTIONS), dtype=np.float32)
-        self._rewards = np.empty((capacity, 1), dtype=np.float32)
-        self._not_done = np.empty((capacity, 1), dtype=np.float32)
-        self._random = np.random.default_rng(seed)
+        self._slots = capacity + spare
+        self._frames = _ring(folder / "replay-frames.u1", np.uint8, (self._slots, FRAMES + 1, SIDE, SIDE))
+        self._numbers = _ring(folder / "replay-numbers.f4", np.float32, (self._slots, sum(SPLIT)))
         self._added = 0
 
     def __len__(self) -> int:
@@ -63,26 +65,37 @@ class Replay:
         terminated: bool,
     ) -> None:
         """Keep one transition; ``terminated`` alone, not truncation, ends the sum of future rewards."""
-        place = self._added % self.capacity
+        place = self._added % self._slots
         self._frames[place, :FRAMES] = now["image"]
         self._frames[place, FRAMES] = following["image"][-1]
-        self._vectors[place] = now["vector"], following["vector"]
-        self._actions[place] = action
-        self._rewards[place] = reward
-        self._not_done[place] = 0.0 if terminated else 1.0
+        self._numbers[place] = (*now["vector"], *following["vector"], *action, reward, 0.0 if terminated else 1.0)
         self._added += 1
 
-    def sample(self, size: int, device: torch.device) -> Batch:
+    def sample(self, size: int, chance: np.random.Generator, device: torch.device) -> Batch:
         """``size`` transitions, drawn evenly and with replacement."""
-        chosen = self._random.integers(len(self), size=size)
-        frames = torch.from_numpy(self._frames[chosen]).to(device)
-        vectors = torch.from_numpy(self._vectors[chosen]).to(device)
-        return Batch(
-            image=frames[:, :FRAMES],
-            vector=vectors[:, 0],
-            action=torch.from_numpy(self._actions[chosen]).to(device),
-            reward=torch.from_numpy(self._rewards[chosen]).to(device),
-            next_image=frames[:, 1:],
-            next_vector=vectors[:, 1],
-            not_done=torch.from_numpy(self._not_done[chosen]).to(device),
-        )
+        chosen = (self._added - 1 - chance.integers(len(self), size=size)) % self._slots
+        frames, numbers = _moved(self._frames[chosen], device), _moved(self._numbers[chosen], device)
+        return Batch(frames[:, :FRAMES], frames[:, 1:], *torch.split(numbers, SPLIT, dim=1))
+
+    def vectors(self) -> npt.NDArray[np.float32]:
+        """(n, 53): the vectors of all transitions that are there."""
+        return np.asarray(self._numbers[: min(self._added, self._slots), :VECTOR])
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many transitions came; they themselves are in the files, which are brought to the disk."""
+        self._frames.flush()
+        self._numbers.flush()
+        return {"added": self._added}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._added = state["added"]
+
+
+def _ring(path: Path, kind: type[np.generic], shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+    return np.memmap(path, kind, "r+" if path.exists() else "w+", shape=shape)
+
+
+def _moved(array: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """On the device; from pinned memory, the copy does not hold up the loop."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

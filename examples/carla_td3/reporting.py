@@ -1,96 +1,156 @@
-"""What a run tells while it trains: scalars for TensorBoard, a progress bar, checkpoints and evaluations."""
+"""What a run tells while it trains: to TensorBoard, to the terminal and to the checklist."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+import rich
+import torch
+from torch import Tensor
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from examples.carla_td3.agent import Update
+import gradwatch
 from examples.carla_td3.checklist import Checklist
-from examples.carla_td3.loop import Episode
+from examples.carla_td3.evaluation import Episode, Evaluation
+from examples.carla_td3.options import Options
+from examples.carla_td3.questions import Questions
 
-__all__ = ["Report", "progress_bar"]
+__all__ = ["Report"]
 
-
-def progress_bar(console: Console) -> Progress:
-    """A bar with the steps done and the time left; on no terminal it shows nothing."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"))
-    return Progress(
-        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
-    )
+# Losses stay on the device and are fetched so many updates at a time.
+FETCHED = 50
+# Decisions between two lines on the terminal.
+TOLD = 500
 
 
 class Report:
     """Listens to the training loop.
 
     Args:
-        writer: of the scalars; gradwatch's TensorBoard sink writes its own with the same writer.
-        checklist: is told the actor's losses, which gradwatch does not see.
-        advance: called once a step with its number; draws the bar, saves, evaluates.
-        console: where episodes are printed.
-        debug: whether to print each episode and write the terms of the reward.
+        options: of the run.
+        folder: where its logs are.
+        start: decisions made before, in an earlier process.
     """
 
-    # A line every so many steps where there is no bar to look at.
-    PLAIN_EVERY = 100
+    def __init__(self, options: Options, folder: Path, start: int) -> None:
+        self._options = options
+        self._writer = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
+        self.checklist = Checklist(options.actor_clip, options.critic_clip)
+        self._episode = Episode()
+        self._waiting: list[tuple[int, Mapping[str, Tensor]]] = []
+        self._began, self._start = time.perf_counter(), start
+        self.sinks: list[Any] = [
+            gradwatch.sinks.Console(),
+            gradwatch.sinks.TensorBoard(_OnDecisions(self._writer, options), prefix="debug"),
+            gradwatch.sinks.Jsonl(folder / "gradwatch.jsonl"),
+            self.checklist,
+        ]
+        self.questions = Questions() if options.wrong_metric else None
+        if self.questions is not None:
+            self.sinks.append(self.questions)
+        if options.prometheus_port:
+            self.sinks.append(gradwatch.sinks.Prometheus(port=options.prometheus_port))
 
-    def __init__(
-        self,
-        writer: SummaryWriter,
-        checklist: Checklist,
-        advance: Callable[[int], None],
-        console: Console,
-        debug: bool,
-    ) -> None:
-        self._writer = writer
-        self._checklist = checklist
-        self._advance = advance
-        self._console = console
-        self._debug = debug
-
-    def stepped(self, step: int, info: dict[str, Any]) -> None:
-        if self._debug:
+    def stepped(self, step: int, reward: float, truncated: bool, info: dict[str, Any]) -> None:
+        """A decision was driven."""
+        self._episode.take(reward, info, truncated)
+        if self._options.debug:
             for name, value in info["reward_terms"].items():
                 self._scalar(f"reward/{name}", value, step)
-        if not self._console.is_terminal and step % self.PLAIN_EVERY == 0:
-            self.say(f"step {step}")
-        self._advance(step)
+        if self._episode.end:
+            self._ended(step)
+        if step % TOLD == 0:
+            rate = (step - self._start) / (time.perf_counter() - self._began)
+            self._scalar("train/steps_per_second", rate, step)
+            self.say(f"step {step}: {rate:.1f} steps a second")
 
-    def updated(self, step: int, update: Update) -> None:
-        self._scalar("train/critic_loss", update.critic_loss, step)
-        if update.actor_loss is not None:
-            self._scalar("train/actor_loss", update.actor_loss, step)
-            self._checklist.take_actor_loss(update.actor_loss)
-        for module, value in update.wrong_norms.items():
-            self._scalar(f"debug/{module}_grad_norm_AFTER_clip_SUM_OF_NORMS", value, step)
+    def updated(self, step: int, said: Mapping[str, Tensor]) -> None:
+        """An update was made; ``said`` are 0-dim tensors, which are not read now."""
+        self._waiting.append((step, said))
+        if len(self._waiting) >= FETCHED:
+            self.fetch()
 
-    def episode_ended(self, step: int, episode: Episode) -> None:
-        self._scalar("train/episode_reward", episode.reward, step)
-        self._scalar("train/episode_length", episode.steps, step)
-        if self._debug:
-            self.say(
-                f"step {step}: episode of {episode.steps} steps, "
-                f"reward {episode.reward:.1f}, ended by {episode.end}"
-            )
+    def evaluated(self, step: int, found: Evaluation) -> None:
+        """The policy was judged."""
+        self.compared("trained" if step else "untrained", found)
+        for name, value in (
+            ("reward", found.reward),
+            ("route", found.route),
+            ("arrived", found.ends["finished"] / len(found.episodes)),
+            ("collided", found.ends["collided"] / len(found.episodes)),
+            ("action_spread", found.spread),
+            ("saturated", found.saturated),
+        ):
+            self._scalar(f"eval/{name}", value, step)
 
-    def evaluated(self, step: int, episodes: list[Episode]) -> None:
-        mean = sum(episode.reward for episode in episodes) / len(episodes)
-        self._scalar("eval/episode_reward", mean, step)
-        self.say(f"step {step}: evaluation of {len(episodes)} episodes, mean reward {mean:.1f}")
+    def compared(self, driver: str, found: Evaluation) -> None:
+        """A driver was judged."""
+        self.checklist.take_evaluation(driver, found)
+        self.say(f"evaluation, {driver}: {found}")
+
+    def fetch(self) -> None:
+        """Write what waits on the device, read in one go."""
+        waiting, self._waiting = self._waiting, []
+        told = [value for _, said in waiting for value in said.values()]
+        values = iter(torch.stack(told).tolist() if told else ())
+        for step, said in waiting:
+            for name in said:
+                self._scalar(name, value := next(values), step)
+                if self.questions is not None:
+                    self.questions.take(name, value)
+                if name == "train/actor_loss":
+                    self.checklist.take_actor_loss(value)
+
+    def close(self) -> None:
+        """Write everything out."""
+        self.fetch()
+        self._writer.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        self.fetch()
+        return {"episode": asdict(self._episode), "checklist": self.checklist.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._episode = Episode(**state["episode"])
+        self.checklist.load_state_dict(state["checklist"])
 
     def say(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        """A line on the terminal."""
+        rich.get_console().print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _ended(self, step: int) -> None:
+        episode, self._episode = self._episode, Episode()
+        self._scalar("train/episode_reward", episode.reward, step)
+        self._scalar("train/episode_length", episode.steps, step)
+        self._scalar("train/episode_route", episode.route, step)
+        if self._options.debug:
+            self.say(
+                f"step {step}: episode of {episode.steps} steps, reward {episode.reward:.1f}, route "
+                f"{episode.route:.0%}, ended by {episode.end.replace('_', ' ')}"
+            )
 
     def _scalar(self, tag: str, value: float, step: int) -> None:
         self._writer.add_scalar(tag, value, step)
+
+
+class _OnDecisions:
+    """Puts gradwatch's curves, which count an optimizer's steps, on the axis of the agent's own."""
+
+    def __init__(self, writer: SummaryWriter, options: Options) -> None:
+        self._writer = writer
+        self._options = options
+
+    def add_scalar(self, tag: str, value: float, step: int, walltime: float) -> None:
+        self._writer.add_scalar(tag, value, self._decision(tag, step), walltime)
+
+    def add_text(self, tag: str, text: str, step: int) -> None:
+        self._writer.add_text(tag, text, self._decision(tag, step))
+
+    def _decision(self, tag: str, step: int) -> int:
+        updates = step * self._options.policy_delay if "/actor" in tag else step
+        every = self._options.update_every
+        return (self._options.learning_starts // every + updates) * every

@@ -1,10 +1,12 @@
 import io
 import math
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from examples.carla_td3.checklist import Checklist, Worst
+from examples.carla_td3.evaluation import Episode, Evaluation
 from gradwatch import Alert, ClipCall, GroupNorms, StepRecord
 
 NAN = math.nan
@@ -28,8 +30,15 @@ def alert(severity="critical", state="firing", module="actor_mlp"):
     return Alert("zero", severity, state, "actor", module, 3, 0.0, 0.0, "zero")
 
 
+def judged(route, actions=((0.2, 0.5), (-0.2, 0.1))):
+    return Evaluation([Episode(1.0, 5, route, "finished")], np.array(actions, dtype=np.float32))
+
+
 def healthy():
-    checklist = Checklist()
+    checklist = Checklist(1.0, 10.0)
+    checklist.take_evaluation("untrained", judged(0.02))
+    checklist.take_evaluation("straight on", judged(0.2))
+    checklist.take_evaluation("trained", judged(0.9))
     checklist.write([record("actor", 0.9), record("critic", 9.0, before=18.0)], [])
     checklist.take_actor_loss(-3.0)
     return checklist
@@ -49,6 +58,9 @@ ACTOR_MLP = "actor MLP norm AFTER clipping > 0"
 CRITIC_MLP = "critic MLP norm AFTER clipping > 0"
 ALERTS = "critical alerts = 0"
 LOSS = "actor loss > -1000"
+SPREAD = "actions spread over states >= 0.01"
+SATURATED = "saturated actions <= 50%"
+ROUTE = "route after training > untrained and straight on"
 
 
 def test_a_healthy_run_passes_every_line():
@@ -62,8 +74,12 @@ def test_a_healthy_run_passes_every_line():
         "critic clip ratio",
         ALERTS,
         LOSS,
+        SPREAD,
+        SATURATED,
+        ROUTE,
     ]
-    assert list(found.values()) == ["pass"] * 4 + ["seen"] * 2 + ["pass"] * 2
+    assert list(found.values()) == ["pass"] * 4 + ["seen"] * 2 + ["pass"] * 5
+    assert healthy().holds
 
 
 @pytest.mark.parametrize(
@@ -87,6 +103,7 @@ def test_one_bad_step_fails_its_line_and_no_other_and_later_good_ones_do_not_men
     spoil(checklist)
     checklist.write([record("actor", 0.9), record("critic", 9.0)], [])
     checklist.take_actor_loss(-3.0)
+    assert not checklist.holds
     assert [what for what, verdict in verdicts(checklist).items() if verdict == "FAIL"] == [line]
     assert measured(checklist)[line] == shown
 
@@ -135,15 +152,49 @@ def test_the_range_of_the_clip_ratio_is_shown():
 
 
 def test_a_run_without_updates_fails_what_it_cannot_show():
-    found = verdicts(Checklist())
-    assert [what for what, verdict in found.items() if verdict == "FAIL"] == [
+    found = verdicts(Checklist(1.0, 10.0))
+    failed = [what for what, verdict in found.items() if verdict == "FAIL"]
+    assert failed == [
         ACTOR,
         CRITIC,
         ACTOR_MLP,
         CRITIC_MLP,
         LOSS,
+        SPREAD,
+        SATURATED,
+        "route after training > before",
     ]
-    assert "no update" in measured(Checklist())[ACTOR]
+    assert "no update" in measured(Checklist(1.0, 10.0))[ACTOR]
+
+
+@pytest.mark.parametrize(
+    ("found", "lines"),
+    [
+        (judged(0.9, [(0.37, 0.35)] * 9), [SPREAD]),
+        (judged(0.9, [(0.37, 0.1), (0.37, 0.9)]), [SPREAD]),
+        (judged(0.9, [(1.0, -1.0), (-1.0, 0.97)]), [SATURATED]),
+        (judged(0.9, [(0.955, 0.955), (0.9551, 0.9552)]), [SPREAD, SATURATED]),
+        (judged(0.2), [ROUTE]),
+        (judged(0.15), [ROUTE]),
+        (judged(math.nan), [ROUTE]),
+    ],
+    ids=["constant", "one of two", "at both ends", "the one that died", "straight on", "worse", "nan"],
+)
+def test_a_policy_that_does_not_drive_fails(found, lines):
+    checklist = healthy()
+    checklist.take_evaluation("trained", found)
+    assert [what for what, verdict in verdicts(checklist).items() if verdict == "FAIL"] == lines
+
+
+def test_a_side_that_is_not_clipped_has_no_limit_to_keep():
+    assert ACTOR not in verdicts(Checklist(0.0, 10.0))
+
+
+def test_a_run_that_goes_on_keeps_what_was_worst():
+    checklist, other = healthy(), Checklist(1.0, 10.0)
+    checklist.write([record("actor", 1.1)], [alert()])
+    other.load_state_dict(checklist.state_dict())
+    assert other.lines() == checklist.lines()
 
 
 def test_the_table_says_in_words_what_its_colours_say():

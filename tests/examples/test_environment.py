@@ -127,6 +127,45 @@ def test_running_into_the_vehicle_ahead_ends_the_episode():
     assert reward < -50
 
 
+def test_an_action_holds_for_some_ticks_and_its_reward_is_the_mean_of_them():
+    action = np.array([0.02, 0.8], dtype=np.float32)
+    fine, coarse = DrivingEnv(), DrivingEnv(action_repeat=4)
+    fine.reset(seed=5)
+    coarse.reset(seed=5)
+    for _ in range(6):
+        ticks = [fine.step(action) for _ in range(4)]
+        observation, reward, *_ = coarse.step(action)
+        assert reward == pytest.approx(sum(tick[1] for tick in ticks) / 4)
+        assert (observation["vector"] == ticks[-1][0]["vector"]).all()
+    assert (observation["image"][-1] == ticks[-1][0]["image"][-1]).all()
+
+
+def test_what_ends_an_episode_counts_in_full_and_ends_it_at_once():
+    seen = run(DrivingEnv(0, route=60.0, action_repeat=4), towards_the_road)
+    assert seen[-1][4]["reward_terms"]["goal"] == 100.0
+    assert seen[-1][4]["route"] == 1.0
+    env = DrivingEnv(0, max_steps=7, action_repeat=4)
+    assert len(run(env, lambda _: STRAIGHT)) == 2
+    assert env._steps == 7
+
+
+def test_an_episode_goes_on_from_its_state():
+    one, other = DrivingEnv(50), DrivingEnv(50)
+    one.reset(seed=5)
+    other.reset(seed=6)
+    action = np.array([0.01, 0.8], dtype=np.float32)
+    for _ in range(40):
+        one.step(action)
+    other.load_state_dict(one.state_dict())
+    for env in (one, other):
+        assert (env.observation()["image"] == one.observation()["image"]).all()
+    for _ in range(40):
+        first, second = one.step(action), other.step(action)
+        assert first[1:4] == second[1:4]
+        assert (first[0]["image"] == second[0]["image"]).all()
+    assert (one.reset()[0]["image"] == other.reset()[0]["image"]).all()
+
+
 def test_time_runs_out():
     seen = run(DrivingEnv(0, max_steps=7), lambda _: STRAIGHT)
     assert len(seen) == 7

@@ -1,12 +1,14 @@
 import argparse
+import json
 import socket
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
 import torch
 
 from examples.carla_td3 import train
-from examples.carla_td3.options import OptionError, parse
+from examples.carla_td3.options import PRESETS, OptionError, Options, parse
 
 QUIET = ["--prometheus-port", "0"]
 
@@ -14,14 +16,13 @@ QUIET = ["--prometheus-port", "0"]
 def test_the_defaults_are_the_command_of_the_readme():
     options = parse(["--scenario", "0", "--max-timesteps", "500", "--seed", "42", "--debug", *QUIET])
     assert parse([*QUIET, "--debug"]) == options
-    assert (options.preset, options.env, options.device) == ("fixed", "embedded", "auto")
+    assert (options.preset, options.env) == ("fixed", "embedded")
     assert (options.learning_starts, options.batch_size) == (100, 64)
     assert options.log_dir == Path("runs")
     assert options.resume is None
 
 
 def test_every_option_arrives(tmp_path):
-    (tmp_path / "c.pt").touch()
     given = {
         "scenario": "2",
         "max-timesteps": "9",
@@ -34,7 +35,6 @@ def test_every_option_arrives(tmp_path):
         "eval-freq": "4",
         "num-eval-episodes": "5",
         "checkpoint-freq": "6",
-        "resume": str(tmp_path / "c.pt"),
         "log-dir": str(tmp_path),
         "batch-size": "8",
         "learning-starts": "2",
@@ -42,6 +42,22 @@ def test_every_option_arrives(tmp_path):
     }
     options = parse([part for name, value in given.items() for part in (f"--{name}", value)])
     assert {name: str(getattr(options, name.replace("-", "_"))) for name in given} == given
+
+
+def test_a_preset_sets_what_it_is_made_of_and_an_option_goes_before_it():
+    assert parse(["--preset", "legacy", *QUIET]).shared_features
+    assert not parse(["--preset", "legacy", "--no-shared-features", *QUIET]).shared_features
+    assert parse(["--preset", "unbalanced", "--gamma", "0.9", *QUIET]).gamma == 0.9
+    known = {field.name for field in fields(Options)}
+    assert all(known >= set(preset) for preset in PRESETS.values())
+
+
+def test_a_run_goes_on_with_its_own_options(tmp_path):
+    (tmp_path / "config.json").write_text(
+        json.dumps({**asdict(parse(["--batch-size", "8", *QUIET])), "torch": "2"}, default=str)
+    )
+    options = parse(["--resume", str(tmp_path), "--max-timesteps", "900", "--batch-size", "16"])
+    assert (options.batch_size, options.max_timesteps, options.resume) == (8, 900, tmp_path)
 
 
 BAD = [
@@ -62,10 +78,14 @@ BAD = [
     (["--env", "metadrive"], "--env got 'metadrive'"),
     (["--env", "carla"], "not there yet"),
     (["--device", "tpu"], "--device got 'tpu'"),
+    (["--device", "cuda:x"], "--device got 'cuda:x'"),
+    (["--learning-rate", "nan"], "--learning-rate got nan"),
+    (["--warm-up", "sideways"], "--warm-up got 'sideways'"),
+    (["--update-every", "0"], "--update-every got 0"),
     (["--port", "0"], "--port got 0"),
     (["--prometheus-port", "70000"], "--prometheus-port got 70000"),
     (["--prometheus-port", "-1"], "--prometheus-port got -1"),
-    (["--resume", "no/such/checkpoint.pt"], "--resume got 'no/such/checkpoint.pt'"),
+    (["--resume", "no/such/run"], "--resume got 'no/such/run'"),
     (["--no-such-option"], "--no-such-option"),
 ]
 
@@ -97,7 +117,7 @@ def test_a_port_in_use_is_named(capsys, tmp_path):
 
 
 def test_cuda_where_there_is_none(capsys, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert "--device got 'cuda'" in one_sentence(capsys, ["--device", "cuda", *QUIET])
 
 
@@ -109,12 +129,9 @@ def test_a_log_dir_that_cannot_be_written(capsys, tmp_path):
     assert "Not a directory" in said
 
 
-def test_a_file_that_is_no_checkpoint(capsys, tmp_path):
-    file = tmp_path / "checkpoint-1.pt"
-    file.write_bytes(b"not a checkpoint")
-    assert "no checkpoint of this program" in one_sentence(
-        capsys, ["--resume", str(file), "--log-dir", str(tmp_path / "runs"), *QUIET]
-    )
+def test_a_folder_that_is_of_no_run(capsys, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    assert "no folder of a run" in one_sentence(capsys, ["--resume", str(tmp_path), *QUIET])
 
 
 def test_help_describes_every_option(capsys):

@@ -13,16 +13,28 @@ def observation(number):
     return {"image": np.stack(frames), "vector": np.full(53, number, dtype=np.float32)}
 
 
-def filled(capacity, count):
-    replay = Replay(capacity, seed=0)
-    for n in range(count):
+def add(replay, numbers):
+    for n in numbers:
         action = np.array([n, -n], dtype=np.float32)
         replay.add(observation(n), action, 10.0 * n, observation(n + 1), terminated=n % 2 == 0)
+
+
+def filled(folder, capacity, count, spare=0):
+    replay = Replay(capacity, folder, spare)
+    add(replay, range(count))
     return replay
 
 
-def test_transitions_come_back_whole():
-    batch = filled(capacity=10, count=6).sample(200, CPU)
+def sampled(replay, size=200, seed=0):
+    return replay.sample(size, np.random.default_rng(seed), CPU)
+
+
+def held(replay):
+    return set(sampled(replay).vector[:, 0].int().tolist())
+
+
+def test_transitions_come_back_whole(tmp_path):
+    batch = sampled(filled(tmp_path, capacity=10, count=6))
     n = batch.vector[:, 0]
     assert set(n.int().tolist()) == set(range(6))
     assert batch.image.shape == batch.next_image.shape == (200, 4, 84, 84)
@@ -36,32 +48,42 @@ def test_transitions_come_back_whole():
     assert torch.equal(batch.not_done[:, 0], n % 2)
 
 
-def test_the_oldest_are_overwritten():
-    replay = filled(capacity=4, count=10)
+@pytest.mark.parametrize("spare", [0, 3])
+def test_the_oldest_are_forgotten(tmp_path, spare):
+    replay = filled(tmp_path, capacity=4, count=10, spare=spare)
     assert len(replay) == 4
-    assert set(replay.sample(100, CPU).vector[:, 0].int().tolist()) == {6, 7, 8, 9}
+    assert held(replay) == {6, 7, 8, 9}
 
 
-def test_it_counts_what_it_holds():
-    assert [len(filled(4, count)) for count in (0, 3, 4, 5)] == [0, 3, 4, 4]
+def test_it_counts_what_it_holds(tmp_path):
+    lengths = []
+    for count in (0, 3, 4, 5):
+        (tmp_path / str(count)).mkdir()
+        lengths.append(len(filled(tmp_path / str(count), 4, count)))
+    assert lengths == [0, 3, 4, 4]
 
 
-def test_the_seed_decides_the_sample():
-    first, second = filled(10, 8).sample(20, CPU), filled(10, 8).sample(20, CPU)
-    assert torch.equal(first.reward, second.reward)
+def test_another_process_goes_on_where_the_state_was_taken(tmp_path):
+    first = filled(tmp_path, capacity=4, count=9, spare=3)
+    state, before = first.state_dict(), sampled(first)
+    # What came after the state was taken, up to the next checkpoint, has overwritten nothing that it needs.
+    add(first, [70, 80, 90])
+    second = Replay(4, tmp_path, spare=3)
+    second.load_state_dict(state)
+    for one, other in zip(before, sampled(second), strict=True):
+        assert torch.equal(one, other)
 
 
-def test_memory_holds_pixels_as_bytes():
-    frames = Replay(3, seed=0)._frames
-    assert frames.nbytes == 3 * 5 * 84 * 84
+def test_pixels_are_kept_as_bytes(tmp_path):
+    assert Replay(3, tmp_path)._frames.nbytes == 3 * 5 * 84 * 84
 
 
 @pytest.mark.parametrize("writable", [0, 1])
-def test_changing_an_observation_later_changes_nothing(writable):
-    replay = Replay(2, seed=0)
+def test_changing_an_observation_later_changes_nothing(tmp_path, writable):
+    replay = Replay(2, tmp_path)
     now, following = observation(4), observation(5)
     replay.add(now, np.zeros(2, np.float32), 0.0, following, False)
     (now, following)[writable]["image"][:] = 99
-    batch = replay.sample(1, CPU)
+    batch = sampled(replay, 1)
     assert 99 not in batch.image
     assert 99 not in batch.next_image

@@ -32,13 +32,20 @@ def test_perfect_driving_earns_the_weights():
     )
 
 
-def test_standing_still_earns_nothing():
-    assert sum(terms(speed=0.0, progress=0.0).values()) == 0.0
+def test_standing_costs():
+    assert sum(terms(speed=0.0, progress=0.0).values()) == -2.0
+
+
+def test_creeping_in_the_middle_of_the_lane_costs_too_and_what_is_paid_rises_with_the_pace():
+    paid = [sum(terms(speed=v, progress=v * 0.05).values()) for v in (0.5, 1.0, 4.0, TARGET_SPEED)]
+    assert paid[1] < 0.0
+    assert paid == sorted(paid)
+    assert paid[-1] == 7.0
 
 
 @pytest.mark.parametrize("speed", [TARGET_SPEED - 4, TARGET_SPEED + 4])
 def test_both_sides_of_the_target_speed_cost_the_same(speed):
-    assert terms(speed=speed)["efficiency"] == pytest.approx(2 * (1 - 4 / TARGET_SPEED))
+    assert terms(speed=speed)["efficiency"] == pytest.approx(2 * (1 - 2 * 4 / TARGET_SPEED))
 
 
 def test_lane_keeping_falls_to_both_sides():

@@ -1,32 +1,22 @@
-"""What the default rules say of the two agents: the short form of the runs in examples/carla_td3/README.md."""
+"""What the default rules say of the three presets: the short form of the runs in examples/carla_td3/README.md."""
 
 import pytest
-import torch
 
-import gradwatch
-from examples.carla_td3.agent import TD3
-from examples.carla_td3.env import DrivingEnv
-from examples.carla_td3.loop import Schedule, train
-from examples.carla_td3.presets import PRESETS
-from examples.carla_td3.replay import Replay
-from tests.examples.test_agent import CPU, Listener
+from tests.examples.test_td3 import drive
 
 EXPLORED, BATCH = 100, 8
 
 
-def alerts_of(preset, updates, seed=42):
-    torch.manual_seed(seed)
-    agent = TD3(PRESETS[preset], CPU)
+def alerts_of(folder, preset, updates):
     steps = EXPLORED + updates
-    with gradwatch.track(agent.optimizers, agent.modules) as watch:
-        train(agent, DrivingEnv(), Replay(steps, seed), Schedule(0, steps, EXPLORED, BATCH, seed), Listener())
-    return watch.alerts
+    sizes = {"max_timesteps": steps, "learning_starts": EXPLORED, "batch_size": BATCH, "buffer_size": steps}
+    return drive(folder, preset, **sizes)[1].memory.alerts
 
 
 @pytest.fixture(scope="module")
-def legacy():
+def legacy(tmp_path_factory):
     # 55 of the actor.
-    return alerts_of("legacy", updates=110)
+    return alerts_of(tmp_path_factory.mktemp("legacy"), "legacy", updates=110)
 
 
 def test_the_silent_policy_is_named_with_its_cause(legacy):
@@ -47,5 +37,13 @@ def test_the_way_around_the_policy_is_named(legacy, rule):
     assert last.cause.evidence["silent"] == "actor_mlp"
 
 
-def test_the_right_wiring_is_silent():
-    assert alerts_of("fixed", updates=60) == []
+def test_a_policy_that_dies_without_a_zero_is_told_of_before_200_updates(tmp_path):
+    told = [alert for alert in alerts_of(tmp_path, "unbalanced", updates=120) if alert.cause]
+    assert told
+    assert (told[0].rule, told[0].optimizer) == ("vanishing", "actor")
+    assert (told[0].cause.kind, told[0].cause.where) == ("saturated-tanh", "actor_mlp")
+    assert 2 * told[0].step < 200
+
+
+def test_the_agent_that_learns_is_not_called_ill(tmp_path):
+    assert [str(alert) for alert in alerts_of(tmp_path, "fixed", updates=60) if alert.severity == "critical"] == []

@@ -54,17 +54,17 @@ class Moment:
 def reward_terms(moment: Moment) -> dict[str, float]:
     """The weighted terms by name; the reward is their sum.
 
-    Standing still earns nothing: lane keeping counts in the measure in which the car moves.
+    What is paid for driving needs speed: who stands pays for it, and who creeps earns little by keeping the lane.
     """
-    moving = min(1.0, moment.speed / 1.0)
-    raw = {
-        "efficiency": _within(1.0 - abs(moment.speed - TARGET_SPEED) / TARGET_SPEED),
-        "lane_keeping": moving * _lane_keeping(moment),
+    pace = min(1.0, moment.speed / TARGET_SPEED)
+    rates = {
+        "efficiency": _within(1.0 - 2.0 * abs(moment.speed - TARGET_SPEED) / TARGET_SPEED),
+        "lane_keeping": pace * _lane_keeping(moment),
         "comfort": -min(1.0, abs(moment.jerk) / HARSH_JERK),
         "safety": -_danger(moment),
         "progress": _within(moment.progress / (TARGET_SPEED * moment.seconds)),
     }
-    terms = {name: WEIGHTS[name] * value for name, value in raw.items()}
+    terms = {name: WEIGHTS[name] * rate for name, rate in rates.items()}
     terms["collision"] = collision_penalty(moment.speed) if moment.collided else 0.0
     terms["off_road"] = OFF_ROAD if moment.off_road else 0.0
     terms["goal"] = GOAL if moment.finished else 0.0

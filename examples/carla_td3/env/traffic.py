@@ -86,6 +86,14 @@ class Column:
         along = car.speed * math.cos(wrap_angle(car.heading - place.heading))
         return np.where(nearer, to_car, gap), np.where(nearer, along, ahead)
 
+    def state_dict(self) -> dict[str, list[float]]:
+        """Where the vehicles are and how fast they drive and would like to."""
+        return {"s": self.s.tolist(), "desired": self.desired.tolist(), "speed": self.speed.tolist()}
+
+    def load_state_dict(self, state: dict[str, list[float]]) -> None:
+        """Put them there."""
+        self.s, self.desired, self.speed = (np.array(state[name]) for name in ("s", "desired", "speed"))
+
     def poses(self) -> FloatArray:
         """(n, 3): x, y in metres and heading in radians of each vehicle."""
         return self.lane.poses(self.s)
