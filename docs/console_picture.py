@@ -1,4 +1,4 @@
-"""Draw the console of a run from its JSONL file: ``python docs/console_picture.py RUN.jsonl OUT.svg``."""
+"""Draw the last screen of a run from its JSONL file: ``python docs/console_picture.py RUN.jsonl OUT.svg``."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from gradwatch.incidents import Incidents
 from gradwatch.records import Alert, Cause, GroupNorms, StepRecord, clip_ratio
-from gradwatch.sinks.table import Picture
+from gradwatch.sinks.table import Picture, style_of
 
 
 def number(value: Any) -> Any:
@@ -43,6 +44,8 @@ def main(run: str, picture: str) -> None:
             incidents.take(Alert(**{**entry, "cause": cause}))
     screen = Console(record=True, width=118, file=io.StringIO())
     screen.print(Picture(newest.values(), incidents.all()))
+    for incident in incidents.all():
+        screen.print(Text(str(incident), style=style_of(incident)))
     screen.save_svg(picture, title="gradwatch")
 
 
