@@ -7,7 +7,9 @@ shim, which then only passes on: it is left where it is, since putting the origi
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable
 from types import CellType
 from typing import Any, Generic, TypeVar, cast
@@ -89,6 +91,9 @@ class _BySubject(dict[int, tuple[Listener, ...]]):
         return ()
 
 
+_patches: weakref.WeakSet[Patch[Any]] = weakref.WeakSet()
+
+
 class Patch(Generic[Listener]):
     """Some functions of torch, seen by listeners.
 
@@ -112,6 +117,7 @@ class Patch(Generic[Listener]):
         self.listeners: tuple[Listener, ...] = ()
         self.by_subject: _BySubject[Listener] = _BySubject()
         self.changes = 0
+        _patches.add(self)
 
     # An interrupt may come before any line of these. Each notes what it is about to do before it does it, and
     # undoes what may not have been done, so that a second call finds the way from wherever the first one was left.
@@ -140,6 +146,13 @@ class Patch(Generic[Listener]):
                 self._take_back()
             self._forget(listener)
             self.changes += 1
+
+    def forget_all(self) -> None:
+        """In a forked child, such as a DataLoader's worker, nobody listens; whoever held the turn is not there."""
+        self._turn = Turn()
+        self._subjects = {}
+        self.listeners, self.by_subject = (), _BySubject()
+        self.changes += 1
 
     def _forget(self, listener: Listener) -> None:
         for subject in self._subjects.get(id(listener), ()):
@@ -175,3 +188,13 @@ def replace_name(owner: Any, name: str, shim: Callable[..., Any]) -> Replacement
 def replace_in_cell(cell: CellType, shim: Callable[..., Any]) -> Replacement:
     """What a closure holds: every alias of the function that it belongs to is seen."""
     return Replacement(lambda: cell.cell_contents, lambda value: setattr(cell, "cell_contents", value), shim)
+
+
+def _after_fork_in_child() -> None:
+    for patch in _patches:
+        patch.forget_all()
+
+
+# Windows has no fork.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -8,6 +8,7 @@ import logging
 import random
 import threading
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
@@ -139,3 +140,40 @@ def test_an_interrupted_patch_is_taken_back_and_put_again() -> None:
             inside.close()
             outer.step()
             assert watch["optimizer"].clips, where
+
+
+# A file that is opened in the very line of the interrupt is closed by Python, which says so.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("which", ["start", "close"])
+def test_sinks_end_as_well(which: str, tmp_path: Path) -> None:
+    """No thread, no file and no socket of theirs is left."""
+
+    def track() -> gradwatch.Watch:
+        sinks = [gradwatch.sinks.Jsonl(tmp_path / "run.jsonl"), gradwatch.sinks.Prometheus(port=0)]
+        return gradwatch.track(loop.optimizer, loop.model, sinks=sinks)
+
+    loop = Loop()
+    with track() as watch:  # what is imported and opened once
+        loop.step()
+    clean, held = loop.left_behind(), descriptors()
+    watch = track()
+    count = lines_of(watch.start)
+    count = count if which == "start" else lines_of(watch.close)
+    watch.close()
+    for at in range(1, count, 11):
+        watch = track()
+        if which == "close":
+            watch.start()
+            loop.step()
+        where = interrupted(getattr(watch, which), at)
+        watch.close()
+        assert loop.left_behind() == clean, where
+        assert [thread.name for thread in threading.enumerate() if thread.name.startswith("gradwatch")] == [], (
+            where
+        )
+        assert descriptors() == held, where
+
+
+def descriptors() -> int:
+    held = Path("/proc/self/fd")
+    return len(list(held.iterdir())) if held.is_dir() else 0

@@ -7,7 +7,6 @@ has other code; it stays the same function, by which torch's compiler and its tr
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from types import FunctionType
 from typing import Any, Protocol
@@ -66,13 +65,3 @@ def _code() -> Iterator[Replacement]:
 
 
 module_calls: Patch[CallListener] = Patch(_code)
-
-
-def _after_fork_in_child() -> None:
-    """Nobody asks for what a forked child calls."""
-    module_calls.listeners = ()
-
-
-# Windows has no fork.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
