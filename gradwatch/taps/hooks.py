@@ -116,7 +116,7 @@ class _Beside(MutableMapping[int, Hook]):
         self.torchs = None
 
     def known(self) -> OrderedDict[int, Hook]:
-        """Torch's dictionary, whoever holds it; a new one where nobody does, as when a wrapper outlives its optimizer."""
+        """Torch's dictionary, whoever holds it; a new one where nobody does, as when a wrapper outlives it."""
         torchs = self._reference()
         if torchs is None:
             torchs = self.torchs = OrderedDict()
