@@ -107,7 +107,7 @@ def _entries(path: Path, torn: list[str]) -> Iterator[dict[str, Any]]:
                 try:
                     entry = json.loads(line)
                     kind = entry["kind"]
-                except (ValueError, TypeError, KeyError):
+                except (ValueError, TypeError, KeyError, RecursionError):
                     torn += [line] if line.strip() else []
                     continue
                 if isinstance(kind, str):

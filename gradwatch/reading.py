@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,9 @@ def recorded(path: str | os.PathLike[str]) -> Recorded:
     try:
         with Path(path).open(encoding="utf-8", errors="replace") as file:
             for entry in map(_entry, file):
-                if entry.get("kind") in vars(found):
-                    vars(found)[entry["kind"]].append(entry)
+                kind = entry.get("kind")
+                if isinstance(kind, str) and kind in vars(found):
+                    vars(found)[kind].append(entry)
     except OSError as error:
         raise ArgumentError(f"{str(path)!r} cannot be read ({error.strerror}): give a JSONL file.") from error
     if not found.run:
@@ -61,12 +62,21 @@ def told(path: str | os.PathLike[str]) -> Iterator[str]:
         yield f"Written by the flight recorder, with the last {flight.get('steps')} steps:"
         yield from (f"  {part}" for part in str(flight.get("reason")).splitlines())
     yield from (str(alert.get("words") or alert.get("message")) for alert in found.alert[-_SHOWN:])
-    yield from (_in_words(step) for step in found.step[-_SHOWN:])
+    for step in found.step[-_SHOWN:]:
+        yield from _readable(_in_words, step)
     if found.step and "parameters" in found.step[-1]:
-        yield from _parameters(found.step[-1])
+        yield from _readable(_parameters, found.step[-1])
 
 
-def _in_words(step: Mapping[str, Any]) -> str:
+def _readable(say: Callable[[Mapping[str, Any]], Iterator[str]], step: Mapping[str, Any]) -> list[str]:
+    """What is said of a step; of a line that a failing disk or another program has changed, that it is none."""
+    try:
+        return list(say(step))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return [f"a line of step {step.get('step')} cannot be read"]
+
+
+def _in_words(step: Mapping[str, Any]) -> Iterator[str]:
     clips = [f"{clip['function']} to {clip['limit']:g}" for clip in step.get("clips", ())]
     # The brief line of a step has the limit alone.
     limit = step.get("max_norm")
@@ -74,7 +84,7 @@ def _in_words(step: Mapping[str, Any]) -> str:
     before, after = _number(step["norm_before"]), _number(step["norm_after"])
     marks = [mark for mark in ("missing", "nonfinite", "unwritten", "stale", "leaked", "frozen") if step.get(mark)]
     odd = "".join(f", {_how_many(step[mark])}{mark}" for mark in marks)
-    return f"step {step['step']} of {step['optimizer']}: {before:.4g} -> {after:.4g}, {calls}{odd}"
+    yield f"step {step['step']} of {step['optimizer']}: {before:.4g} -> {after:.4g}, {calls}{odd}"
 
 
 def _how_many(marked: Any) -> str:
@@ -99,6 +109,6 @@ def _number(value: Any) -> Any:
 def _entry(text: str) -> Mapping[str, Any]:
     try:
         entry = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return entry if isinstance(entry, dict) else {}

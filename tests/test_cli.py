@@ -77,3 +77,24 @@ def test_an_output_that_takes_nothing_is_one_sentence():
     assert result.returncode == 2
     assert result.stderr.startswith("gradwatch: the output cannot be written")
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"kind": "step", "step": 2}',
+        '{"kind": "step", "step": 2, "optimizer": "o", "norm_before": "x", "norm_after": 1.0}',
+        '{"kind": "step", "step": 2, "optimizer": "o", "norm_before": 1.0, "norm_after": 1.0, "clips": [{}]}',
+        '{"kind": "step", "step": 2, "optimizer": "o", "norm_before": 1, "norm_after": 1, "parameters": {"w": 1}}',
+        '{"kind": ["step"]}',
+        "[" * 100_000,
+    ],
+)
+def test_a_report_passes_over_lines_that_cannot_be_read(line, tmp_path, capsys):
+    good = '{"kind": "step", "step": 1, "optimizer": "o", "norm_before": 3.0, "norm_after": 1.0, "max_norm": 1.0}'
+    path = tmp_path / "run.jsonl"
+    path.write_text(f'{{"kind": "run", "run": "mine"}}\n{good}\n{line}\n')
+    assert main(["report", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "step 1 of o: 3 -> 1, a limit of 1" in out
+    assert ("a line of step 2 cannot be read" in out) == ('"step": 2' in line)

@@ -38,11 +38,11 @@ _JUST_THAT = 1e-3
 def wrong_total(record: StepRecord) -> Iterator[Finding]:
     """A total norm that is not that of these gradients: a part's, a mean, the largest, a sum, or a root left out.
 
-    Told only where it is just that: another p-norm is a total norm too.
+    Told only where it is just that: another p-norm is a total norm too. Inf is the square of anything too large.
     """
     for call in record.clips:
         given, true = call.norm_given, call.scope_before
-        if given is None or not true or is_close(given, true):
+        if given is None or not math.isfinite(given) or not true or is_close(given, true):
             continue
         made_of = next((how for how, norm in _slips(record, true) if _is_just(given, norm)), None)
         if made_of is not None:

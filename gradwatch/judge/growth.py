@@ -99,7 +99,8 @@ class Growth:
         while index < len(norms):
             # What is found changes with a look alone; as long as something is, each step has a finding.
             trend = self._trends.get(block.layout.optimizer)
-            steps = 1 if trend is None or trend.growth is not None else self._stride - trend.unseen
+            # A state may be of a rule with a longer stride, whose next look is overdue.
+            steps = 1 if trend is None or trend.growth is not None else max(self._stride - trend.unseen, 1)
             some = [norm for norm in norms[index : index + steps] if 0.0 < norm < math.inf]
             index += steps
             if some:

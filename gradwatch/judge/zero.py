@@ -252,7 +252,8 @@ class Zero:
         return all(memory.presences.was_heard(m) and not memory.known[m].unreached for m in modules)
 
     def _is_due(self, memory: _Memory, module: str | None, beyond: int, is_zero: bool) -> bool:
-        closely = beyond <= self._CLOSELY or beyond % self._STRIDE == 0
+        # What is told now may have been known for long: of one that was missing once, and then next to nothing.
+        closely = beyond <= self._CLOSELY or beyond % self._STRIDE == 0 or module not in memory.naming
         return module not in memory.known or (is_zero and closely)
 
     remembers = Named(

@@ -46,9 +46,7 @@ class StepHooks:
     def add(cls, optimizer: Optimizer, before: Hook | None, after: Hook | None) -> None:
         """Call these, in the step that begins next for the first time."""
         with cls._turn:
-            standing = vars(optimizer)[_BEFORE]
-            stands = isinstance(standing, _Beside)
-            hooks = standing.whole if stands else cls._kept.get(id(optimizer)) or cls(optimizer)
+            hooks = cls._standing(optimizer, _BEFORE) or cls._kept.get(id(optimizer)) or cls(optimizer)
             hooks._before.add(before, optimizer)
             hooks._after.add(after, optimizer)
             cls._kept.pop(id(optimizer), None)
@@ -57,11 +55,17 @@ class StepHooks:
     def remove(cls, optimizer: Optimizer, before: Hook | None, after: Hook | None) -> None:
         """Call them no more; a step that runs may still do so. With the last ones torch is as it was."""
         with cls._turn:
-            standing = (vars(optimizer)[_BEFORE], vars(optimizer)[_AFTER])
+            standing = [cls._standing(optimizer, name) for name in (_BEFORE, _AFTER)]
             # Also one that was to stand there when an interrupt came.
-            known = [one.whole for one in standing if isinstance(one, _Beside)] + [cls._kept.get(id(optimizer))]
-            for hooks in filter(None, known):
+            for hooks in filter(None, [*standing, cls._kept.get(id(optimizer))]):
                 hooks._remove(optimizer, before, after)
+
+    @classmethod
+    def _standing(cls, optimizer: Optimizer, name: str) -> StepHooks | None:
+        """What stands in torch's place for it, and not for one whose attributes it has taken over."""
+        standing = vars(optimizer)[name]
+        own = isinstance(standing, _Beside) and standing.whole._key == id(optimizer)
+        return standing.whole if own else None
 
     def _remove(self, optimizer: Optimizer, before: Hook | None, after: Hook | None) -> None:
         self._before.own = _without(self._before.own, before)
@@ -112,9 +116,12 @@ class _Beside(MutableMapping[int, Hook]):
         self.torchs = None
 
     def known(self) -> OrderedDict[int, Hook]:
-        """Torch's dictionary, whoever holds it."""
+        """Torch's dictionary, whoever holds it; a new one where nobody does, as when a wrapper outlives it."""
         torchs = self._reference()
-        return OrderedDict() if torchs is None else torchs
+        if torchs is None:
+            torchs = self.torchs = OrderedDict()
+            self._reference = weakref.ref(torchs)
+        return torchs
 
     def values(self) -> ValuesView[Hook]:
         return self._values

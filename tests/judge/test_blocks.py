@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gradwatch.blocks import Block, Facts, NotedClip, StepRow
 from gradwatch.judge.judge import Judge
 from gradwatch.records import StepRecord
-from gradwatch.rules import ClipSaturated, Finding, Rule, Zero, default_rules
+from gradwatch.rules import ClipSaturated, Finding, Growth, Rule, Zero, default_rules
 from tests.blocks import facts_of, judged_alike, layout_of, made_up_blocks
 
 NAN = float("nan")
@@ -127,3 +127,18 @@ def test_alerts_come_in_the_order_of_steps_and_then_of_rules() -> None:
         for block in made_up_blocks(seed, 200):
             places = [(alert.step, order[alert.rule]) for alert in judge.judge_block(block)]
             assert places == sorted(places)
+
+
+def test_growth_goes_on_from_a_state_that_a_longer_stride_has_left() -> None:
+    layout, usual = layout_of(("mlp.w",), ("mlp",)), Facts.usual(1)
+    norms = 2.0 ** (np.arange(1, 41)[:, None] / 4)
+    rows = [StepRow(step, float(step), usual) for step in range(1, 41)]
+    first, later = (Block(layout, rows[some], norms[some], norms[some]) for some in (slice(9), slice(9, 40)))
+    together, one_by_one = judges = Judge([Growth(stride=2)]), Judge([Growth(stride=2)])
+    earlier = Judge([Growth(stride=10)])
+    earlier.judge_block(first)
+    for judge in judges:
+        judge.load_state_dict(earlier.state_dict())
+    told = together.judge_block(later)
+    assert [alert.rule for alert in told] == ["growth"]
+    assert told == [alert for record in later for alert in one_by_one.judge(record)]

@@ -287,6 +287,12 @@ def test_a_total_norm_that_may_be_right_is_silent() -> None:
     assert [given(total, 5.0 / total) for total in (5.0, 4.9, 5.1, 2.7, 4.4, 6.3)] == [[]] * 6
 
 
+@pytest.mark.parametrize("true", [math.inf, 1e200])
+def test_an_infinite_total_norm_is_no_square(true: float) -> None:
+    call = ClipCall("clip_grads_with_norm_", 1.0, None, None, true, math.nan, norm_given=math.inf)
+    assert alerts(ClipBroken(), [record(1, true, true, clips=[call])]) == []
+
+
 def test_a_wrong_total_norm_that_changed_nothing_is_a_warning() -> None:
     (alert,) = given(3.5, 5.0, limit=10.0)
     assert alert.severity == "warning"

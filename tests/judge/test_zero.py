@@ -214,3 +214,26 @@ def test_an_optimizer_that_is_frozen_as_a_whole_is_critical() -> None:
     said = alerts(Zero(), [record(step, NAN, NAN, **both) for step in range(1, 30)])
     assert {(a.severity, a.step, a.cause.kind if a.cause else None) for a in said} == {("critical", 3, "frozen")}
     assert "this optimizer learns nothing" in said[0].message
+
+
+def test_what_is_told_late_is_what_the_step_shows_and_not_what_was_once() -> None:
+    # Missing in some steps, then next to nothing, and then exactly 0: the loss does reach it.
+    norms = [1.0] * 30 + [NAN] * 3 + [1e-190] * 30 + [0.0]
+    made = [
+        record(
+            step,
+            3.0,
+            3.0,
+            modules={"mlp": GroupNorms(norm, norm), "head": GroupNorms(3.0, 3.0)},
+            parameters={"mlp.weight": GroupNorms(norm, norm), "head.weight": GroupNorms(3.0, 3.0)},
+            owners={"mlp": GroupNorms(norm, norm), "head": GroupNorms(3.0, 3.0)},
+            missing=("mlp.weight",) if math.isnan(norm) else (),
+            missing_owners=("mlp",) if math.isnan(norm) else (),
+            backward_passes=1,
+        )
+        for step, norm in enumerate(norms, 1)
+    ]
+    judge = Judge([Zero()])
+    *_, alert = (alert for each in made for alert in judge.judge(each))
+    assert (alert.module, alert.state, alert.step) == ("mlp", "firing", len(made))
+    assert alert.message == "the gradient of mlp is exactly 0, so nothing is learned there"

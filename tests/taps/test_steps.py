@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import gc
 import pickle
 from typing import Any
 
@@ -313,3 +314,34 @@ def test_a_failed_step_leaves_no_record() -> None:
         optimizer.failing = False
         optimizer.step()
     assert [(r.step, r.norm_after) for r in watch.history] == [(1, pytest.approx(2.0))]
+
+
+class Sharing(torch.optim.Optimizer):
+    """A wrapper that takes over the attributes of what it wraps, as some libraries do."""
+
+    def __init__(self, wrapped: torch.optim.Optimizer) -> None:
+        self.__dict__.update(wrapped.__dict__)
+        self._patch_step_function()
+
+    def step(self, closure: Any = None) -> None:
+        pass
+
+
+def test_a_wrapper_that_was_made_while_its_optimizer_was_tracked() -> None:
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with gradwatch.track(optimizer, model):
+        wrapper = Sharing(optimizer)
+    for other in (wrapper, optimizer, wrapper):
+        with gradwatch.track(other, model) as watch:
+            model(torch.ones(2)).sum().backward()
+            other.step()
+        assert len(watch.history) == 1
+    del optimizer, other, watch
+    gc.collect()
+    called: list[int] = []
+    handle = wrapper.register_step_pre_hook(lambda *_: called.append(1))
+    wrapper.step()
+    handle.remove()
+    wrapper.step()
+    assert called == [1]
