@@ -88,9 +88,10 @@ static PyObject *call(PyObject *both, PyObject *const *args, Py_ssize_t count, P
         Py_RETURN_NONE;
     if (shield->stands_aside) {
         PyObject *aside = PyObject_CallFunctionObjArgs(shield->stands_aside, NULL);
-        if (aside != Py_False)
-            return aside ? Py_DECREF(aside), Py_NewRef(Py_None) : NULL;
-        Py_DECREF(aside);
+        int is_aside = aside ? PyObject_IsTrue(aside) : -1;
+        Py_XDECREF(aside);
+        if (is_aside)
+            return is_aside > 0 ? Py_NewRef(Py_None) : NULL;
     }
     int nested = shield->inside;
     shield->inside = 1;
