@@ -28,7 +28,7 @@ def in_jsonl(path: Path) -> tuple[int, int, int]:
 def in_event_files(folder: Path, optimizer: str) -> tuple[int, int]:
     """Events with scalars, and alerts in words."""
     scalars = texts = 0
-    curve, word = f"debug/{optimizer}_grad_norm_BEFORE".encode(), f" of {optimizer} (".encode()
+    curve, word = f"gradwatch/{optimizer}/norm_before".encode(), f" of {optimizer} (".encode()
     for file in folder.iterdir():
         for event in _events(file):
             scalars += curve in event
