@@ -3,6 +3,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +39,8 @@ def test_what_runs_is_gone_when_the_block_is_left_by_an_error():
 def test_what_runs_is_gone_when_we_are_killed():
     with running([sys.executable, "-c", STARTS_ONE], stdout=subprocess.PIPE, text=True) as ours:
         pid = int(ours.stdout.readline())
+        # From then on it dies with whoever has started it.
+        wait_for(lambda: Path(f"/proc/{pid}/comm").read_text() == "sleep\n", 10, "the process to run")
         ours.kill()
         ours.wait()
         assert wait_for(lambda: is_gone(pid), 10, "the process to be gone")
