@@ -58,7 +58,8 @@ class Rounding:
         shares = zip(modules, norms.tolist(), strict=True)
         faint = [module for module, norm in shares if module is not None and norm < self.SHARE * whole]
         self._faint = [module for module in faint if not self._seen or module in self._faint]
-        self._seen += 1
+        # Who is not in the first step is not in both: nobody is left to look at.
+        self._seen += 1 if self._faint else self._STEPS
         if self.is_settled:
             # What is exactly 0 is told without a proof.
             there = dict(zip(modules, norms.tolist(), strict=True))

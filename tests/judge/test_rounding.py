@@ -48,12 +48,14 @@ def test_what_is_small_from_the_first_step_on_is_suspected() -> None:
 
 
 def test_the_first_steps_are_judged_at_once_and_no_later_ones() -> None:
-    judge = Judge([Zero()])
-    waits = [judge.in_suspense]
-    for record in steps(1.0, 1.0, 1.0):
-        judge.judge(record)
-        waits.append(judge.in_suspense)
-    assert waits == [True, True, False, False]
+    for norm, awaited in ((1.0, [True, False, False]), (1e-7, [True, True, False])):
+        judge = Judge([Zero()])
+        waits = [judge.in_suspense]
+        for record in steps(norm, norm):
+            judge.judge(record)
+            waits.append(judge.in_suspense)
+        # A second one only where somebody is small in the first.
+        assert waits == awaited
 
 
 def test_it_is_told_at_the_next_step_with_its_cause() -> None:
