@@ -97,5 +97,6 @@ def test_a_watch_does_not_grow_while_alerts_come_and_go(sinks: list[Any]) -> Non
     assert told["nonfinite", "explained"] > 40, told
     assert watch.health() == replace(watch.health(), internal_errors=0, dropped_records=0)
     assert early > 20_000
-    # The blocks of a deque come and go, and so do those of the steps remembered, which end in time.
+    # The blocks of a deque come and go, and so do those of the steps remembered, which end in time. Four such spans in a
+    # row held 10, 17, 21 and 19 kB more than the first: it fills up, and does not grow. 30 bytes a step are a fault.
     assert late < early + 24_000
