@@ -83,6 +83,7 @@ class Provenance:
     @cached_property
     def outdated(self) -> tuple[int, ...]:
         """The columns that were clipped after they were measured."""
+        # numpy: no device is read
         return tuple(np.flatnonzero(has(self.flags, MEASURED) & has(self.flags, OUTDATED)).tolist())
 
     def is_begun_anew(self, column: int) -> bool:
