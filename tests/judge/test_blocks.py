@@ -64,6 +64,18 @@ def test_a_step_that_is_ill_takes_back_the_healthy_ones_before_it() -> None:
     assert [alert.state for alert in alerts] == ["firing"]
 
 
+def test_a_block_whose_clip_calls_all_saw_less_than_was_there_is_not_fine() -> None:
+    """The limit is kept in each step, and a norm of 0.4 consumed where torch had seen 0.1."""
+    layout, usual, columns = layout_of(("mlp.w",), ("mlp",)), Facts.usual(1), np.zeros(1, dtype=np.intp)
+    clips = (NotedClip("clip_grad_norm_", 1.0, 2.0, 0.1, columns),)
+    rows = [StepRow(step, float(step), usual, 1, clips) for step in range(1, 17)]
+    norms = np.full((16, 1), 0.4)
+    (alert,) = [
+        alert for alert in judged_alike([Block(layout, rows, norms, norms)]) if alert.rule == "clip-broken"
+    ]
+    assert (alert.severity, alert.step) == ("warning", 1)
+
+
 class Above:
     """A rule of a user's: it is asked of each record, and never of a block."""
 
