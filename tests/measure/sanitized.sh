@@ -12,4 +12,4 @@ under_sanitizers() {
 under_sanitizers "$tests/disturbed.py" "${ROUNDS:-300}" set
 # Imported first, so that pytest finds this build and not the one beside the tests.
 under_sanitizers -c 'import sys; import gradwatch.measure.kernel, pytest; sys.exit(pytest.main(sys.argv[1:]))' \
-    -p no:cacheprovider -k "not environment" "$tests/test_kernel.py"
+    -p no:cacheprovider -k "not environment" "$tests/test_kernel.py" "$tests/../test_shield.py"
