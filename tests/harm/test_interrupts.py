@@ -163,7 +163,7 @@ def test_sinks_end_as_well(which: str, tmp_path: Path) -> None:
     count = lines_of(watch.start)
     count = count if which == "start" else lines_of(watch.close)
     watch.close()
-    for at in range(1, count, 11):
+    for at in range(1, count, 37):
         watch = track()
         if which == "close":
             watch.start()
