@@ -213,7 +213,7 @@ def _in_words(part: Incident | str) -> RenderableType:
 
 
 def _status_line(record: StepRecord) -> str:
-    modules = ", ".join(f"{name} {number(norms.norm_after)}" for name, norms in record.modules.items())
+    modules = ", ".join(f"{name}: {number(norms.norm_after)}" for name, norms in record.modules.items())
     return (
         f"{record.optimizer} step {record.step}: norm {number(record.norm_before)} before, "
         f"{number(record.norm_after)} after clipping" + (f" ({modules})" if modules else "")

@@ -39,7 +39,7 @@ def row(text, name):
 def test_plain_lines_where_there_is_no_terminal(capsys):
     assert shown(capsys, [record(4, 5.0, 1.0)], [alert()]) == (
         "! CRITICAL zero at mlp, step 1 of actor: the gradient of mlp is exactly 0.\n"
-        "actor step 4: norm 5 before, 1 after clipping (mlp 1)\n"
+        "actor step 4: norm 5 before, 1 after clipping (mlp: 1)\n"
         "gradwatch: 1 alert fired, in 1 incident, 1 not over at the end.\n"
         "CRITICAL since step 1 of actor: zero at mlp\n"
         "  zero at mlp, step 1 of actor: the gradient of mlp is exactly 0.\n"
