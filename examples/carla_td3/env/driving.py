@@ -85,6 +85,14 @@ class DrivingBase(gymnasium.Env[Observation, npt.NDArray[np.float32]]):
         self._action_repeat = action_repeat
 
     @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """What a run needs to go on, in plain values."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there; after a ``reset``."""
+
+    @abstractmethod
     def _begin(self, seed: int | None) -> None:
         """Put the car at the start of a new episode; ``seed`` is None where the chance of before goes on."""
 
