@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -49,12 +50,15 @@ class Sensors:
     def __init__(self, server: Server, car: Any) -> None:
         carla = server.carla
         camera = carla.Transform(carla.Location(x=AHEAD, z=UP))
-        self._images, self._collisions, self._crossings = _Mail(), _Mail(), _Mail()
+        # The client calls back from threads of its own.
+        self._images: SimpleQueue[Any] = SimpleQueue()
+        self._collisions: deque[Any] = deque()
+        self._crossings: deque[Any] = deque()
         size = {"image_size_x": str(WIDTH), "image_size_y": str(HEIGHT), "fov": "90"}
         self._sensors = [
-            _attach(server, car, "sensor.camera.rgb", camera, size, self._images),
-            _attach(server, car, "sensor.other.collision", carla.Transform(), {}, self._collisions),
-            _attach(server, car, "sensor.other.lane_invasion", carla.Transform(), {}, self._crossings),
+            _attach(server, car, "sensor.camera.rgb", camera, size, self._images.put),
+            _attach(server, car, "sensor.other.collision", carla.Transform(), {}, self._collisions.append),
+            _attach(server, car, "sensor.other.lane_invasion", carla.Transform(), {}, self._crossings.append),
         ]
 
     def seen(self, frame: int) -> Seen:
@@ -65,11 +69,10 @@ class Sensors:
         Raises:
             RuntimeError: the picture does not come.
         """
-        image = self._images.of(frame)
-        crossed = [
-            str(mark.type) for event in self._crossings.until(frame) for mark in event.crossed_lane_markings
-        ]
-        return Seen(image, bool(self._collisions.until(frame)), crossed)
+        image = _picture(self._images, frame)
+        crossings = _until(self._crossings, frame)
+        crossed = [str(marking.type) for event in crossings for marking in event.crossed_lane_markings]
+        return Seen(image, bool(_until(self._collisions, frame)), crossed)
 
     def stop(self) -> None:
         """No callback comes after this."""
@@ -77,49 +80,35 @@ class Sensors:
             sensor.stop()
 
 
-class _Mail:
-    """What a sensor has sent from its own thread and nobody has read."""
-
-    def __init__(self) -> None:
-        self._box: SimpleQueue[Any] = SimpleQueue()
-        self._next: Any = None
-        self.put = self._box.put
-
-    def of(self, frame: int) -> Any:
-        """What was sent of ``frame``; what is older is dropped."""
-        while True:
-            try:
-                data = self._box.get(timeout=PATIENCE)
-            except Empty:
-                raise RuntimeError(f"no picture of frame {frame} within {PATIENCE:.0f} s") from None
-            if data.frame == frame:
-                return data
-            if data.frame > frame:
-                raise RuntimeError(
-                    f"a picture of frame {data.frame} instead of {frame}: another client ticks the world"
-                )
-
-    def until(self, frame: int) -> list[Any]:
-        """Everything of ``frame`` and before; what is of later frames stays."""
-        found = []
-        while True:
-            if self._next is None:
-                try:
-                    self._next = self._box.get_nowait()
-                except Empty:
-                    return found
-            if self._next.frame > frame:
-                return found
-            found.append(self._next)
-            self._next = None
+def _picture(images: SimpleQueue[Any], frame: int) -> Any:
+    """The picture of ``frame``; older ones are dropped."""
+    while True:
+        try:
+            image = images.get(timeout=PATIENCE)
+        except Empty:
+            raise RuntimeError(f"no picture of frame {frame} within {PATIENCE:.0f} s") from None
+        if image.frame == frame:
+            return image
+        if image.frame > frame:
+            raise RuntimeError(f"a picture of frame {image.frame}, not {frame}: another client ticks the world")
 
 
-def _attach(server: Server, car: Any, kind: str, where: Any, attributes: dict[str, str], mail: _Mail) -> Any:
+def _until(events: deque[Any], frame: int) -> list[Any]:
+    """The events of ``frame`` and before; later ones stay."""
+    found = []
+    while events and events[0].frame <= frame:
+        found.append(events.popleft())
+    return found
+
+
+def _attach(
+    server: Server, car: Any, kind: str, where: Any, attributes: dict[str, str], callback: Callable[[Any], None]
+) -> Any:
     blueprint = server.world.get_blueprint_library().find(kind)
     for name, value in {**attributes, "role_name": ROLE}.items():
         blueprint.set_attribute(name, value)
     sensor = server.world.spawn_actor(blueprint, where, car)
-    sensor.listen(mail.put)
+    sensor.listen(callback)
     return sensor
 
 
@@ -136,4 +125,4 @@ def _areas(size: int) -> npt.NDArray[np.float32]:
     edges = np.arange(SIDE + 1) * size / SIDE
     pixels = np.arange(size)
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    return (np.clip(overlap, 0.0, None) * SIDE / size).astype(np.float32)
+    return np.asarray(np.clip(overlap, 0.0, None) * SIDE / size, dtype=np.float32)

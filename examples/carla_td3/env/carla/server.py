@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Protocol
 
 from examples.carla_td3.env.carla.handshake import PATIENCE, ServerError, container, find_client, find_server
 from examples.carla_td3.env.driving import SECONDS
@@ -67,10 +67,10 @@ class Server:
         self.let_go()
         if anew:
             self.world = self.client.reload_world(False)
+            # That starts the Traffic Manager anew as well.
+            self.traffic.set_synchronous_mode(True)
         else:
             self._clear()
-        # Loading starts the Traffic Manager anew as well.
-        self.traffic.set_synchronous_mode(True)
         self._holder = holder
 
     def is_held_by(self, who: Guest) -> bool:
@@ -122,8 +122,8 @@ class Server:
             yield
         except RuntimeError as error:
             raise ServerError(
-                f"The CARLA server at {host}:{port} {what} ({str(error).strip() or type(error).__name__}): start it "
-                f"again with {container(port)!r}."
+                f"The CARLA server at {host}:{port} {what} ({str(error).strip()}): start it again with "
+                f"{container(port)!r}."
             ) from error
 
     def _take_over(self) -> None:
@@ -138,13 +138,14 @@ class Server:
             self._undo.callback(lambda: self.world.apply_settings(before))
             if self.world.get_map().name.rpartition("/")[2] != TOWN:
                 self.world = self.client.load_world(TOWN, False)
+            self.traffic = self.client.get_trafficmanager(self.traffic_port)
+            # Undone last to first: a Traffic Manager that waits for ticks hangs in a world that makes them itself.
+            self._undo.callback(lambda: self.traffic.set_synchronous_mode(False))
+            self.traffic.set_synchronous_mode(True)
             settings = self.world.get_settings()
             settings.synchronous_mode = True
             settings.fixed_delta_seconds = SECONDS
             self.world.apply_settings(settings)
-            self.traffic = self.client.get_trafficmanager(self.traffic_port)
-            # Before the world's: a Traffic Manager that waits for ticks hangs in a world that makes them itself.
-            self._undo.callback(lambda: self.traffic.set_synchronous_mode(False))
             self._undo.callback(self._clear)
             self._undo.callback(self.let_go)
         except BaseException:
