@@ -1,7 +1,6 @@
 """CARLA's environment on the stand-in."""
 
-from examples.carla_td3.env.carla import CarlaEnv, Server
-from examples.carla_td3.env.carla import handshake, server
+from examples.carla_td3.env.carla import CarlaEnv, Server, server
 from tests.examples import carla_stand_in_server as stand_in
 
 

@@ -5,7 +5,10 @@ import functools
 from tests.examples.carla_signatures import Overload, fits, record
 
 RECORD = record()
-USED = set()
+
+
+def after(name):
+    """Called with ``Class.member`` after each call."""
 
 
 @functools.lru_cache
@@ -19,12 +22,12 @@ def members(name):
 class Like:
     """Base of every class of the stand-in. Attributes that the binary does not let be set are in ``vars``."""
 
-    name = ""
+    _like = ""
 
     def __init_subclass__(cls, like=""):
         if not like:
             return
-        cls.name = like
+        cls._like = like
         known = members(like)
         for member, value in list(vars(cls).items()):
             if member == "__init__" and not known[member]:
@@ -37,8 +40,8 @@ class Like:
 
     def __setattr__(self, attribute, value):
         # The binary would take any name, and nothing would come of it.
-        if not attribute.startswith("_") and members(self.name).get(attribute) != "writable property":
-            raise AttributeError(f"{self.name} has no {attribute} that can be set")
+        if not attribute.startswith("_") and members(self._like).get(attribute) != "writable property":
+            raise AttributeError(f"{self._like} has no {attribute} that can be set")
         super().__setattr__(attribute, value)
 
 
@@ -50,10 +53,10 @@ def _checked(name, member, method, lines):
         fitting = [overload for overload in overloads if overload.takes(args, kwargs)]
         if not fitting:
             raise TypeError(f"{name}.{member} was called with {args} {kwargs}, but the binary takes {lines}")
-        USED.add(f"{name}.{member}")
         result = method(self, *args, **kwargs)
         if member != "__init__" and not any(fits(overload.returned, result) for overload in fitting):
             raise TypeError(f"the stand-in's {name}.{member} returns {result!r}, but the binary's {lines}")
+        after(f"{name}.{member}")
         return result
 
     return call

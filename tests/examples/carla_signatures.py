@@ -11,14 +11,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RECORD = Path(__file__).with_name("carla_signatures.json")
+# fmt: off
 CLASSES = (
-    "Actor ActorBlueprint ActorList ActorSnapshot BlueprintLibrary Client CollisionEvent Image LaneInvasionEvent LaneMarking"
-    " Location Map Rotation Sensor SensorData Timestamp TrafficManager Transform Vector3D Vehicle VehicleControl Waypoint"
-    " World WorldSettings WorldSnapshot command.DestroyActor command.Response command.SetAutopilot command.SpawnActor"
-).split()
+    "Actor", "ActorBlueprint", "ActorList", "ActorSnapshot", "BlueprintLibrary", "Client", "CollisionEvent",
+    "Image", "LaneInvasionEvent", "LaneMarking", "Location", "Map", "Rotation", "Sensor", "SensorData",
+    "TrafficManager", "Transform", "Vector3D", "Vehicle", "VehicleControl", "Waypoint", "World",
+    "WorldSettings", "WorldSnapshot", "command.DestroyActor", "command.Response", "command.SetAutopilot",
+    "command.SpawnActor",
+)
+# fmt: on
 
 PLAIN = {
-    **{"float": (int, float), "int": int, "bool": (bool, int), "str": str, "list": list, "None": type(None)},
+    "float": (int, float),
+    "int": int,
+    "bool": int,
+    "str": str,
+    "list": list,
+    "None": type(None),
     # An unsigned char or integer goes by the name of the enum that was registered last.
     "GBufferTextureID": int,
 }
@@ -76,7 +85,9 @@ def fits(kind, value):
         return True
     if kind in PLAIN:
         return isinstance(value, PLAIN[kind])
-    return (value is None and kind in ("Actor", "Waypoint")) or any(kind == c.__name__ for c in type(value).__mro__)
+    return (value is None and kind in ("Actor", "Waypoint")) or any(
+        kind == c.__name__ for c in type(value).__mro__
+    )
 
 
 def record():

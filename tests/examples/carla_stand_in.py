@@ -242,4 +242,6 @@ class Response(Like, like="command.Response"):
         return bool(self.error)
 
 
-COMMAND = SimpleNamespace(DestroyActor=DestroyActor, SetAutopilot=SetAutopilot, SpawnActor=SpawnActor, FutureActor=0)
+COMMAND = SimpleNamespace(
+    DestroyActor=DestroyActor, SetAutopilot=SetAutopilot, SpawnActor=SpawnActor, FutureActor=0
+)

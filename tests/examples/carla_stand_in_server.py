@@ -48,7 +48,7 @@ class Simulation:
 
     def tick(self):
         self.answer()
-        assert self.settings.synchronous_mode and self.traffic.synchronous, "one of them waits for ever"
+        assert self.settings.synchronous_mode == self.traffic.synchronous is True, "one of them waits for ever"
         self.seconds = self.settings.fixed_delta_seconds
         self.frame += 1
         for car in self.cars():
@@ -71,7 +71,9 @@ class Simulation:
             poses = np.array([(other.x, other.y, other.heading) for other in others]).reshape(-1, 3)
             if any_overlap(pose, poses):
                 sensor._callback(stand_in.CollisionEvent(self.frame))
-        elif abs(min((lane.locate(car.x, car.y).lateral for lane in stand_in.LANES), key=abs)) > LANE_WIDTH / 2 - 1:
+        elif (
+            abs(min((lane.locate(car.x, car.y).lateral for lane in stand_in.LANES), key=abs)) > LANE_WIDTH / 2 - 1
+        ):
             sensor._callback(stand_in.LaneInvasionEvent(self.frame))
 
 
