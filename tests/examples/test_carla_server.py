@@ -31,8 +31,11 @@ def test_the_world_is_synchronous_while_it_is_driven_in_and_is_given_back(world)
     assert (simulated.settings.synchronous_mode, simulated.settings.fixed_delta_seconds) == (True, 0.05)
     assert simulated.traffic.synchronous
     assert len(simulated.cars()) == 4
+    sensors = [actor for actor in simulated.actors.values() if actor not in simulated.cars()]
+    assert [sensor.parent for sensor in sensors] == 3 * [env._car]
     env.close()
     as_it_was(simulated)
+    assert [sensor._callback for sensor in sensors] == 3 * [None]
     # A Traffic Manager that waits for ticks would hang in a world that makes them itself.
     assert simulated.told[-2:] == ["traffic synchronous False", "world synchronous False"]
     env.close()
