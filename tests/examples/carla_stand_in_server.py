@@ -1,6 +1,7 @@
 """The other half of the stand-in: the server with its one world, and the client that speaks to it."""
 
 import random
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -53,23 +54,29 @@ class Simulation:
         self.frame += 1
         for car in self.cars():
             car._advance()
+        crashed = {car.id for car in self.cars() if not car._autopilot and self._touches(car)}
+        for number in crashed:
+            # As physics has it: a crash is over before the tick is.
+            self.actors[number]._car = replace(self.actors[number]._car, speed=0.0)
         for actor in self.actors.values():
             actor._listed = True
         self.snapshot = stand_in.WorldSnapshot(self.frame, {car.id: car._car for car in self.cars()})
         for sensor in list(self.actors.values()):
             if isinstance(sensor, stand_in.Sensor) and sensor._callback:
-                self._feel(sensor)
+                self._feel(sensor, sensor.parent.id in crashed)
         return self.frame
 
-    def _feel(self, sensor):
+    def _touches(self, car):
+        others = [other._car for other in self.cars() if other is not car]
+        poses = np.array([(other.x, other.y, other.heading) for other in others]).reshape(-1, 3)
+        return any_overlap((car._car.x, car._car.y, car._car.heading), poses)
+
+    def _feel(self, sensor, crashed):
         car = sensor.parent._car
-        pose = (car.x, car.y, car.heading)
         if sensor.type_id == "sensor.camera.rgb":
             sensor._callback(stand_in.Image(self.frame, int(3 * car.x + 5 * car.y) % 256))
         elif sensor.type_id == "sensor.other.collision":
-            others = [other._car for other in self.cars() if other is not sensor.parent]
-            poses = np.array([(other.x, other.y, other.heading) for other in others]).reshape(-1, 3)
-            if any_overlap(pose, poses):
+            if crashed:
                 sensor._callback(stand_in.CollisionEvent(self.frame))
         elif (
             abs(min((lane.locate(car.x, car.y).lateral for lane in stand_in.LANES), key=abs)) > LANE_WIDTH / 2 - 1

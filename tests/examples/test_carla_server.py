@@ -31,6 +31,7 @@ def test_the_world_is_synchronous_while_it_is_driven_in_and_is_given_back(world)
     assert (simulated.settings.synchronous_mode, simulated.settings.fixed_delta_seconds) == (True, 0.05)
     assert simulated.traffic.synchronous
     assert len(simulated.cars()) == 4
+    assert env._image.frame == simulated.frame
     sensors = [actor for actor in simulated.actors.values() if actor not in simulated.cars()]
     assert [sensor.parent for sensor in sensors] == 3 * [env._car]
     env.close()
@@ -135,6 +136,23 @@ class _Locked(dict):
         raise RuntimeError("nothing can be destroyed now")
 
 
+def test_a_world_that_is_taken_over_halfway_is_given_back_at_once(world, monkeypatch):
+    simulated, address = world
+    env = CarlaEnv(Server(*address), vehicles=1)
+
+    def fail(name):
+        if name == "World.apply_settings" and simulated.settings.synchronous_mode:
+            raise RuntimeError("time-out")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(carla_like, "after", fail)
+        with pytest.raises(ServerError, match="time-out"):
+            env.reset()
+    as_it_was(simulated)
+    with env:
+        env.reset()
+
+
 def test_more_vehicles_than_the_town_has_room_for_are_told_of(world):
     simulated, address = world
     with CarlaEnv(Server(*address), vehicles=400) as env, pytest.raises(ServerError, match="room for"):
@@ -150,7 +168,9 @@ def test_training_and_evaluation_take_turns_in_one_world(world):
         training.step(FORWARD)
         before = training.observation()
         assert training._steps == 1
+        sensors = [actor for actor in simulated.actors.values() if actor not in simulated.cars()]
         judged.reset(seed=2)
+        assert [sensor._callback for sensor in sensors] == 3 * [None]
         judged.step(FORWARD)
         assert len(simulated.cars()) == 3
         # The evaluation has taken the place of the episode.
@@ -159,8 +179,6 @@ def test_training_and_evaluation_take_turns_in_one_world(world):
         assert (after["vector"] != before["vector"]).any()
         assert (training.observation()["vector"] == after["vector"]).all()
         training.step(FORWARD)
-        listening = [actor for actor in simulated.actors.values() if getattr(actor, "_callback", None)]
-        assert len(listening) == 3
     as_it_was(simulated)
 
 
