@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from examples.carla_td3.checkpoint import Checkpoints
-from examples.carla_td3.env import SCENARIOS, DrivingEnv, Observation
+from examples.carla_td3.env import SCENARIOS, DrivingBase, DrivingEnv, Observation
 from examples.carla_td3.evaluation import Action, evaluate, make_env, straight_on
 from examples.carla_td3.options import parse
 from examples.carla_td3.td3 import TD3
@@ -63,7 +63,7 @@ def without_camera(driver: Driver) -> Driver:
     return lambda observation: driver({**observation, "image": np.full_like(observation["image"], 127)})
 
 
-def trained(folder: Path) -> tuple[str, Driver, DrivingEnv]:
+def trained(folder: Path) -> tuple[str, Driver, DrivingBase]:
     """What it is called, the policy of the newest checkpoint of a run, and the environment it drives in."""
     options = parse(["--resume", str(folder), "--prometheus-port", "0", "--device", "cpu"])
     checkpoints = Checkpoints(folder)
@@ -83,12 +83,13 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=20)
     parser.add_argument("--action-repeat", type=int, default=4)
     options = parser.parse_args()
-    env = DrivingEnv(SCENARIOS[options.scenario], action_repeat=options.action_repeat)
+    env: DrivingBase = DrivingEnv(SCENARIOS[options.scenario], action_repeat=options.action_repeat)
     drivers = [(name, make(), env) for name, make in BASELINES.items()]
     for name, act, where in map(trained, options.runs):
         drivers += [(name, act, where), (f"{name}, gray camera", without_camera(act), where)]
     for name, driver, where in drivers:
-        print(f"{name:32} {evaluate(driver, where, options.episodes)}", flush=True)
+        with where:
+            print(f"{name:32} {evaluate(driver, where, options.episodes)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from examples.carla_td3.env import SCENARIOS, DrivingEnv, Observation
+from examples.carla_td3.env import SCENARIOS, DrivingBase, DrivingEnv, Observation
+from examples.carla_td3.env.carla import CarlaEnv, server_at
 from examples.carla_td3.options import Options
 
 __all__ = ["Episode", "Evaluation", "evaluate", "make_env", "straight_on"]
@@ -84,12 +85,15 @@ class Evaluation:
         )
 
 
-def make_env(options: Options) -> DrivingEnv:
-    """The environment that the options ask for."""
+def make_env(options: Options) -> DrivingBase:
+    """The environment that the options ask for; ``close`` it."""
+    if options.env == "carla":
+        server = server_at(options.host, options.port)
+        return CarlaEnv(server, SCENARIOS[options.scenario], action_repeat=options.action_repeat)
     return DrivingEnv(SCENARIOS[options.scenario], action_repeat=options.action_repeat)
 
 
-def evaluate(act: Callable[[Observation], Action], env: DrivingEnv, episodes: int) -> Evaluation:
+def evaluate(act: Callable[[Observation], Action], env: DrivingBase, episodes: int) -> Evaluation:
     """Drive whole episodes without noise; each call drives the same ones."""
     driven, actions = [], []
     for number in range(episodes):

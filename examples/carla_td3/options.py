@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import torch
 
 from examples.carla_td3.env import SCENARIOS
+from examples.carla_td3.env.carla import ServerError, find_server
 
 __all__ = ["PRESETS", "OptionError", "Options", "parse"]
 
@@ -71,7 +72,7 @@ class Options:
     )
     seed: int = _option(42, "of python, numpy, torch and the environment", low=0)
     env: str = _option(
-        "embedded", "embedded: no server is needed; carla: not there yet", choices=("embedded", "carla")
+        "embedded", "embedded: no server is needed; carla: on a CARLA server", choices=("embedded", "carla")
     )
     host: str = _option("127.0.0.1", "of the CARLA server")
     port: int = _option(2000, "of the CARLA server", low=1)
@@ -204,9 +205,10 @@ def _check(each: Field[Any], value: Any) -> None:
 
 def _check_machine(options: Options) -> None:
     if options.env == "carla":
-        raise OptionError(
-            "--env got 'carla', but the backend for a CARLA server is not there yet: use --env embedded."
-        )
+        try:
+            find_server(options.host, options.port)
+        except ServerError as error:
+            raise OptionError(str(error)) from error
     kind, _, number = options.device.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (number and not number.isdigit()):
         raise OptionError(f"--device got {options.device!r}, but expects auto, cpu, cuda or cuda:1: choose one.")

@@ -76,6 +76,9 @@ class Report:
 
     def evaluated(self, step: int, found: Evaluation) -> None:
         """The policy was judged."""
+        if self._options.env == "carla":
+            # A server has one world: the evaluation has taken the place of the episode.
+            self._episode = Episode()
         self.compared("trained" if step else "untrained", found)
         for name, value in (
             ("reward", found.reward),
@@ -115,7 +118,8 @@ class Report:
         return {"episode": asdict(self._episode), "checklist": self.checklist.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._episode = Episode(**state["episode"])
+        if self._options.env != "carla":
+            self._episode = Episode(**state["episode"])
         self.checklist.load_state_dict(state["checklist"])
 
     def say(self, line: str) -> None:

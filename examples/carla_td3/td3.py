@@ -296,7 +296,7 @@ def train(options: Options, checkpoints: Checkpoints, report: Report) -> TD3:
         },
         sinks=report.sinks,
     )
-    with watch:
+    with watch, env, judged:
         env.reset(seed=options.seed)
         kept: dict[str, Kept] = {
             "agent": agent,
@@ -324,6 +324,7 @@ def train(options: Options, checkpoints: Checkpoints, report: Report) -> TD3:
                 report.updated(step, agent.update(replay.sample(options.batch_size, chance, agent.device)))
             if _due(step, options.eval_freq, options):
                 report.evaluated(step, evaluate(agent.act, judged, options.num_eval_episodes))
+                observation = env.observation()
             if _due(step, options.checkpoint_freq, options):
                 checkpoints.save(step, kept, chance)
         report.compared("straight on", evaluate(straight_on, judged, options.num_eval_episodes))

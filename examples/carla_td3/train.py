@@ -8,6 +8,7 @@ import rich
 
 import gradwatch
 from examples.carla_td3.checkpoint import Checkpoints, open_folder
+from examples.carla_td3.env.carla import ServerError
 from examples.carla_td3.options import OptionError, Options, parse
 from examples.carla_td3.reporting import Report
 from examples.carla_td3.td3 import train
@@ -19,12 +20,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        0 where every line of the checklist holds, 3 where one does not, 2 where the command cannot be meant, 130
-        if it was stopped by hand; 1 is Python's own, for an error.
+        0 where every line of the checklist holds, 3 where one does not, 2 where the command cannot be meant or
+        the CARLA server is not there, or no more, 130 if it was stopped by hand; 1 is Python's own, for an error.
     """
     try:
         report = run(parse(arguments))
-    except (OptionError, gradwatch.errors.SinkError, gradwatch.errors.MissingExtraError) as error:
+    except (OptionError, ServerError, gradwatch.errors.SinkError, gradwatch.errors.MissingExtraError) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:

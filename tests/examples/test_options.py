@@ -76,7 +76,7 @@ BAD = [
     (["--seed", str(2**32)], "--seed got 4294967296"),
     (["--preset", "broken"], "--preset got 'broken'"),
     (["--env", "metadrive"], "--env got 'metadrive'"),
-    (["--env", "carla"], "not there yet"),
+    (["--env", "carla", "--port", "1"], "--env carla"),
     (["--device", "tpu"], "--device got 'tpu'"),
     (["--device", "cuda:x"], "--device got 'cuda:x'"),
     (["--learning-rate", "nan"], "--learning-rate got nan"),

@@ -1,5 +1,6 @@
-"""The embedded driving environment: a road, traffic, a camera and a reward in numpy, with no server."""
+"""The driving environment: embedded in numpy, with no server, and on a CARLA server (``carla/``)."""
 
-from examples.carla_td3.env.environment import SCENARIOS, DrivingEnv, Observation
+from examples.carla_td3.env.driving import DrivingBase, Observation
+from examples.carla_td3.env.environment import SCENARIOS, DrivingEnv
 
-__all__ = ["SCENARIOS", "DrivingEnv", "Observation"]
+__all__ = ["SCENARIOS", "DrivingBase", "DrivingEnv", "Observation"]
