@@ -160,11 +160,15 @@ class Incident:
         """The worst of its alerts."""
         return "critical" if any(alert.severity == "critical" for alert in self.alerts) else "warning"
 
+    @property
+    def lasted(self) -> str:
+        """From when to when, such as ``"since step 7 of actor (3 s), over at step 9 of actor"``."""
+        over = "" if self.over is None else f", over at step {self.over} of {self.alerts[-1].optimizer}"
+        return f"since {_when(self.alerts[0], self.began)}{over}"
+
     def __str__(self) -> str:
         """The story: what it is, then what happened, root first, a sentence each, then what to do."""
-        first = self.alerts[0]
-        over = "" if self.over is None else f", over at step {self.over} of {self.alerts[-1].optimizer}"
-        head = f"{self.severity.upper()} since {_when(first, self.began)}{over}: {self.title}"
+        head = f"{self.severity.upper()} {self.lasted}: {self.title}"
         to_do = (f"{'Then' if place else 'To do'}: {remedy}" for place, remedy in enumerate(self.remedies()))
         return "\n".join([head, *(f"  {line}" for line in (*self.events(), *to_do))])
 

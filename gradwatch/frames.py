@@ -56,7 +56,8 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
         ArgumentError: there is no such file, or nothing in it is a run of gradwatch.
         MissingExtraError: pandas is not installed.
     """
-    lines, alerts = Lines(path), []
+    lines = Lines(path)
+    alerts: list[Mapping[str, Any]] = []
     rows = list(_rows(lines, alerts))
     if not rows and lines.torn:
         raise ArgumentError(

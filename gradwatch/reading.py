@@ -84,38 +84,44 @@ class Lines:
         modules = entry.get("modules", {})
         if isinstance(modules, list):
             modules = dict(zip(self._modules.get(entry["optimizer"], ()), modules, strict=True))
-        before, after = number(entry["norm_before"]), number(entry["norm_after"])
+        before, after = _number(entry["norm_before"]), _number(entry["norm_after"])
         scale = entry.get("loss_scale")
         return StepRecord(
             optimizer=str(entry["optimizer"]),
             step=_step_number(entry["step"]),
-            time=number(entry["time"]),
+            time=_number(entry["time"]),
             norm_before=before,
             norm_after=after,
             clip_ratio=clip_ratio(before, after),
-            max_norm=None if entry.get("max_norm") is None else number(entry["max_norm"]),
+            max_norm=None if entry.get("max_norm") is None else _number(entry["max_norm"]),
             clipped=bool(entry.get("clipped", False)),
             clips=tuple(map(_clip, entry.get("clips", ()))),
             modules={name: _norms(pair) for name, pair in modules.items()},
             parameters={name: _norms(pair) for name, pair in entry.get("parameters", {}).items()},
             backward_passes=int(entry.get("backward_passes", 1)),
             skipped=bool(entry.get("skipped", False)),
-            loss_scale=None if scale is None else number(scale),
-            **{name: tuple(map(str, entry.get(name, ()))) for name in _NAMES},
+            loss_scale=None if scale is None else _number(scale),
+            missing=_names(entry, "missing"),
+            nonfinite=_names(entry, "nonfinite"),
+            missing_modules=_names(entry, "missing_modules"),
+            unwritten=_names(entry, "unwritten"),
+            stale=_names(entry, "stale"),
+            leaked=_names(entry, "leaked"),
+            frozen=_names(entry, "frozen"),
         )
 
 
-# Fields of a step that are names.
-_NAMES = ("missing", "nonfinite", "missing_modules", "unwritten", "stale", "leaked", "frozen")
-
-
-def number(value: Any) -> float:
+def _number(value: Any) -> float:
     """A number, of JSON's own or by its name; null is NaN.
 
     Raises:
         ValueError: it is none.
     """
     return math.nan if value is None else float(_NUMBERS.get(value, value))
+
+
+def _names(entry: Mapping[str, Any], what: str) -> tuple[str, ...]:
+    return tuple(map(str, entry.get(what, ())))
 
 
 def _step_number(value: Any) -> int:
@@ -128,11 +134,11 @@ def _norms(pair: Any) -> GroupNorms:
     """Both norms, from either form of a line."""
     if isinstance(pair, Mapping):
         pair = list(pair.values())
-    return GroupNorms(*map(number, pair)) if isinstance(pair, list) else GroupNorms(number(pair), number(pair))
+    return GroupNorms(*map(_number, pair)) if isinstance(pair, list) else GroupNorms(_number(pair), _number(pair))
 
 
 def _clip(entry: Mapping[str, Any]) -> ClipCall:
-    return ClipCall(str(entry["function"]), number(entry["limit"]))
+    return ClipCall(str(entry["function"]), _number(entry["limit"]))
 
 
 def _alert(entry: Mapping[str, Any]) -> Alert:
@@ -146,11 +152,11 @@ def _alert(entry: Mapping[str, Any]) -> Alert:
         optimizer=str(entry["optimizer"]),
         module=None if module is None else str(module),
         step=_step_number(entry["step"]),
-        value=number(entry.get("value")),
-        threshold=number(entry.get("threshold")),
+        value=_number(entry.get("value")),
+        threshold=_number(entry.get("threshold")),
         message=str(entry["message"]),
         cause=None if cause is None else _cause(cause),
-        time=number(entry.get("time")),
+        time=_number(entry.get("time")),
         words=str(entry.get("words", "")),
     )
 

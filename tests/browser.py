@@ -51,7 +51,11 @@ class Browser:
     def open(self, path: Path, width: int = 1200, height: int = 900, dark: bool = False, scale: float = 1) -> None:
         """Show a file, and wait until it is loaded."""
         self._ask(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=width < 600
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=scale,
+            mobile=width < 600,
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._ask("Emulation.setEmulatedMedia", features=[scheme])
@@ -70,7 +74,9 @@ class Browser:
         """Press keys, one after another."""
         for key in keys:
             named = {"key": key, "code": key, "windowsVirtualKeyCode": KEYS[key]}
-            self._ask("Input.dispatchKeyEvent", type="keyDown", **named, **({"text": "\r"} if key == "Enter" else {}))
+            self._ask(
+                "Input.dispatchKeyEvent", type="keyDown", **named, **({"text": "\r"} if key == "Enter" else {})
+            )
             self._ask("Input.dispatchKeyEvent", type="keyUp", **named)
 
     def screenshot(self, path: Path, whole: bool = False) -> None:
@@ -87,7 +93,9 @@ class Browser:
     def __enter__(self) -> Browser:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         self.close()
 
     def _ask(self, method: str, **parameters: Any) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gradwatch.alerts import Incident
-from gradwatch.blocks.arrays import BoolArray, FloatArray
+from gradwatch.blocks.arrays import FloatArray
 from gradwatch.report.series import Series
 from gradwatch.report.thinning import cells, extremes, spans
 
@@ -28,10 +28,10 @@ def drawing(one: Series, incidents: Sequence[Incident], began: float) -> dict[st
         began: Unix time in seconds at which the run began.
 
     Returns:
-        ``steps``, ``seconds`` since the run began, ``before``, ``after``, ``ratio`` and ``limit``, a number for
-        each step that is drawn, None where it is not finite; ``marks``: by their kind, stretches of steps as first,
-        last and how many; ``heat``: the ``lines``, the step that each column ``begins`` with, and the norms of its
-        cells by line, -1 where not finite, None where there is no gradient; ``incidents``.
+        ``steps``, ``seconds`` since the run began, ``before``, ``after``, ``ratio`` and ``limit``: a number for
+        each step that is drawn, None where it is not finite. ``marks``: by their kind, stretches, as first and
+        last step and how many. ``heat``: the ``lines``, the step that each column ``begins`` with, and by line
+        the norms of its ``cells``, -1 where not finite, None where there is no gradient. ``incidents``.
     """
     curves = np.stack([one.before, one.after, one.ratio, one.limit], axis=1)
     marks = {"not finite": one.nonfinite, "zero": one.zero, "skipped": one.skipped}

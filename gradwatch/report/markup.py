@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 from gradwatch.report.tables import Table
 from gradwatch.sinks.labels import printable
 
 __all__ = ["Markup", "element", "join", "table"]
+
 
 class Markup(str):
     """Text that is HTML already."""
@@ -36,24 +37,23 @@ def join(parts: Iterable[str]) -> Markup:
     return element("", *parts)
 
 
-def table(numbers: Table, in_words: bool = False) -> Markup:
-    """A table that scrolls by itself where it is too wide, by keyboard too; in words, its cells wrap."""
-    head = join(element("th", column, scope="col") for column in numbers.columns)
-    rows = join(element("tr", *_cells(row, in_words)) for row in numbers.rows)
+def table(numbers: Table) -> Markup:
+    """A table that scrolls by itself where it is too wide, by keyboard too."""
+    kinds = ["" if numbers.is_number(place) else "words" for place in range(len(numbers.columns))]
+    columns = zip(numbers.columns, kinds, strict=True)
+    head = join(element("th", column, scope="col", class_=kind) for column, kind in columns)
+    rows = join(element("tr", *_cells(row, kinds)) for row in numbers.rows)
     drawn = element(
-        "table",
-        element("caption", numbers.title),
-        element("thead", element("tr", head)),
-        element("tbody", rows),
-        class_="words" if in_words else "numbers",
+        "table", element("thead", element("tr", head)), element("tbody", rows), aria_label=numbers.title
     )
-    return element("div", drawn, class_="scroll", tabindex="0", role="region", aria_label=numbers.title)
+    scrolls = element("div", drawn, class_="scroll", tabindex="0", role="region", aria_label=numbers.title)
+    return join([element("p", numbers.title, class_="caption"), scrolls])
 
 
-def _cells(row: tuple[str, ...], in_words: bool) -> Iterable[Markup]:
-    yield element("th", row[0], scope="row")
-    for cell in row[1:]:
-        yield element("td", cell, class_="long" if in_words and len(cell) > _LONG else "")
+def _cells(row: Sequence[str], kinds: Sequence[str]) -> Iterator[Markup]:
+    for place, (cell, kind) in enumerate(zip(row, kinds, strict=True)):
+        wraps = " long" if kind and len(cell) > _LONG else ""
+        yield element("td", cell, class_=kind + wraps) if place else element("th", cell, scope="row", class_=kind)
 
 
 # Characters beyond which a cell of words may wrap.
@@ -67,4 +67,4 @@ def _escaped(text: str) -> str:
 def _attribute(name: str, value: str | bool) -> str:
     if isinstance(value, bool):
         return f" {name}" if value else ""
-    return f' {name}="{html.escape(printable(value))}"'
+    return f' {name}="{html.escape(printable(value))}"' if value else ""

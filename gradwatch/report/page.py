@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from string import Template
 
@@ -18,7 +18,7 @@ from gradwatch.report.drawing import drawing
 from gradwatch.report.markup import Markup, element, join, table
 from gradwatch.report.run import Flight, Run
 from gradwatch.report.series import Series, all_series
-from gradwatch.report.tables import Table, by_line, by_optimizer, by_parameter, by_step, by_stretch, number
+from gradwatch.report.tables import Table, by_line, by_optimizer, by_parameter, by_step, by_stretch
 from gradwatch.report.words import about, clipping
 
 __all__ = ["page"]
@@ -36,7 +36,7 @@ def page(run: Run) -> str:
         parts.append(("alerts", "Alerts", _alerts(run.alerts)))
     if run.flights:
         parts.append(("flights", "Flight recorder", join(map(_flight, run.flights))))
-    scripts = [_charting_library(), _text("page.js")]
+    scripts = [_charting_library(), _text("charts.js"), _text("page.js")]
     return Template(_text("page.html")).substitute(
         title=element("", f"gradwatch: {run.name}"),
         name=element("", run.name),
@@ -65,7 +65,6 @@ def _incidents(incidents: Sequence[Incident], series: Sequence[Series]) -> Marku
 def _incident(place: int, incident: Incident, series: Sequence[Series]) -> Markup:
     state = "not over" if incident.over is None else "over"
     badge = element("span", f"{incident.severity.upper()}, {state}", class_="badge")
-    head = str(incident).splitlines()[0].removesuffix(f": {incident.title}")
     optimizers = [one.optimizer for one in series]
     own = incident.alerts[0].optimizer
     button = (
@@ -83,7 +82,7 @@ def _incident(place: int, incident: Incident, series: Sequence[Series]) -> Marku
     return element(
         "article",
         element("h3", badge, f"{place}. {incident.title}"),
-        element("p", head, class_="muted"),
+        element("p", incident.lasted, class_="muted"),
         element("ul", join(element("li", event) for event in incident.events())),
         element("div", to_do, class_="remedies") if to_do else "",
         button,
@@ -92,44 +91,44 @@ def _incident(place: int, incident: Incident, series: Sequence[Series]) -> Marku
 
 
 def _optimizer(place: int, one: Series) -> Markup:
-    marks = [("before", "before clipping"), ("after", "after"), ("limit", "limit")]
-    lines = join(element("li", element("i", class_=kind), name) for kind, name in marks)
-    signs = join(element("li", element("b", sign), name) for sign, name in (("▲", "not finite"), ("○", "zero"), ("×", "skipped")))
+    curves = [("before", "before clipping"), ("after", "after"), ("limit", "limit")]
+    lines = join(element("li", element("i", class_=kind), name) for kind, name in curves)
+    marks = [("▲", "not finite"), ("○", "zero"), ("✕", "skipped")]
+    signs = join(element("li", element("b", sign), name) for sign, name in marks)
     return element(
         "div",
         element("p", clipping(one)),
         _CONTROLS,
         _figure(place, "norms", "Norms", join([lines, signs]), by_stretch(one), clipping(one)),
-        _figure(place, "ratio", "Clip ratio: what clipping leaves of the norm, 1 is all", Markup(), None, clipping(one)),
-        _figure(place, "heat", "Norms before clipping, by line", _HEAT_KEYS, by_line(one), _heat_in_words(one))
-        if one.lines
-        else "",
+        _figure(place, "ratio", "Clip ratio: 1 leaves the norm as it is", Markup(), None, clipping(one)),
+        _heat(place, one) if one.lines else "",
         _figure(place, "lanes", "Incidents", Markup(), None, "what the list of incidents above tells, by steps"),
         element("div", table(by_step(one)), class_="card"),
-    )  # fmt: skip
+    )
 
 
 _CONTROLS = Markup(
     '<div class="controls card needs-script" hidden role="group" aria-label="Step and zoom">'
     '<label>Step <input type="range" min="0" value="0"></label>'
-    '<div class="zooms"><button type="button" data-zoom="in">Zoom in</button>'
-    '<button type="button" data-zoom="out">Zoom out</button>'
+    '<div class="zooms"><button type="button" data-zoom="in" aria-label="Zoom in">+</button>'
+    '<button type="button" data-zoom="out" aria-label="Zoom out">&minus;</button>'
     '<button type="button" data-zoom="whole">Whole run</button></div><output></output></div>'
 )
 
 _HEAT_KEYS = join(
     (
-        element("li", element("span", "small ", element("canvas"), " large", class_="ramp")),
+        element("li", element("span", element("span"), element("canvas"), element("span"), class_="ramp")),
         *(
             element("li", element("b", sign), name)
-            for sign, name in (("▲", "not finite"), ("▁", "zero"), ("–", "no gradient"))
+            for sign, name in (("▲", "not finite"), ("▁", "zero"), ("─", "no gradient"))
         ),
     )
 )
 
 
-def _heat_in_words(one: Series) -> str:
-    return f"{len(one.lines)} lines over {len(one.steps)} steps; the table below has their smallest and largest norms"
+def _heat(place: int, one: Series) -> Markup:
+    words = f"{len(one.lines)} lines over {len(one.steps)} steps; the table has their smallest and largest norms"
+    return _figure(place, "heat", "Norms before clipping, by line", _HEAT_KEYS, by_line(one), words)
 
 
 def _figure(place: int, kind: str, title: str, keys: Markup, numbers: Table | None, words: str) -> Markup:
@@ -159,7 +158,7 @@ def _alerts(alerts: Sequence[Alert]) -> Markup:
     ]
     columns = ("step", "optimizer", "state", "severity", "what", "in words", "cause", "what to do")
     title = f"{len(newest)} of {len(alerts)} alerts, oldest first"
-    return element("div", table(Table(title, columns, rows), in_words=True), class_="card")
+    return element("div", table(Table(title, columns, rows, frozenset(columns))), class_="card")
 
 
 def _flight(flight: Flight) -> Markup:

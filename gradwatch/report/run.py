@@ -104,7 +104,7 @@ def _read(path: Path) -> Run:
         elif runs:
             _take(runs[-1], entry, value, path)
     if not runs:
-        raise ArgumentError(f"The file {str(path)!r} holds no run of gradwatch: give one that a Jsonl has written.")
+        raise ArgumentError(f"{str(path)!r} holds no run of gradwatch: give a file that a Jsonl has written.")
     newest = runs[-1]
     # A step that was written twice counts as it was written last.
     newest.steps = {

@@ -51,7 +51,8 @@ class Series:
     @property
     def zero(self) -> BoolArray:
         """Whether what the optimizer consumed was exactly 0."""
-        return (self.after == 0.0) | ((self.before == 0.0) & self.skipped)
+        zero: BoolArray = (self.after == 0.0) | ((self.before == 0.0) & self.skipped)
+        return zero
 
 
 def all_series(steps: Mapping[str, Sequence[StepRecord]]) -> list[Series]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,18 @@ from gradwatch.blocks.arrays import BoolArray, FloatArray
 from gradwatch.records import StepRecord
 from gradwatch.report.series import Series
 
-__all__ = ["Table", "by_line", "by_optimizer", "by_parameter", "by_stretch", "by_step", "limits", "median", "number", "share"]
+__all__ = [
+    "Table",
+    "by_line",
+    "by_optimizer",
+    "by_parameter",
+    "by_step",
+    "by_stretch",
+    "limits",
+    "median",
+    "number",
+    "share",
+]
 
 # Steps and parameters that a screen holds.
 SHOWN = 10
@@ -25,11 +37,17 @@ class Table(NamedTuple):
         title: what it is a table of.
         columns: their heads; of the first column, what a row is.
         rows: as many cells each.
+        words: columns that hold no number, besides the first.
     """
 
     title: str
     columns: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
+    words: frozenset[str] = frozenset()
+
+    def is_number(self, place: int) -> bool:
+        """Whether that column holds numbers, which are set to the right."""
+        return place > 0 and self.columns[place] not in self.words
 
 
 def number(value: float) -> str:
@@ -50,7 +68,6 @@ def by_optimizer(all_series: Sequence[Series]) -> Table:
     rows = [
         (
             one.optimizer,
-            str(len(one.steps)),
             number(median(one.before)),
             number(_largest(one.before)),
             number(median(one.after)),
@@ -62,7 +79,9 @@ def by_optimizer(all_series: Sequence[Series]) -> Table:
         )
         for one in all_series
     ]
-    columns = ("optimizer", "steps", "before", "largest", "after", "limit", "clipped", "not finite", "zero", "skipped")
+    columns = (
+        "optimizer", "before", "largest", "after", "limit", "clipped", "not finite", "zero", "skipped",
+    )  # fmt: skip
     return Table("Norms before and after clipping, in the median", columns, rows)
 
 
@@ -88,7 +107,7 @@ def by_stretch(one: Series, stretches: int = 20) -> Table:
     """A row for each of so many stretches of the run."""
     rows = []
     edges = np.linspace(0, len(one.steps), min(len(one.steps), stretches) + 1).astype(int).tolist()
-    for a, b in zip(edges, edges[1:], strict=False):
+    for a, b in pairwise(edges):
         first, last = one.steps[a].step, one.steps[b - 1].step
         norms = one.before[a:b]
         rows.append(
@@ -115,7 +134,8 @@ def by_step(one: Series) -> Table:
         (str(step.step), number(step.norm_before), number(step.norm_after), _calls(step), ", ".join(_odd(step)))
         for step in one.steps[-SHOWN:]
     ]
-    return Table(f"Last steps of {one.optimizer}", ("step", "before", "after", "clipping", "out of the ordinary"), rows)
+    words = ("clipping", "out of the ordinary")
+    return Table(f"Last steps of {one.optimizer}", ("step", "before", "after", *words), rows, frozenset(words))
 
 
 def by_parameter(step: StepRecord) -> Table:

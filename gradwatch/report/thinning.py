@@ -44,8 +44,8 @@ class Cells(NamedTuple):
 
     Attributes:
         begins: ``[shares]``: row number of the first step of each.
-        worst: ``[lines, shares]``: ``NOT_FINITE`` where a step of the share is, else NaN where one has no gradient,
-            else 0 where one is exactly 0, else the norm that is furthest from the line's median.
+        worst: ``[lines, shares]``: ``NOT_FINITE`` where a step of the share is, else NaN where one has no
+            gradient, else 0 where one is exactly 0, else the norm that is furthest from the line's median.
     """
 
     begins: IntArray
@@ -78,7 +78,7 @@ def _middle(norms: FloatArray) -> FloatArray:
 def _worst(norms: FloatArray, missing: BoolArray, middle: FloatArray) -> FloatArray:
     odd = np.abs(_logs(norms) - middle)
     furthest = np.where(np.isfinite(odd), odd, -1.0).argmax(axis=0)
-    found = np.take_along_axis(norms, furthest[None], axis=0)[0]
+    found: FloatArray = np.take_along_axis(norms, furthest[None], axis=0)[0]
     found[(norms == 0.0).any(axis=0)] = 0.0
     found[missing.any(axis=0)] = np.nan
     found[(~(np.isfinite(norms) & (norms >= 0.0)) & ~missing).any(axis=0)] = NOT_FINITE

@@ -32,15 +32,12 @@ _TOLD, _NAMED = 3, 8
 # Cells that a name may take in a table.
 _NAME = 40
 
-# Columns that hold no number.
-_IN_WORDS = frozenset(["clipping", "out of the ordinary"])
-
 
 def told(run: Run, width: int = 80) -> Iterator[str]:
     """The lines to print, none wider than asked for but those of tables."""
     series = all_series(run.steps)
     for words in (about(run), *(clipping(one) for one in series)):
-        yield from wrap(words, width, subsequent_indent="  ")
+        yield from _wrapped(words, width)
     yield from _incidents(run.incidents(), run, width)
     yield from _flights(run.flights, width)
     if series:
@@ -54,11 +51,15 @@ def told(run: Run, width: int = 80) -> Iterator[str]:
 
 def about(run: Run) -> str:
     """The run in a sentence, and what of the file is not told."""
-    steps = ", ".join(f"{len(steps)} steps of {name}" for name, steps in run.steps.items()) or "no step"
-    versions = ", ".join(f"{name} {run.head[name]}" for name in ("gradwatch", "torch", "python") if name in run.head)
+    steps = (
+        ", ".join(f"{_counted(len(steps), 'step')} of {name}" for name, steps in run.steps.items()) or "no step"
+    )
+    known = (name for name in ("gradwatch", "torch", "python") if name in run.head)
+    versions = ", ".join(f"{name} {run.head[name]}" for name in known)
     words = f"Run {run.name}{_began(run)}: {steps}{lasting(run.lasted, ' in {}')}. {versions}."
     if run.earlier:
-        words += f" The file holds {_counted(len(run.earlier), 'earlier run')}, the last of them {run.earlier[-1]}."
+        count = _counted(len(run.earlier), "earlier run")
+        words += f" The file holds {count} as well, the last of them {run.earlier[-1]}."
     if run.torn:
         words += f" {_counted(run.torn, 'line')} of the file cannot be read."
     return words
@@ -66,10 +67,13 @@ def about(run: Run) -> str:
 
 def clipping(one: Series) -> str:
     """What clipping did to an optimizer, in a sentence."""
-    norms = f"{one.optimizer}: median norm {number(median(one.before))} before clipping, {number(median(one.after))} after"
-    if not math.isfinite(one.limit[-1]) and limits(one.limit) == "none":
+    before, after = number(median(one.before)), number(median(one.after))
+    norms = f"{one.optimizer}: median norm {before} before clipping, {after} after"
+    if limits(one.limit) == "none":
         return f"{norms}; nothing clips by a norm."
-    return f"{norms}; limit {limits(one.limit)}, above it: {share(one.clipped)} of {len(one.steps)} steps."
+    above = f"above the limit {limits(one.limit)}"
+    often = {"none": f"never {above}", "all": f"{above} in every step"}
+    return f"{norms}; {often.get(share(one.clipped), f'{above} in {share(one.clipped)} of the steps')}."
 
 
 def lasting(seconds: float, form: str = "{}") -> str:
@@ -101,13 +105,13 @@ def _incidents(incidents: Sequence[Incident], run: Run, width: int) -> Iterator[
         yield from ("", f"No incident{watched}.")
     for incident in incidents[:_TOLD]:
         yield ""
-        for place, line in enumerate(str(incident).splitlines()):
+        for place, line in enumerate(map(str.strip, str(incident).splitlines())):
             indent = "  " if place else ""
-            yield from wrap(line, width, initial_indent=indent, subsequent_indent=f"{indent}  ")
+            yield from _wrapped(line, width, indent)
     if incidents[_TOLD:]:
         yield ""
     for incident in incidents[_TOLD : _TOLD + _NAMED]:
-        yield from wrap(str(incident).splitlines()[0], width, subsequent_indent="  ")
+        yield from _wrapped(str(incident).splitlines()[0], width)
     if len(incidents) > _TOLD + _NAMED:
         yield f"and {len(incidents) - _TOLD - _NAMED} more: `--html FILE` writes a page with all of them"
 
@@ -116,20 +120,30 @@ def _flights(flights: Sequence[Flight], width: int) -> Iterator[str]:
     for flight in flights:
         yield ""
         words = f"{flight.file}, of the flight recorder: the last {_counted(flight.steps, 'step')} before"
-        yield from wrap(f"{words} {flight.reason.splitlines()[0] if flight.reason else 'that'}", width)
+        yield from _wrapped(f"{words} {flight.reason.splitlines()[0] if flight.reason else 'that'}", width)
+
+
+def _wrapped(words: str, width: int, indent: str = "") -> list[str]:
+    # Names have hyphens, and are read as a whole.
+    return wrap(
+        printable(words), width, initial_indent=indent, subsequent_indent=f"{indent}  ", break_on_hyphens=False
+    )
 
 
 def _drawn(table: Table) -> Iterator[str]:
     """Columns that are as wide as they must be, the first and what is in words to the left."""
     from rich.cells import cell_len, set_cell_size
 
-    cells = [table.columns, *((shortened(printable(name), _NAME), *row) for name, *row in table.rows)]
+    cells = [
+        table.columns,
+        *((shortened(" ".join(printable(name).split("\n")), _NAME), *row) for name, *row in table.rows),
+    ]
     widths = [max(cell_len(row[place]) for row in cells) for place in range(len(table.columns))]
     yield ""
-    yield table.title
+    yield printable(table.title)
     for row in cells:
         padded = (
-            set_cell_size(cell, width) if place == 0 or table.columns[place] in _IN_WORDS else cell.rjust(width)
+            cell.rjust(width) if table.is_number(place) else set_cell_size(cell, width)
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         yield "  ".join(padded).rstrip()

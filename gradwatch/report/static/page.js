@@ -1,41 +1,8 @@
 "use strict";
-// Draws what the page says in words. Each optimizer has four charts over one x axis, its steps.
+// Brings the charts, the slider and the words of each optimizer together, and the colours of the page.
 (() => {
+  const { KINDS, options, text, lasting, shade, most } = charts;
   const all = JSON.parse(document.getElementById("numbers").textContent);
-  const probe = document.head.appendChild(document.createElement("i"));
-  const colour = (name) => ((probe.style.color = `var(--${name})`), getComputedStyle(probe).color);
-  const text = (value) => {
-    if (value === null) return "not finite or none";
-    const size = Math.abs(value);
-    return size !== 0 && (size < 1e-3 || size >= 1e5) ? value.toExponential(2) : String(+value.toPrecision(4));
-  };
-  const lasting = (seconds) => {
-    const minutes = Math.floor(seconds / 60), hours = Math.floor(minutes / 60);
-    if (hours) return `${hours} h ${minutes % 60} min`;
-    return minutes ? `${minutes} min ${Math.floor(seconds % 60)} s` : `${+seconds.toPrecision(3)} s`;
-  };
-  const narrow = () => innerWidth < 640;
-  const gutter = () => (narrow() ? 44 : 150);
-
-  // From dark to light, as cividis: told apart by everybody, and its order by lightness alone.
-  const RAMP = [[0, 32, 77], [64, 77, 107], [124, 123, 120], [186, 174, 108], [255, 234, 70]];
-  const shade = (part) => {
-    const at = Math.min(Math.max(part, 0), 1) * (RAMP.length - 1), low = Math.min(Math.floor(at), RAMP.length - 2);
-    const mixed = RAMP[low].map((value, i) => Math.round(value + (RAMP[low + 1][i] - value) * (at - low)));
-    return `rgb(${mixed})`;
-  };
-  const decades = (values) => {
-    const there = values.filter((value) => value > 0);
-    if (!there.length) return [-1, 1];
-    let low = Infinity, high = -Infinity;
-    for (const value of there) (low = Math.min(low, value)), (high = Math.max(high, value));
-    low = Math.floor(Math.log10(low) + 1e-9);
-    return [low, Math.max(Math.ceil(Math.log10(high) - 1e-9), low + 1)];
-  };
-  const power = (value) => {
-    const exponent = Math.round(Math.log10(value));
-    return exponent >= -2 && exponent <= 4 ? String(+value.toPrecision(1)) : `1e${exponent}`;
-  };
 
   // The charts of one optimizer, kept at one stretch of steps and one cursor.
   const sections = all.map((data, place) => {
@@ -43,7 +10,13 @@
     const controls = at.querySelector(".controls"), slider = controls.querySelector("input");
     const output = controls.querySelector("output"), buttons = controls.querySelectorAll("button");
     const ends = [data.steps[0] - 0.5, data.steps[data.steps.length - 1] + 0.5];
-    const charts = [];
+    const drawn = [];
+    data.heat.ends = most(data.heat.cells.flat());
+    const words = at.querySelectorAll(".ramp span");
+    if (words.length) {
+      words[0].textContent = `${text(10 ** data.heat.ends.low, 2)} or less`;
+      words[1].textContent = `${text(10 ** data.heat.ends.high, 2)} or more`;
+    }
     let busy = false, chosen = -1;
 
     const together = (change) => {
@@ -55,7 +28,7 @@
     const zoom = (from, to) => together(() => {
       const room = Math.max(to - from, 2), low = Math.max(Math.min(from, ends[1] - room), ends[0]);
       const window = { min: low, max: Math.min(low + room, ends[1]) };
-      charts.forEach((chart) => chart.setScale("x", window));
+      drawn.forEach((chart) => chart.setScale("x", window));
       choose(chosen);
     });
     const choose = (index) => {
@@ -64,14 +37,14 @@
       slider.value = index;
       slider.setAttribute("aria-valuetext", `step ${data.steps[index]}`);
       output.replaceChildren(...told(data, index));
-      charts.forEach((chart) => chart.setCursor({ left: chart.valToPos(data.steps[index], "x"), top: 0 }, false));
+      drawn.forEach((chart) => chart.setCursor({ left: chart.valToPos(data.steps[index], "x"), top: 0 }, false));
     };
     const draw = () => {
-      const { min, max } = charts.length ? charts[0].scales.x : { min: ends[0], max: ends[1] };
-      charts.splice(0).forEach((chart) => chart.destroy());
+      const { min, max } = drawn.length ? drawn[0].scales.x : { min: ends[0], max: ends[1] };
+      drawn.splice(0).forEach((chart) => chart.destroy());
       at.querySelectorAll("[data-chart]").forEach((box) => {
         const parts = KINDS[box.dataset.chart](data);
-        charts.push(new uPlot(options(box, parts, data, {
+        drawn.push(new uPlot(options(box, parts, data, {
           zoomed: (chart) => zoom(chart.scales.x.min, chart.scales.x.max),
           moved: (chart) => together(() => choose(chart.cursor.idx)),
         }), [data.steps, ...parts.curves], box));
@@ -83,11 +56,11 @@
     slider.max = data.steps.length - 1;
     slider.addEventListener("input", () => together(() => choose(+slider.value)));
     buttons.forEach((button) => button.addEventListener("click", () => {
-      const { min, max } = charts[0].scales.x, step = data.steps[chosen];
+      const { min, max } = drawn[0].scales.x, step = data.steps[chosen];
       const room = (max - min) * { in: 0.25, out: 1, whole: Infinity }[button.dataset.zoom];
       return room === Infinity ? zoom(...ends) : zoom(step - room, step + room);
     }));
-    return { at, draw, zoom, data, ends, redraw: () => charts.forEach((chart) => chart.redraw()) };
+    return { at, draw, zoom, data, ends, redraw: () => drawn.forEach((chart) => chart.redraw()) };
   });
 
   // What is known of a step, as two lines.
@@ -102,192 +75,12 @@
     const of = (value) => (value === null ? "no gradient" : value < 0 ? "not finite" : text(value));
     const shown = lines.slice(0, 6).map((line, i) => `${line} ${of(cells[i][share])}`);
     const more = lines.length > 6 ? `, and ${lines.length - 6} lines more` : "";
+    const last = share + 1 < begins.length ? begins[share + 1] - 1 : step;
+    const within = last > begins[share] ? `Furthest from usual in steps ${begins[share]} to ${last}: ` : "";
     const small = document.createElement("span");
     small.className = "muted";
-    small.textContent = shown.join(", ") + more;
+    small.textContent = within + shown.join(", ") + more;
     return [whole, small];
-  }
-
-  function options(box, parts, data, { zoomed, moved }) {
-    const axis = { stroke: () => colour("muted"), font: "12px system-ui", ticks: { show: false },
-      grid: { stroke: () => colour("grid"), width: 1 } };
-    const lanes = !parts.scale;
-    return {
-      width: box.clientWidth || 320, height: parts.height, legend: { show: false }, padding: [10, 10, 0, 0],
-      cursor: { y: false, drag: { x: true, y: false, setScale: true }, points: { show: !lanes, size: 8 } },
-      scales: { x: { time: false }, y: lanes ? { range: [0, 1] } : parts.scale },
-      axes: [
-        { ...axis, size: 30, space: 70, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 1e6] },
-        { ...axis, size: gutter(), ...(lanes ? { splits: () => [], grid: { show: false } } : parts.axis) },
-      ],
-      series: [{}, ...parts.series],
-      hooks: {
-        setScale: [(chart, key) => key === "x" && zoomed(chart)],
-        setCursor: [(chart) => chart.cursor.idx !== null && chart.cursor.left >= 0 && moved(chart)],
-        drawAxes: parts.behind ? [(chart) => painted(chart, parts.behind)] : [],
-        draw: [(chart) => painted(chart, parts.before)],
-      },
-    };
-  }
-
-  // Paints within the frame of a chart, in CSS pixels from its upper left corner.
-  function painted(chart, paint) {
-    const { ctx, bbox } = chart, ratio = devicePixelRatio;
-    ctx.save();
-    ctx.translate(bbox.left, bbox.top);
-    ctx.scale(ratio, ratio);
-    const frame = { width: bbox.width / ratio, height: bbox.height / ratio, x: (step) => chart.valToPos(step, "x") };
-    ctx.font = "12px system-ui";
-    ctx.textBaseline = "middle";
-    paint(ctx, frame);
-    ctx.restore();
-  }
-  function clipped(ctx, frame, paint) {
-    ctx.save();
-    ctx.beginPath();
-    ctx.rect(0, -12, frame.width, frame.height + 14);
-    ctx.clip();
-    paint();
-    ctx.restore();
-  }
-
-  // Steps that no line can show: a sign at the first and the last of each stretch, and a bar between.
-  const SIGNS = { "not finite": ["▲", "critical", 6], skipped: ["×", "muted", 20], zero: ["○", "warning", -8] };
-  function marked(data, ctx, frame) {
-    clipped(ctx, frame, () => Object.entries(data.marks).forEach(([kind, stretches]) => {
-      const [sign, name, top] = SIGNS[kind], y = top < 0 ? frame.height + top : top;
-      ctx.fillStyle = ctx.strokeStyle = colour(name);
-      ctx.textAlign = "center";
-      ctx.font = "bold 13px system-ui";
-      stretches.forEach(([first, last]) => {
-        const from = frame.x(first), to = frame.x(last);
-        ctx.fillRect(from, y - 1, to - from, 2);
-        ctx.fillText(sign, from, y);
-        if (to - from > 6) ctx.fillText(sign, to, y);
-        if (kind !== "not finite") return;
-        ctx.globalAlpha = 0.18;
-        ctx.fillRect(from - 1, 0, to - from + 2, frame.height);
-        ctx.globalAlpha = 1;
-      });
-    }));
-  }
-  // Behind norms and ratios: when something was wrong.
-  function shaded(data, ctx, frame) {
-    clipped(ctx, frame, () => data.incidents.forEach(({ severity, from, to }) => {
-      const left = frame.x(from - 0.5), right = to === null ? frame.width : frame.x(to + 0.5);
-      ctx.fillStyle = colour(`soft-${severity}`);
-      ctx.fillRect(left, 0, right - left, frame.height);
-      ctx.strokeStyle = colour(severity);
-      ctx.setLineDash([3, 3]);
-      ctx.beginPath();
-      ctx.moveTo(left, 0);
-      ctx.lineTo(left, frame.height);
-      ctx.stroke();
-    }));
-  }
-
-  const line = (name, width, dash) => ({ stroke: () => colour(name), width, dash, points: { size: 4, fill: () => colour(name) } });
-  const above = (values) => values.map((value) => (value > 0 ? value : null));
-
-  const KINDS = {
-    norms(data) {
-      const [low, high] = decades([...data.before, ...data.after, ...data.limit]);
-      const stride = Math.ceil((high - low) / 8), ticks = [];
-      for (let exponent = low; exponent <= high; exponent += stride) ticks.push(10 ** exponent);
-      return {
-        height: narrow() ? 260 : 320, curves: [above(data.after), above(data.before), above(data.limit)],
-        series: [line("after", 3.5), line("before", 1.5), { ...line("limit", 1.5, [7, 5]), points: { show: false } }],
-        scale: { distr: 3, range: [10 ** low, 10 ** high] },
-        axis: { splits: () => ticks, values: (_, values) => values.map(power), filter: (_, values) => values },
-        behind: (ctx, frame) => shaded(data, ctx, frame), before: (ctx, frame) => marked(data, ctx, frame),
-      };
-    },
-    ratio(data) {
-      const top = Math.max(1, ...data.ratio);
-      return {
-        height: 140, curves: [data.ratio], scale: { range: [0, top * 1.05] },
-        series: [{ ...line("after", 1.5), fill: () => colour("soft-warning") }],
-        axis: { splits: () => (top > 2 ? [0, 1, top] : [0, 0.5, 1]), values: (_, values) => values.map(text) },
-        behind: (ctx, frame) => shaded(data, ctx, frame), before: () => {},
-      };
-    },
-    heat(data) {
-      const { lines, begins, cells } = data.heat, [low, high] = decades(cells.flat());
-      const labelled = narrow() ? 16 : 0, row = (narrow() ? 14 : 20) + labelled;
-      const stops = [...begins, data.steps[data.steps.length - 1] + 1];
-      const part = (value) => (Math.log10(value) - low) / (high - low);
-      return {
-        height: lines.length * row + 44, curves: [data.steps.map(() => null)], series: [{}],
-        before(ctx, frame) {
-          lines.forEach((name, i) => {
-            const top = i * row + labelled, tall = row - labelled - 2;
-            clipped(ctx, frame, () => cells[i].forEach((value, j) => {
-              const left = Math.round(frame.x(stops[j] - 0.5) * 2) / 2, right = frame.x(stops[j + 1] - 0.5);
-              if (right > 0 && left < frame.width) cell(ctx, value, left, top, Math.max(right - left, 1), tall, part);
-            }));
-            ctx.fillStyle = colour("ink");
-            ctx.textAlign = labelled ? "left" : "right";
-            ctx.font = "12px system-ui";
-            const [x, y] = labelled ? [0, top - 8] : [-8, top + tall / 2];
-            ctx.fillText(fitted(ctx, name, labelled ? frame.width : gutter() - 12), x, y);
-          });
-        },
-      };
-    },
-    lanes(data) {
-      const shown = data.incidents.slice(0, 12), row = 34;
-      return {
-        height: Math.max(shown.length, 1) * row + 44, curves: [data.steps.map(() => null)], series: [{}],
-        before(ctx, frame) {
-          ctx.textAlign = "left";
-          ctx.fillStyle = colour("muted");
-          if (!shown.length) ctx.fillText("no incident", 4, row / 2);
-          clipped(ctx, frame, () => shown.forEach((incident, i) => lane(ctx, frame, incident, i * row)));
-        },
-      };
-    },
-  };
-
-  // A cell that holds no norm to shade has a form of its own.
-  function cell(ctx, value, left, top, width, tall, part) {
-    if (value > 0) {
-      ctx.fillStyle = shade(part(value));
-      ctx.fillRect(left, top, width + 0.5, tall);
-    } else if (value === null) {
-      ctx.fillStyle = colour("muted");
-      ctx.fillRect(left, top + tall / 2 - 1, width, 2);
-    } else if (value === 0) {
-      ctx.fillStyle = colour("warning");
-      ctx.fillRect(left, top + tall - 4, width, 4);
-    } else {
-      ctx.fillStyle = colour("critical");
-      ctx.beginPath();
-      ctx.moveTo(left + width / 2, top);
-      ctx.lineTo(left + width / 2 + Math.max(width / 2, 4), top + tall);
-      ctx.lineTo(left + width / 2 - Math.max(width / 2, 4), top + tall);
-      ctx.fill();
-    }
-  }
-  // Critical is a full bar, a warning an outlined one; an arrow leads on where it is not over.
-  function lane(ctx, frame, { number, title, severity, from, to }, top) {
-    const left = frame.x(from - 0.5), right = to === null ? frame.width : frame.x(to + 0.5);
-    const width = Math.max(right - left, 4);
-    ctx.fillStyle = ctx.strokeStyle = colour(severity);
-    ctx.lineWidth = 2;
-    if (severity === "critical") ctx.fillRect(left, top + 20, width, 9);
-    else ctx.strokeRect(left + 1, top + 21, Math.max(width - 2, 2), 7);
-    ctx.fillStyle = colour("ink");
-    const label = `${number}. ${severity === "critical" ? "CRITICAL" : "warning"}: ${title}${to === null ? " →" : ""}`;
-    const room = ctx.measureText(label).width;
-    ctx.fillText(fitted(ctx, label, frame.width), Math.max(Math.min(left, frame.width - room), 0), top + 10);
-  }
-  // Of a name that is too long the middle is left out.
-  function fitted(ctx, name, room) {
-    if (ctx.measureText(name).width <= room) return name;
-    let kept = name.length;
-    const cut = () => `${name.slice(0, kept / 3)}…${name.slice(name.length - (kept - Math.floor(kept / 3)))}`;
-    while (kept > 1 && ctx.measureText(cut()).width > room) kept -= 1;
-    return cut();
   }
 
   document.querySelectorAll(".needs-script").forEach((part) => (part.hidden = false));
