@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import select
 import shutil
 import subprocess
 import tempfile
@@ -23,6 +24,9 @@ OPTIONS = (
     "--disable-sync --disable-dev-shm-usage --hide-scrollbars --remote-debugging-pipe"
 )  # fmt: skip
 
+# Seconds.
+_PATIENCE = 60
+
 KEYS = {"ArrowLeft": 37, "ArrowRight": 39, "Home": 36, "Tab": 9, "Enter": 13}
 
 
@@ -38,7 +42,7 @@ class Browser:
         assert PROGRAM is not None
         self.complaints: list[str] = []
         self.asked: list[str] = []
-        self._folder = tempfile.TemporaryDirectory()
+        self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         # Commands go in at 3, answers come out at 4.
         command = f'exec "{PROGRAM}" {OPTIONS} --user-data-dir="{self._folder.name}" about:blank 3<&0 4>&1 >/dev/null 2>&1'
         self._process = subprocess.Popen(["sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -86,8 +90,9 @@ class Browser:
 
     def close(self) -> None:
         """End the program."""
-        self._process.terminate()
-        self._process.communicate(timeout=30)
+        self._session = ""
+        self._ask("Browser.close")
+        self._process.communicate(timeout=_PATIENCE)
         self._folder.cleanup()
 
     def __enter__(self) -> Browser:
@@ -119,6 +124,8 @@ class Browser:
     def _next(self) -> Mapping[str, Any]:
         assert self._process.stdout is not None
         while b"\0" not in self._rest:
+            ready, _, _ = select.select([self._process.stdout], [], [], _PATIENCE)
+            assert ready, f"the browser has said nothing for {_PATIENCE} s"
             more = self._process.stdout.read1()  # type: ignore[attr-defined]
             assert more, "the browser has ended"
             self._rest += more

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -17,6 +18,9 @@ __all__ = ["drawing"]
 
 # Shares of a run that are told apart, about one for two pixels of a chart; cells of a heat map in all.
 _SHARES, _CELLS = 400, 40_000
+
+# Steps to either side of where an incident begins that are all drawn, and of how many incidents.
+_NEAR, _MOST = 100, 20
 
 
 def drawing(one: Series, incidents: Sequence[Incident], began: float) -> dict[str, Any]:
@@ -37,9 +41,14 @@ def drawing(one: Series, incidents: Sequence[Incident], began: float) -> dict[st
     marks = {"not finite": one.nonfinite, "zero": one.zero, "skipped": one.skipped}
     stretches = {kind: spans(marked, _SHARES) for kind, marked in marks.items() if marked.any()}
     # What is marked can be looked at.
-    ends = {row for ranges in stretches.values() for first, last, _ in ranges for row in (first, last)}
-    rows = np.union1d(extremes(curves, _SHARES), np.array(sorted(ends), dtype=np.int64))
+    kept = {row for ranges in stretches.values() for first, last, _ in ranges for row in (first, last)}
+    kept.update(extremes(curves, _SHARES).tolist())
     numbers = [step.step for step in one.steps]
+    lanes = list(_lanes(incidents, one.optimizer))
+    for lane in lanes[:_MOST]:
+        row = bisect_left(numbers, lane["from"])
+        kept.update(range(max(row - _NEAR, 0), min(row + _NEAR, len(numbers))))
+    rows = np.array(sorted(kept), dtype=np.int64)
     return {
         "name": one.optimizer,
         "whole": len(one.steps),
@@ -54,7 +63,7 @@ def drawing(one: Series, incidents: Sequence[Incident], began: float) -> dict[st
             for kind, ranges in stretches.items()
         },
         "heat": _heat(one, numbers),
-        "incidents": list(_lanes(incidents, one.optimizer)),
+        "incidents": lanes,
     }
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from string import Template
+from typing import Any
 
 from gradwatch.alerts import Alert, Incident
 from gradwatch.report.drawing import drawing
@@ -31,7 +32,11 @@ def page(run: Run) -> str:
     """The page, to be written as UTF-8."""
     series, incidents = all_series(run.steps), run.incidents()
     parts = [("incidents", "Incidents", _incidents(incidents, series))]
-    parts += [(f"optimizer-{place}", one.optimizer, _optimizer(place, one)) for place, one in enumerate(series)]
+    drawings = [drawing(one, incidents, run.began) for one in series]
+    parts += [
+        (f"optimizer-{place}", one.optimizer, _optimizer(place, one, _drawn(one, drawings[place])))
+        for place, one in enumerate(series)
+    ]
     if run.alerts:
         parts.append(("alerts", "Alerts", _alerts(run.alerts)))
     if run.flights:
@@ -44,7 +49,7 @@ def page(run: Run) -> str:
         parts=join(element("a", title, href=f"#{place}") for place, title, _ in parts),
         body=join(_part(*part) for part in parts),
         styles=_text("uPlot.min.css") + _text("page.css"),
-        numbers=_as_data([drawing(one, incidents, run.began) for one in series]),
+        numbers=_as_data(drawings),
         scripts="\n".join(f"<script>{script}</script>" for script in scripts),
         hashes=" ".join(map(_hash, scripts)),
     )
@@ -90,7 +95,18 @@ def _incident(place: int, incident: Incident, series: Sequence[Series]) -> Marku
     )
 
 
-def _optimizer(place: int, one: Series) -> Markup:
+def _drawn(one: Series, drawn: Mapping[str, Any]) -> str:
+    """How many of the steps the charts show, where those are not all."""
+    shown, whole, share = len(drawn["steps"]), len(one.steps), len(one.steps) // len(drawn["heat"]["begins"])
+    if shown == whole:
+        return ""
+    return (
+        f"{shown} of {whole} steps are drawn: all around the beginning of an incident, else of each {share} the "
+        "first, the last, and the least and largest of each curve. A cell is the step furthest from the usual."
+    )
+
+
+def _optimizer(place: int, one: Series, drawn: str) -> Markup:
     curves = [("before", "before clipping"), ("after", "after"), ("limit", "limit")]
     lines = join(element("li", element("i", class_=kind), name) for kind, name in curves)
     marks = [("▲", "not finite"), ("○", "zero"), ("✕", "skipped")]
@@ -98,6 +114,7 @@ def _optimizer(place: int, one: Series) -> Markup:
     return element(
         "div",
         element("p", clipping(one)),
+        element("p", drawn, class_="muted") if drawn else "",
         _CONTROLS,
         _figure(place, "norms", "Norms", join([lines, signs]), by_stretch(one), clipping(one)),
         _figure(place, "ratio", "Clip ratio: 1 leaves the norm as it is", Markup(), None, clipping(one)),
@@ -109,10 +126,10 @@ def _optimizer(place: int, one: Series) -> Markup:
 
 _CONTROLS = Markup(
     '<div class="controls card needs-script" hidden role="group" aria-label="Step and zoom">'
-    '<label>Step <input type="range" min="0" value="0"></label>'
+    '<label><span>Step</span> <input type="range" min="0" value="0"></label>'
     '<div class="zooms"><button type="button" data-zoom="in" aria-label="Zoom in">+</button>'
     '<button type="button" data-zoom="out" aria-label="Zoom out">&minus;</button>'
-    '<button type="button" data-zoom="whole">Whole run</button></div><output></output></div>'
+    '<button type="button" data-zoom="whole" aria-label="All steps">All</button></div><output></output></div>'
 )
 
 _HEAT_KEYS = join(

@@ -125,6 +125,9 @@ def test_ten_thousand_steps_are_light_and_lose_no_spike(tmp_path: Path) -> None:
     column = max(place for place, begin in enumerate(drawn["heat"]["begins"]) if begin <= 100)
     assert [line[column] for line in drawn["heat"]["cells"]] == [4e5] * 15
     assert 0.0 in drawn["heat"]["cells"][0]
+    # Around an incident no step is left out.
+    assert set(range(101, 300)) <= set(drawn["steps"])
+    assert f"{len(drawn['steps'])} of 10000 steps are drawn" in text
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2])

@@ -123,7 +123,7 @@ const charts = (() => {
     }));
   }
 
-  const line = (name, width, dash) => ({ stroke: () => colour(name), width, dash, points: { size: 4, fill: () => colour(name) } });
+  const line = (name, width, dash) => ({ stroke: () => colour(name), width, dash, pxAlign: 0, points: { size: 4, fill: () => colour(name) } });
   const above = (values) => values.map((value) => (value > 0 ? value : null));
 
   const KINDS = {
@@ -196,7 +196,7 @@ const charts = (() => {
       ctx.fillStyle = colour("muted");
       ctx.fillRect(left, top + tall / 2 - 1, width, 2);
     } else if (value === 0) {
-      ctx.fillStyle = colour("warning");
+      ctx.fillStyle = colour("ink");
       ctx.fillRect(left, top + tall - 4, width, 4);
     } else {
       ctx.fillStyle = colour("critical");

@@ -25,11 +25,11 @@
       change();
       busy = false;
     };
-    const zoom = (from, to) => together(() => {
+    const zoom = (from, to, index = chosen) => together(() => {
       const room = Math.max(to - from, 2), low = Math.max(Math.min(from, ends[1] - room), ends[0]);
       const window = { min: low, max: Math.min(low + room, ends[1]) };
       drawn.forEach((chart) => chart.setScale("x", window));
-      choose(chosen);
+      choose(index);
     });
     const choose = (index) => {
       if (index === null || index === undefined || index < 0) return;
@@ -92,7 +92,7 @@
     const { at, zoom, data, ends } = sections[button.dataset.optimizer];
     const { from, to } = data.incidents.find(({ number }) => number === +button.dataset.incident);
     const until = to === null ? ends[1] : to, room = Math.max((until - from) / 4, 5);
-    zoom(from - room, until + room);
+    zoom(from - room, until + room, data.steps.findIndex((step) => step >= from));
     at.scrollIntoView();
     at.querySelector("input").focus({ preventScroll: true });
   }));
