@@ -160,14 +160,19 @@ class Incident:
         """The worst of its alerts."""
         return "critical" if any(alert.severity == "critical" for alert in self.alerts) else "warning"
 
+    @property
+    def lasted(self) -> str:
+        """From when to when, such as ``"since step 7 of actor (3 s), over at step 9 of actor"``."""
+        over = "" if self.over is None else f", over at step {self.over} of {self.alerts[-1].optimizer}"
+        return f"since {_when(self.alerts[0], self.began)}{over}"
+
     def __str__(self) -> str:
         """The story: what it is, then what happened, root first, a sentence each, then what to do."""
-        first = self.alerts[0]
-        over = "" if self.over is None else f", over at step {self.over} of {self.alerts[-1].optimizer}"
-        head = f"{self.severity.upper()} since {_when(first, self.began)}{over}: {self.title}"
-        return "\n".join([head, *(f"  {line}" for line in (*self._events(), *self._remedies()))])
+        head = f"{self.severity.upper()} {self.lasted}: {self.title}"
+        to_do = (f"{'Then' if place else 'To do'}: {remedy}" for place, remedy in enumerate(self.remedies()))
+        return "\n".join([head, *(f"  {line}" for line in (*self.events(), *to_do))])
 
-    def _events(self) -> Iterator[str]:
+    def events(self) -> Iterator[str]:
         """A line for what each rule said; of modules that are ill for one reason the first, and how many more."""
         fired, causes = self._fired(), self._causes()
         told: dict[tuple[str, str, str], list[Alert]] = {}
@@ -194,11 +199,10 @@ class Incident:
     def _causes(self) -> dict[tuple[str, str, str | None], Cause]:
         return {alert.key: alert.cause for alert in self.alerts if alert.cause is not None}
 
-    def _remedies(self) -> Iterator[str]:
+    def remedies(self) -> list[str]:
+        """What to do, a sentence for each cause; what helps in general where no cause says it."""
         remedies = dict.fromkeys(cause.remedy for cause in self._causes().values() if cause.remedy)
-        if not remedies:
-            remedies = dict.fromkeys(_ADVICE[alert.rule] for alert in self.alerts if alert.rule in _ADVICE)
-        yield from (f"{'Then' if place else 'To do'}: {remedy}" for place, remedy in enumerate(remedies))
+        return list(remedies or dict.fromkeys(_ADVICE[one.rule] for one in self.alerts if one.rule in _ADVICE))
 
 
 def _when(alert: Alert, began: float) -> str:

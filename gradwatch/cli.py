@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import os
+import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from gradwatch.version import __version__
@@ -35,18 +39,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names are the user's: what the terminal's encoding lacks is told by its number.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if options.command is None:
+        parser.print_help()
+        return 0
     if options.command == "report":
-        return _print_report(options.path)
+        return _report(options.path, options.html)
     # argparse has refused any other.
     print(options.text(options), end="", flush=True)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="gradwatch", description="What gradwatch does outside a training loop.")
+    parser = _Parser(
+        prog="gradwatch",
+        description="What gradwatch does outside a training loop.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"gradwatch {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    report = commands.add_parser("report", help="what happened in a run, from its JSONL or flight recorder's file")
+    report.add_argument("path", metavar="RUN.jsonl")
+    report.add_argument("--html", metavar="FILE", help="write it as a page for a browser instead, with charts")
     rules = commands.add_parser("rules", help="print the Prometheus alerting rules")
     rules.set_defaults(text=_rules)
     rules.add_argument(
@@ -57,22 +76,47 @@ def _parser() -> argparse.ArgumentParser:
     rules.add_argument("--docs", metavar="URL", help="where these docs are read, for the links to what to do")
     dashboard = commands.add_parser("dashboard", help="print the Grafana dashboard")
     dashboard.set_defaults(text=_dashboard)
-    report = commands.add_parser("report", help="what happened in a run, from its JSONL or flight recorder's file")
-    report.add_argument("path", metavar="RUN.jsonl")
     return parser
 
 
-def _print_report(path: str) -> int:
+_EXAMPLES = """\
+examples:
+  gradwatch report run.jsonl                    what was wrong, and what to do
+  gradwatch report run.jsonl --html run.html    the same as a page, with charts
+  gradwatch rules > gradwatch-rules.yml         for a Prometheus server
+  gradwatch dashboard > gradwatch.json          for Grafana
+"""
+
+
+def _report(path: str, html: str | None) -> int:
     from gradwatch.errors import ArgumentError
-    from gradwatch.reading import told
+    from gradwatch.report import newest_run, page, told
 
     try:
-        for words in told(path):
-            print(words)
+        run = newest_run(path)
     except ArgumentError as error:
         sys.stderr.write(f"gradwatch: {error}\n")
         return 2
-    sys.stdout.flush()
+    if html is not None:
+        return _write(Path(html), page(run), beside=Path(path))
+    width = min(shutil.get_terminal_size().columns, _WIDEST)
+    print("\n".join(told(run, width)), flush=True)
+    return 0
+
+
+# Characters of a line that are read at ease.
+_WIDEST = 100
+
+
+def _write(path: Path, text: str, beside: Path) -> int:
+    try:
+        if path.exists() and path.samefile(beside):
+            raise OSError(errno.EEXIST, "it is the run itself")
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        sys.stderr.write(f"gradwatch: {str(path)!r} cannot be written ({error.strerror}).\n")
+        return 2
+    print(f"{path}: open it in a browser.", flush=True)
     return 0
 
 

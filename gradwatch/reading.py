@@ -1,4 +1,7 @@
-"""What a run has left in a JSONL file, its own or a flight recorder's: as values, and in words."""
+"""What a run has left in a JSONL file, its own or a flight recorder's, as the values that were written.
+
+A file may be torn, cut or changed by others: each line that cannot be read is passed over and counted.
+"""
 
 from __future__ import annotations
 
@@ -8,107 +11,162 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from gradwatch.alerts import Alert, Cause, Severity, State
 from gradwatch.errors import ArgumentError
+from gradwatch.records import ClipCall, GroupNorms, StepRecord, clip_ratio
 
-__all__ = ["Recorded", "recorded", "told"]
+__all__ = ["Lines"]
 
 _NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
-# Steps and parameters that one screen holds.
-_SHOWN = 10
-
 
 @dataclass
-class Recorded:
-    """The lines of a file by their kind, oldest first; each as it was written, its fields by name."""
+class Lines:
+    """The lines of a file, oldest first: of a run and of a flight as they were written, of others their values.
 
-    run: list[Mapping[str, Any]] = field(default_factory=list)
-    flight: list[Mapping[str, Any]] = field(default_factory=list)
-    step: list[Mapping[str, Any]] = field(default_factory=list)
-    alert: list[Mapping[str, Any]] = field(default_factory=list)
+    What was put aside as ``PATH.1``, ``PATH.2``, ... is read before it.
+
+    Attributes:
+        path: the file.
+        torn: how many lines could not be read, so far.
+    """
+
+    path: str | os.PathLike[str]
+    torn: int = 0
+    _modules: Mapping[str, Any] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[tuple[Mapping[str, Any], StepRecord | Alert | None]]:
+        """Each line, and what it is where it is a step or an alert.
+
+        Raises:
+            ArgumentError: there is no such file, or it cannot be read.
+        """
+        kinds: Mapping[str, Callable[[dict[str, Any]], StepRecord | Alert | None]] = {
+            "run": self._begin,
+            "flight": lambda _: None,
+            "step": self._step,
+            "alert": _alert,
+        }
+        for text in self._texts():
+            try:
+                entry = json.loads(text)
+                yield entry, kinds[entry["kind"]](entry)
+            except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+                self.torn += bool(text.strip())
+
+    def _texts(self) -> Iterator[str]:
+        try:
+            for file in self._files():
+                with file.open(encoding="utf-8", errors="replace") as lines:
+                    yield from lines
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise ArgumentError(
+                f"The file {str(self.path)!r} cannot be read ({reason}): give one that a Jsonl has written."
+            ) from error
+
+    def _files(self) -> list[Path]:
+        """In the order in which they were written."""
+        path = Path(self.path)
+        aside = (file for file in path.parent.glob("*") if file.name.startswith(f"{path.name}."))
+        numbered = [file for file in aside if file.suffix[1:].isdecimal() and file.stem == path.name]
+        newest_last = sorted(numbered, key=lambda file: -int(file.suffix[1:]))
+        return [*newest_last, *([path] if path.exists() or not newest_last else [])]
+
+    def _begin(self, entry: Mapping[str, Any]) -> None:
+        names = entry.get("modules", {})
+        self._modules = names if isinstance(names, dict) else {}
+
+    def _step(self, entry: dict[str, Any]) -> StepRecord:
+        """A step, of either form of its line; what the brief one leaves out is as usual."""
+        modules = entry.get("modules", {})
+        if isinstance(modules, list):
+            modules = dict(zip(self._modules.get(entry["optimizer"], ()), modules, strict=True))
+        before, after = _number(entry["norm_before"]), _number(entry["norm_after"])
+        scale = entry.get("loss_scale")
+        return StepRecord(
+            optimizer=str(entry["optimizer"]),
+            step=_step_number(entry["step"]),
+            time=_number(entry["time"]),
+            norm_before=before,
+            norm_after=after,
+            clip_ratio=clip_ratio(before, after),
+            max_norm=None if entry.get("max_norm") is None else _number(entry["max_norm"]),
+            clipped=bool(entry.get("clipped", False)),
+            clips=tuple(map(_clip, entry.get("clips", ()))),
+            modules={name: _norms(pair) for name, pair in modules.items()},
+            parameters={name: _norms(pair) for name, pair in entry.get("parameters", {}).items()},
+            backward_passes=int(entry.get("backward_passes", 1)),
+            skipped=bool(entry.get("skipped", False)),
+            loss_scale=None if scale is None else _number(scale),
+            missing=_names(entry, "missing"),
+            nonfinite=_names(entry, "nonfinite"),
+            missing_modules=_names(entry, "missing_modules"),
+            unwritten=_names(entry, "unwritten"),
+            stale=_names(entry, "stale"),
+            leaked=_names(entry, "leaked"),
+            frozen=_names(entry, "frozen"),
+        )
 
 
-def recorded(path: str | os.PathLike[str]) -> Recorded:
-    """Read a file; half a line, as a run that was killed leaves it, is passed over.
+def _number(value: Any) -> float:
+    """A number, of JSON's own or by its name; null is NaN.
 
     Raises:
-        ArgumentError: it cannot be read, or no run is in it.
+        ValueError: it is none.
     """
-    found = Recorded()
-    try:
-        with Path(path).open(encoding="utf-8", errors="replace") as file:
-            for entry in map(_entry, file):
-                kind = entry.get("kind")
-                if isinstance(kind, str) and kind in vars(found):
-                    vars(found)[kind].append(entry)
-    except OSError as error:
-        raise ArgumentError(f"{str(path)!r} cannot be read ({error.strerror}): give a JSONL file.") from error
-    if not found.run:
-        raise ArgumentError(f"{str(path)!r} holds no run of gradwatch: give a file that its Jsonl sink wrote.")
-    return found
+    return math.nan if value is None else float(_NUMBERS.get(value, value))
 
 
-def told(path: str | os.PathLike[str]) -> Iterator[str]:
-    """What is in a file, in words, line by line.
-
-    Raises:
-        ArgumentError: it cannot be read, or no run is in it.
-    """
-    found = recorded(path)
-    yield f"{found.run[-1].get('run')}: {len(found.step)} steps, {len(found.alert)} alerts"
-    for flight in found.flight:
-        yield f"Written by the flight recorder, with the last {flight.get('steps')} steps:"
-        yield from (f"  {part}" for part in str(flight.get("reason")).splitlines())
-    yield from (str(alert.get("words") or alert.get("message")) for alert in found.alert[-_SHOWN:])
-    for step in found.step[-_SHOWN:]:
-        yield from _readable(_in_words, step)
-    if found.step and "parameters" in found.step[-1]:
-        yield from _readable(_parameters, found.step[-1])
+def _names(entry: Mapping[str, Any], what: str) -> tuple[str, ...]:
+    return tuple(map(str, entry.get(what, ())))
 
 
-def _readable(say: Callable[[Mapping[str, Any]], Iterator[str]], step: Mapping[str, Any]) -> list[str]:
-    """What is said of a step; of a line that a failing disk or another program has changed, that it is none."""
-    try:
-        return list(say(step))
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return [f"a line of step {step.get('step')} cannot be read"]
+def _step_number(value: Any) -> int:
+    if isinstance(value, int) and 0 <= value < 1 << 53:
+        return value
+    raise ValueError("no number of a step")
 
 
-def _in_words(step: Mapping[str, Any]) -> Iterator[str]:
-    clips = [f"{clip['function']} to {clip['limit']:g}" for clip in step.get("clips", ())]
-    # The brief line of a step has the limit alone.
-    limit = step.get("max_norm")
-    calls = ", ".join(clips) or ("not clipped" if limit is None else f"a limit of {limit:g}")
-    before, after = _number(step["norm_before"]), _number(step["norm_after"])
-    marks = [mark for mark in ("missing", "nonfinite", "unwritten", "stale", "leaked", "frozen") if step.get(mark)]
-    odd = "".join(f", {_how_many(step[mark])}{mark}" for mark in marks)
-    yield f"step {step['step']} of {step['optimizer']}: {before:.4g} -> {after:.4g}, {calls}{odd}"
+def _norms(pair: Any) -> GroupNorms:
+    """Both norms, from either form of a line."""
+    if isinstance(pair, Mapping):
+        pair = list(pair.values())
+    return GroupNorms(*map(_number, pair)) if isinstance(pair, list) else GroupNorms(_number(pair), _number(pair))
 
 
-def _how_many(marked: Any) -> str:
-    return f"{len(marked)} " if isinstance(marked, list) else ""
+def _clip(entry: Mapping[str, Any]) -> ClipCall:
+    return ClipCall(str(entry["function"]), _number(entry["limit"]))
 
 
-def _parameters(step: Mapping[str, Any]) -> Iterator[str]:
-    """The largest gradients of a step, first those that are no number."""
-    norms = {
-        name: (_number(pair["norm_before"]), _number(pair["norm_after"]))
-        for name, pair in step["parameters"].items()
-    }
-    largest = sorted(norms, key=lambda name: (math.isfinite(norms[name][0]), -norms[name][0]))
-    yield f"parameters of step {step['step']}, {min(_SHOWN, len(largest))} of {len(largest)}:"
-    yield from (f"  {name}: {norms[name][0]:.4g} -> {norms[name][1]:.4g}" for name in largest[:_SHOWN])
+def _alert(entry: Mapping[str, Any]) -> Alert:
+    if entry["severity"] not in get_args(Severity) or entry["state"] not in get_args(State):
+        raise ValueError("an alert of another program")
+    module, cause = entry.get("module"), entry.get("cause")
+    return Alert(
+        rule=str(entry["rule"]),
+        severity=entry["severity"],
+        state=entry["state"],
+        optimizer=str(entry["optimizer"]),
+        module=None if module is None else str(module),
+        step=_step_number(entry["step"]),
+        value=_number(entry.get("value")),
+        threshold=_number(entry.get("threshold")),
+        message=str(entry["message"]),
+        cause=None if cause is None else _cause(cause),
+        time=_number(entry.get("time")),
+        words=str(entry.get("words", "")),
+    )
 
 
-def _number(value: Any) -> Any:
-    return _NUMBERS.get(value, value) if isinstance(value, str) else value
+def _cause(entry: Mapping[str, Any]) -> Cause:
+    evidence = {name: _said(value) for name, value in entry["evidence"].items()}
+    return Cause(str(entry["kind"]), str(entry["where"]), evidence, str(entry["remedy"]))
 
 
-def _entry(text: str) -> Mapping[str, Any]:
-    try:
-        entry = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return entry if isinstance(entry, dict) else {}
+def _said(value: Any) -> float | int | str:
+    if isinstance(value, str):
+        return _NUMBERS.get(value, value)
+    return value if isinstance(value, (int, float)) else str(value)

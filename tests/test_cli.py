@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -45,7 +46,7 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"gradwatch {__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [[], ["no-such-command"], ["rules", "--no-such-option"], ["rules", "more"]])
+@pytest.mark.parametrize("arguments", [["no-such-command"], ["rules", "--no-such-option"], ["rules", "more"]])
 def test_a_bad_call_is_one_sentence_and_exit_2(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
@@ -79,22 +80,93 @@ def test_an_output_that_takes_nothing_is_one_sentence():
     assert result.stderr.count("\n") == 1
 
 
+STEP = '{"kind": "step", "step": 1, "optimizer": "o", "time": 1, "norm_before": 3, "norm_after": 1, "max_norm": 1}'
+
+
 @pytest.mark.parametrize(
     "line",
     [
         '{"kind": "step", "step": 2}',
-        '{"kind": "step", "step": 2, "optimizer": "o", "norm_before": "x", "norm_after": 1.0}',
-        '{"kind": "step", "step": 2, "optimizer": "o", "norm_before": 1.0, "norm_after": 1.0, "clips": [{}]}',
-        '{"kind": "step", "step": 2, "optimizer": "o", "norm_before": 1, "norm_after": 1, "parameters": {"w": 1}}',
+        STEP.replace('"norm_before": 3', '"norm_before": "x"'),
+        STEP.replace('"step": 1', '"step": 1e999'),
+        STEP.replace('"max_norm": 1', '"clips": [{}]'),
+        STEP.replace('"max_norm": 1', '"parameters": {"w": {}}'),
+        '{"kind": "alert", "severity": "critical"}',
         '{"kind": ["step"]}',
         "[" * 100_000,
     ],
 )
-def test_a_report_passes_over_lines_that_cannot_be_read(line, tmp_path, capsys):
-    good = '{"kind": "step", "step": 1, "optimizer": "o", "norm_before": 3.0, "norm_after": 1.0, "max_norm": 1.0}'
+def test_a_report_counts_lines_that_cannot_be_read(line, tmp_path, capsys):
     path = tmp_path / "run.jsonl"
-    path.write_text(f'{{"kind": "run", "run": "mine"}}\n{good}\n{line}\n')
+    path.write_text(f'{{"kind": "run", "run": "mine"}}\n{STEP}\n{line}\n')
     assert main(["report", str(path)]) == 0
     out = capsys.readouterr().out
-    assert "step 1 of o: 3 -> 1, a limit of 1" in out
-    assert ("a line of step 2 cannot be read" in out) == ('"step": 2' in line)
+    assert "1 line of the file cannot be read" in " ".join(out.split())
+    assert ["1", "3", "1", "limit", "1"] in [row.split() for row in out.splitlines()]
+
+
+def test_without_a_command_there_is_help_with_an_example_of_each():
+    said = gradwatch()
+    assert said.returncode == 0
+    examples = said.stdout.split("examples:")[1]
+    for command in ("report run.jsonl", "report run.jsonl --html run.html", "rules", "dashboard"):
+        assert f"  gradwatch {command} " in examples
+
+
+@pytest.mark.parametrize(
+    ("arguments", "but"), [([], "numpy"), ([], "torch"), (["rules"], "torch"), (["report", "{run}"], "torch")]
+)
+def test_no_command_waits_for_what_it_does_not_need(arguments, but, tmp_path):
+    """Help is there at once, and the rest before torch would be."""
+    run = tmp_path / "run.jsonl"
+    run.write_text(f'{{"kind": "run"}}\n{STEP}\n')
+    given = [argument.format(run=run) for argument in arguments]
+    code = f"import sys; from gradwatch.cli import main; main({given}); sys.exit({but!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00\xff\xfe" * 1000, b"[]\n7\n", b"PK\x03\x04\n\n", None])
+@pytest.mark.parametrize("html", [False, True])
+def test_what_is_no_run_is_one_sentence(content, html, tmp_path, capsys):
+    path = tmp_path / "x"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    page = tmp_path / "page.html"
+    assert main(["report", str(path), *(["--html", str(page)] if html else [])]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("gradwatch: ")
+    assert said.err.count("\n") == 1
+    assert not page.exists()
+
+
+def test_a_file_that_is_somebody_elses_is_one_sentence(tmp_path, capsys, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    path = tmp_path / "run.jsonl"
+    path.write_text("{}")
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    assert main(["report", str(path)]) == 2
+    assert "cannot be read (Permission denied)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("page", ["run.jsonl", ".", "none/page.html"])
+def test_a_page_that_cannot_be_written_is_one_sentence_and_changes_nothing(page, tmp_path, capsys):
+    run = tmp_path / "run.jsonl"
+    run.write_text(f'{{"kind": "run"}}\n{STEP}\n')
+    before = run.read_bytes()
+    assert main(["report", str(run), "--html", str(tmp_path / page)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert run.read_bytes() == before
+
+
+def test_an_encoding_that_lacks_a_sign_stops_no_report(tmp_path):
+    run = tmp_path / "run.jsonl"
+    run.write_text('{"kind": "run", "run": "\\u00fcber\\ud800\\u001b[2J"}\n')
+    for encoding in ("ascii", "cp1252", "utf-8"):
+        told = gradwatch("report", str(run), env={**os.environ, "PYTHONIOENCODING": encoding}, encoding=encoding)
+        assert (told.returncode, told.stderr) == (0, "")
+        assert "ber\\ud800\\x1b[2J" in told.stdout

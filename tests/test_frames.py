@@ -97,7 +97,7 @@ def test_a_run_without_a_step_has_all_columns(tmp_path: Path) -> None:
 
 
 def test_what_is_no_run_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ArgumentError, match="There is no file"):
+    with pytest.raises(ArgumentError, match="No such file"):
         gradwatch.read(tmp_path / "none")
     (tmp_path / "text").write_text("hello\n")
     with pytest.raises(ArgumentError, match="holds no step of gradwatch"):

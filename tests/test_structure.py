@@ -19,11 +19,22 @@ def imported(statement: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def loaded() -> set[str]:
-    return imported("import gradwatch")
+    return imported("import gradwatch.watching")
 
 
 def test_the_import_is_seen_at_all(loaded: set[str]) -> None:
-    assert {"gradwatch", "gradwatch.track", "torch", "gradwatch.sinks.tensorboard"} <= loaded
+    assert {"gradwatch", "gradwatch.watching", "torch", "gradwatch.sinks.tensorboard"} <= loaded
+
+
+def test_what_is_not_asked_for_is_not_loaded() -> None:
+    loaded = imported("import gradwatch; dir(gradwatch)")
+    assert "gradwatch" in loaded
+    assert not {"torch", "numpy"} & loaded
+
+
+def test_a_name_that_is_not_there_is_none_of_gradwatchs() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'tracks'"):
+        _ = gradwatch.tracks
 
 
 @pytest.mark.parametrize("package", ["tensorboard", "rich", "prometheus_client"])

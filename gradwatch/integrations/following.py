@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from gradwatch.track import Watch, track
+from gradwatch.watching import Watch, track
 
 __all__ = ["Following", "named"]
 

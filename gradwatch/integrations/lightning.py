@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gradwatch.integrations.following import Following, named
-from gradwatch.track import Watch
+from gradwatch.watching import Watch
 
 # Both names of the package are in use; whoever trains has loaded theirs.
 if "lightning.pytorch" in sys.modules:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from gradwatch.integrations.following import Following
-from gradwatch.track import Watch
+from gradwatch.watching import Watch
 
 __all__ = ["Callback"]
 

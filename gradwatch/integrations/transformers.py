@@ -9,7 +9,7 @@ import torch
 from transformers import TrainerCallback
 
 from gradwatch.integrations.following import Following
-from gradwatch.track import Watch
+from gradwatch.watching import Watch
 
 __all__ = ["Callback"]
 

@@ -1,0 +1,154 @@
+"""The newest run in a file, with what its flight recorder has left beside it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from gradwatch.alerts import Alert, Incident
+from gradwatch.errors import ArgumentError
+from gradwatch.incidents import Incidents
+from gradwatch.reading import Lines
+from gradwatch.records import StepRecord
+
+__all__ = ["Flight", "Run", "newest_run"]
+
+
+@dataclass
+class Flight:
+    """What a flight recorder wrote.
+
+    Attributes:
+        file: name of the file.
+        reason: the story of the incident, or the error that the training ended with.
+        time: Unix time in seconds at which it was written.
+        steps: how many it wrote down.
+        last: its newest step, with every parameter; None where none could be read.
+    """
+
+    file: str
+    reason: str
+    time: float
+    steps: int = 0
+    last: StepRecord | None = None
+
+
+@dataclass
+class Run:
+    """What a file tells of a run.
+
+    Attributes:
+        head: the run's own line, as it was written.
+        steps: by optimizer, each step once, in the order of their numbers.
+        alerts: all events, oldest first.
+        flights: of the flight recorder, oldest first.
+        torn: lines of the whole file that could not be read.
+        earlier: names of the runs that the file holds before this one.
+    """
+
+    head: Mapping[str, Any]
+    steps: dict[str, list[StepRecord]] = field(default_factory=dict)
+    alerts: list[Alert] = field(default_factory=list)
+    flights: list[Flight] = field(default_factory=list)
+    torn: int = 0
+    earlier: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return str(self.head.get("run", ""))
+
+    @property
+    def began(self) -> float:
+        """Unix time in seconds at which the run began; NaN where it is not known."""
+        began = self.head.get("time")
+        return float(began) if isinstance(began, (int, float)) else math.nan
+
+    @property
+    def lasted(self) -> float:
+        """Seconds from the beginning to the last step; NaN where there is none."""
+        times = (step.time - self.began for step in chain.from_iterable(self.steps.values()))
+        return max((time for time in times if math.isfinite(time)), default=math.nan)
+
+    def incidents(self) -> list[Incident]:
+        """The worst first: what is not over, what is critical, what began early."""
+        joined = Incidents(self.began)
+        for alert in self.alerts:
+            joined.take(alert)
+        return sorted(joined.all(), key=lambda i: (i.over is not None, i.severity != "critical", i.since))
+
+
+def newest_run(path: str | os.PathLike[str]) -> Run:
+    """The run that a file holds last.
+
+    Raises:
+        ArgumentError: it cannot be read, or no run is in it.
+    """
+    run = _read(Path(path))
+    if not run.flights:
+        run.flights += _beside(Path(path), run)
+    return run
+
+
+def _read(path: Path) -> Run:
+    runs: list[Run] = []
+    lines = Lines(path)
+    for entry, value in lines:
+        if entry["kind"] == "run" and not (runs and _is_same(runs[-1].head, entry)):
+            runs.append(Run(entry))
+        elif runs:
+            _take(runs[-1], entry, value, path)
+    if not runs:
+        raise ArgumentError(f"{str(path)!r} holds no run of gradwatch: give a file that a Jsonl has written.")
+    newest = runs[-1]
+    # A step that was written twice counts as it was written last.
+    newest.steps = {
+        name: [step for _, step in sorted({step.step: step for step in newest.steps[name]}.items())]
+        for name in sorted(newest.steps, key=_places(newest.head.get("optimizers")))
+    }
+    newest.torn, newest.earlier = lines.torn, [run.name for run in runs[:-1]]
+    return newest
+
+
+def _places(names: Any) -> Callable[[str], int]:
+    """Where each stands among those of the run, others behind them."""
+    known = names if isinstance(names, list) else []
+    return lambda name: known.index(name) if name in known else len(known)
+
+
+def _is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether it is the line of one run, which a file begins with that was begun anew for its size."""
+    return all(one.get(name) == other.get(name) for name in ("run", "time", "rank"))
+
+
+def _take(run: Run, entry: Mapping[str, Any], value: StepRecord | Alert | None, path: Path) -> None:
+    if isinstance(value, StepRecord):
+        run.steps.setdefault(value.optimizer, []).append(value)
+        if run.flights:
+            run.flights[-1].last = value
+            run.flights[-1].steps += 1
+    elif isinstance(value, Alert):
+        run.alerts.append(value)
+    elif entry["kind"] == "flight":
+        time = entry.get("time")
+        run.flights.append(
+            Flight(path.name, str(entry.get("reason")), time if isinstance(time, (int, float)) else math.nan)
+        )
+
+
+def _beside(path: Path, run: Run) -> Iterator[Flight]:
+    """What the flight recorder wrote of this run; a file of it that cannot be read is passed over."""
+    begins = f"{path.stem}.flight-"
+    files = [file for file in path.parent.glob("*.jsonl") if file.name.startswith(begins)]
+    for file in sorted(files, key=lambda file: (len(file.name), file.name)):
+        try:
+            found = _read(file)
+        except ArgumentError:
+            continue
+        if _is_same(found.head, run.head):
+            yield from found.flights

@@ -1,0 +1,37 @@
+"""A run on one screen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gradwatch.report import newest_run, told
+from tests.made_up import record, run_info
+from tests.report.files import eventful, named, written
+
+
+def test_what_is_wrong_and_what_to_do_fit_on_one_screen(tmp_path: Path) -> None:
+    lines = list(told(newest_run(eventful(tmp_path / "x"))))
+    screen = lines[: lines.index("Lines of actor, norms before clipping")]
+    assert len(screen) <= 24
+    assert max(map(len, screen)) <= 80
+    assert any(line.startswith("CRITICAL since step 200 of actor") for line in screen)
+    assert any("To do: Lower the learning rate." in line for line in screen)
+    assert "not finite" in "\n".join(lines[lines.index("Norms before and after clipping, in the median") :])
+
+
+def test_a_quiet_run_is_told_so(tmp_path: Path) -> None:
+    lines = list(told(newest_run(written(tmp_path / "x", [record(1)]))))
+    assert f"No incident, {len(run_info().rules)} rules watched." in lines
+    assert "actor: median norm 5 before clipping, 1 after; never above the limit 1." in lines
+
+
+def test_a_run_without_a_step_is_told(tmp_path: Path) -> None:
+    assert "no step" in next(told(newest_run(written(tmp_path / "x", []))))
+
+
+def test_no_name_moves_the_cursor(tmp_path: Path) -> None:
+    names = ("a\x1b[2J", "b\nc", "d" * 200)
+    path = eventful(tmp_path / "x", names)
+    written(path, [], run=named("r\x1b]0;title\x07"))
+    for one in (eventful(tmp_path / "y", names), path):
+        assert all(line.isprintable() for line in told(newest_run(one)))
