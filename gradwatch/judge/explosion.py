@@ -31,8 +31,8 @@ class Explosion:
     Where it stays so for ``fires_after`` steps, clipping hides an explosion.
 
     When the warm-up is over, a jump is looked for in it, as the first update makes it at far too high a rate. What
-    came after it is no baseline. But what came before is none either, as long as it is less than a warm-up: healthy
-    runs begin as low by accident. So that is a warning, and critical where it goes on for as many steps more.
+    came after it is no baseline. What came before is less than one: healthy runs may begin as low by accident. So
+    it is a warning, and critical where it goes on for as many steps more.
 
     Args:
         factor: times the baseline, and times the level held in the last ``warm_up`` steps, in ``fires_after``
