@@ -23,6 +23,7 @@ from gradwatch.diagnose.look.place import OWN_PARAMETERS
 from gradwatch.diagnose.passes import Pass
 from gradwatch.diagnose.reasons.feeding import downstream
 from gradwatch.diagnose.reasons.missing import Owners, why_missing
+from gradwatch.diagnose.words import told
 from gradwatch.log import log
 from gradwatch.records import Cause
 from gradwatch.wrappers import children, named_parameters, walk
@@ -97,6 +98,10 @@ class Diagnosis:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.finish()
+
+    def __str__(self) -> str:
+        """What it has found, a line for each cause; see ``causes`` for all of it."""
+        return told(self.passes, self.causes, self.faint)
 
     def start(self) -> None:
         """Arm it: what runs from now on is looked at."""
