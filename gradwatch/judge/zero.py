@@ -7,6 +7,7 @@ from typing import Any
 
 from gradwatch.blocks import AFTER, BEFORE, Block
 from gradwatch.judge.rule import Finding
+from gradwatch.judge.scale import DEAD
 from gradwatch.judge.silence import Modules, flags, named, sorted_out
 from gradwatch.judge.silent import Known, look_into, norms_of, words_of
 from gradwatch.judge.zero_memory import Memory
@@ -23,8 +24,8 @@ class Zero:
     random, a silence must be longer than chance explains. It is a warning rather than critical where it may be
     meant: the module is frozen, and others are not; for up to ``unreached_after`` steps, no backward has reached
     it, or other modules pause as well, as where layers are dropped at random; or the norm of the whole optimizer
-    has faded to 0, as it does when a loss is satisfied. Parameters without any inside a module that learns are a
-    warning as well.
+    has faded to 0, as it does when a loss is satisfied, and no activation was found dead. Parameters without any
+    inside a module that learns are a warning as well.
 
     What is next to nothing is no sign of life. An episode of what was alive before ends when it is alive in
     ``clears_after`` steps running, and teaches nothing of how long its silences usually are.
@@ -185,7 +186,9 @@ class Zero:
             message = words_of(record, what, norms_of(record, those), known, doubt)
             memory.dead |= dict.fromkeys(those if self._is_death(memory, those) else ())
             severity: Severity = "critical" if doubt is None else "warning"
-            yield Finding(path, 0.0, 0.0, message, severity, known.cause, at_once=True)
+            # A loss that is satisfied is not flat; and of what is flat nothing comes back.
+            by = DEAD if doubt == "faded" else frozenset[str]()
+            yield Finding(path, 0.0, 0.0, message, severity, known.cause, at_once=True, critical_by=by)
 
     def _is_death(self, memory: Memory, modules: Iterable[str | None]) -> bool:
         """Whether these were alive, and a backward pass that reaches them leaves nothing there."""
