@@ -35,7 +35,7 @@ REMEDIES: Mapping[str, str] = {
     "nonfinite-loss": "Look at this step's data, targets and weights: the loss was not finite before backward.",
     "nonfinite-op": "Keep this operation's input away from the value that broke it: clamp it or add an epsilon.",
     "nonfinite-weights": "Look at the update: lower the rate, raise eps (in float16 1e-8 is 0), or use float32.",
-    "unknown": "Read the evidence: it names the place and what was ruled out.",
+    "unknown": "Nothing is proven: look at what goes into this place and what comes out, forward and backward.",
 }
 
 # For parameters that no module holds.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 from gradwatch.alerts import SEEN_AT
 from gradwatch.causes import cause
 from gradwatch.diagnose import Diagnosis, Lookout, Stray, shortcut, strays
+from gradwatch.fitting import Fitting
 from gradwatch.judge.judge import Judge
 from gradwatch.measure.lines import Lines
 from gradwatch.records import Alert, Cause, Severity, StepRecord
@@ -66,6 +67,7 @@ class Explainer:
         self._judge = judge
         self._optimizers = tuple(optimizers)
         self._parameters = parameters
+        self._fitting = Fitting(lines, parameters)
         self._suspected: dict[str, Cause] = {}
         self._armed: dict[str, Diagnosis] = {}
         self._closed = False
@@ -98,7 +100,7 @@ class Explainer:
         if alert.state != "firing" or known is None or known.kind != "no-backward" or not self._lookout.passes:
             return alert
         held = self._parameters(alert.optimizer)
-        own = {name: held[name] for name in self._own(alert.optimizer, alert.module)}
+        own = {name: held[name] for name in self._fitting.own(alert.optimizer, alert.module)}
         return self._judge.corrected(alert, self._lookout.elsewhere(known.where, own))
 
     @property
@@ -159,7 +161,10 @@ class Explainer:
             self._of_suspects(diagnosis, optimizer)
             record = self._newest(optimizer)
             for rule, _, module in self._unexplained(optimizer):
-                found = self._scaled(self._cause_for(diagnosis, rule, optimizer, module), optimizer)
+                found = self._fitting.to(diagnosis, rule, optimizer, module)
+                if found is not None and found.kind == "nonfinite-weights":
+                    found = self._too_late(optimizer, found)
+                found = self._scaled(found, optimizer)
                 if found is not None and found.kind != "unknown" and rule == "nonfinite" and step is not None:
                     # The step that the alert is about may have had another reason.
                     found = replace(found, evidence={**found.evidence, SEEN_AT: step})
@@ -171,7 +176,7 @@ class Explainer:
     def _of_suspects(self, diagnosis: Diagnosis, optimizer: str) -> None:
         suspects = self._judge.suspects(optimizer)
         if suspects:
-            causes = {m: self._cause_for(diagnosis, "vanishing", optimizer, m) for m in suspects}
+            causes = {m: self._fitting.to(diagnosis, "vanishing", optimizer, m) for m in suspects}
             self._judge.answered(optimizer, {m: found for m, found in causes.items() if found is not None})
 
     def shortcuts(self, record: StepRecord) -> list[Alert]:
@@ -217,7 +222,7 @@ class Explainer:
         suspected = next((found for found in causes.values() if found.kind == "unknown"), None)
         if suspected is not None:
             self._suspected[optimizer] = suspected
-        told = [self._told(*key, self._scaled(self._fitting(causes, *key), optimizer)) for key in wanted]
+        told = [self._told(*key, self._scaled(self._fitting.among(causes, *key), optimizer)) for key in wanted]
         return [alert for alert in told if alert is not None]
 
     def _given_up(self, optimizer: str, keys: Iterable[_Key]) -> list[Alert]:
@@ -266,20 +271,6 @@ class Explainer:
     def _unexplained(self, optimizer: str) -> list[_Key]:
         return [_key(alert) for alert in self._judge.unexplained() if alert.optimizer == optimizer]
 
-    def _cause_for(self, diagnosis: Diagnosis, rule: str, optimizer: str, module: str | None) -> Cause | None:
-        found = self._fitting(diagnosis.causes, rule, optimizer, module)
-        if rule == "nonfinite" and found is not None and found.kind == "nonfinite-weights":
-            return self._too_late(optimizer, found)
-        if rule == "vanishing":
-            own = self._own(optimizer, module)
-            faint = [diagnosis.faint[name] for name in own if name in diagnosis.faint]
-            if faint:
-                most = _most_common(faint)
-                return most if most.kind != "unknown" or module is None else replace(most, where=module)
-        if found is None and rule == "vanishing":
-            return cause("unknown", module or optimizer, ruled_out="a gradient of exactly 0", parameters=len(own))
-        return found
-
     def _too_late(self, optimizer: str, found: Cause) -> Cause:
         """The weights are not finite: by the step that the alert is about, unless that was left out."""
         record = self._newest(optimizer)
@@ -287,36 +278,6 @@ class Explainer:
             return found
         unseen = cause("unknown", optimizer, reason=CONSUMED, ruled_out="frozen, unused, detached")
         return self._suspected.pop(optimizer, unseen)
-
-    def _fitting(self, causes: Mapping[str, Cause], rule: str, optimizer: str, module: str | None) -> Cause | None:
-        """The cause at the module itself, or the one that most of its parameters have."""
-        paths = [path for path in (module, *self._own(optimizer, module)) if path is not None and path in causes]
-        fitting = [
-            causes[path] for path in paths if causes[path].kind.startswith("nonfinite") == (rule == "nonfinite")
-        ]
-        return _most_common(fitting) if fitting else None
-
-    def _own(self, optimizer: str, module: str | None) -> list[str]:
-        held = self._parameters(optimizer)
-        if module is None:
-            return list(held)
-        # Where modules overlap, the name of a shared parameter begins with one of them only; and where a part was
-        # replaced, the optimizer holds the old one, which has nothing left but its name.
-        own, known = {id(parameter) for parameter in self._parameters_of(module)}, self._lines.names
-        return [n for n, p in held.items() if id(p) in own or (id(p) not in known and n.startswith(f"{module}."))]
-
-    def _parameters_of(self, module: str) -> Iterable[Tensor]:
-        line = self._lines.lines.get(module)
-        if line is not None:
-            return line
-        inside = self._lines.module_of(module)
-        return () if inside is None else inside.parameters()
-
-
-def _most_common(causes: Sequence[Cause]) -> Cause:
-    """The first of the kind that most of them are of."""
-    most = Counter(found.kind for found in causes).most_common(1)[0][0]
-    return next(found for found in causes if found.kind == most)
 
 
 def _key(alert: Alert) -> _Key:

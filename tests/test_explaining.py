@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import gradwatch
 from gradwatch.errors import TrackerStateError
 from gradwatch.explaining import Explainer
+from gradwatch.fitting import Fitting
 from gradwatch.records import Alert
 
 
@@ -106,7 +107,7 @@ def test_what_cannot_be_explained_is_looked_for_three_times_only(monkeypatch: py
     armed: list[int] = []
     look = Explainer.diagnosis
     monkeypatch.setattr(Explainer, "diagnosis", lambda self, names: armed.append(1) or look(self, names))
-    monkeypatch.setattr(Explainer, "_cause_for", lambda *_: None)
+    monkeypatch.setattr(Fitting, "to", lambda *_: None)
     trained(1e6, steps=20)
     assert len(armed) == Explainer.MOST_LOOKS
 
@@ -115,7 +116,7 @@ def test_a_new_episode_is_looked_at_anew(monkeypatch: pytest.MonkeyPatch) -> Non
     armed: list[int] = []
     look = Explainer.diagnosis
     monkeypatch.setattr(Explainer, "diagnosis", lambda self, names: armed.append(1) or look(self, names))
-    monkeypatch.setattr(Explainer, "_cause_for", lambda *_: None)
+    monkeypatch.setattr(Fitting, "to", lambda *_: None)
     model = Policy(1e6)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     with gradwatch.track(optimizer, model) as watch:

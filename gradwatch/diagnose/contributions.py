@@ -16,7 +16,7 @@ from gradwatch.diagnose.reasons.attenuation import FAINT, Edge, of_most, way_up
 from gradwatch.diagnose.reasons.forward import Forward
 from gradwatch.records import Cause
 
-__all__ = ["Contribution", "Contributions"]
+__all__ = ["Contribution", "Contributions", "faint", "together"]
 
 
 class Contribution(NamedTuple):
@@ -29,6 +29,22 @@ class Contribution(NamedTuple):
 
     size: float
     cause: Cause | None
+
+
+def together(contributions: Sequence[Contribution]) -> Cause | None:
+    """Of what several backward passes gave: why one is not finite, else why all of them gave nothing."""
+    for contribution in contributions:
+        if not math.isfinite(contribution.size):
+            return contribution.cause
+    if any(contribution.size != 0.0 for contribution in contributions):
+        return None
+    return contributions[0].cause
+
+
+def faint(contributions: Sequence[Contribution]) -> Cause | None:
+    """Why what several backward passes gave is all but nothing: of the one that gave most."""
+    most = max(contributions, key=lambda contribution: badness(contribution.size), default=None)
+    return most.cause if most is not None and 0.0 < most.size < math.inf else None
 
 
 class Contributions:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,16 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from gradwatch.causes import cause
-from gradwatch.diagnose.contributions import Contribution, Contributions
+from gradwatch.diagnose.contributions import Contribution, Contributions, faint, together
 from gradwatch.diagnose.graph.walk import Node
 from gradwatch.diagnose.look.budget import Budget
 from gradwatch.diagnose.look.calls import Calls, readable
 from gradwatch.diagnose.look.engine import runs
-from gradwatch.diagnose.look.numbers import badness, largest
+from gradwatch.diagnose.look.numbers import largest
 from gradwatch.diagnose.look.place import OWN_PARAMETERS
 from gradwatch.diagnose.passes import Pass
 from gradwatch.diagnose.reasons.feeding import downstream
 from gradwatch.diagnose.reasons.missing import Owners, why_missing
+from gradwatch.diagnose.words import told
 from gradwatch.log import log
 from gradwatch.records import Cause
 from gradwatch.wrappers import children, named_parameters, walk
@@ -98,6 +98,10 @@ class Diagnosis:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.finish()
+
+    def __str__(self) -> str:
+        """What it has found, a line for each cause; see ``causes`` for all of it."""
+        return told(self.passes, self.causes, self.faint)
 
     def start(self) -> None:
         """Arm it: what runs from now on is looked at."""
@@ -196,12 +200,12 @@ class Diagnosis:
                 by_id[id(parameter)] = found
         by_name = {n: by_id[id(p)] for n, p in self._parameters.items() if id(p) in by_id}
         self.causes = {**self._causes_of_modules(by_id), **by_name}
-        faint = {name: _faint(self._found.get(id(p), [])) for name, p in self._parameters.items()}
-        self.faint = {name: found for name, found in faint.items() if found is not None}
+        whys = {name: faint(self._found.get(id(p), [])) for name, p in self._parameters.items()}
+        self.faint = {name: found for name, found in whys.items() if found is not None}
 
     def _cause_of(self, name: str, parameter: Tensor) -> Cause | None:
         contributions = self._found.get(id(parameter), [])
-        found = _together(contributions) if contributions else self._unreached(name, parameter)
+        found = together(contributions) if contributions else self._unreached(name, parameter)
         if found is not None and found.kind == "unknown" and self.errors:
             found = replace(found, evidence={**found.evidence, "error": repr(self.errors[0])})
         return found
@@ -246,22 +250,6 @@ class Diagnosis:
         if not self.errors:
             log.warning("gradwatch's diagnosis failed in part; training goes on.", exc_info=error)
         self.errors.append(error)
-
-
-def _together(contributions: Sequence[Contribution]) -> Cause | None:
-    """Of what several backward passes gave: why one is not finite, else why all of them gave nothing."""
-    for contribution in contributions:
-        if not math.isfinite(contribution.size):
-            return contribution.cause
-    if any(contribution.size != 0.0 for contribution in contributions):
-        return None
-    return contributions[0].cause
-
-
-def _faint(contributions: Sequence[Contribution]) -> Cause | None:
-    """Why what several backward passes gave is all but nothing: of the one that gave most."""
-    most = max(contributions, key=lambda contribution: badness(contribution.size), default=None)
-    return most.cause if most is not None and 0.0 < most.size < math.inf else None
 
 
 def _common(causes: Sequence[Cause | None]) -> Cause | None:

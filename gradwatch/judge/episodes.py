@@ -91,6 +91,8 @@ def _went_on(episode: Episode, rule: Rule, when: When, finding: Finding) -> Iter
     if not (finding.at_once or episode.ill >= rule.fires_after):
         return
     open_alert = episode.alert
+    if open_alert is not None and open_alert.cause is not None and open_alert.cause.kind in finding.critical_by:
+        finding = replace(finding, severity="critical")
     severity = finding.severity or rule.severity
     if open_alert is None or (open_alert.severity, severity) == ("warning", "critical"):
         episode.alert = _alert(rule, when, finding)

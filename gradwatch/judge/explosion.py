@@ -31,7 +31,8 @@ class Explosion:
     Where it stays so for ``fires_after`` steps, clipping hides an explosion.
 
     When the warm-up is over, a jump is looked for in it, as the first update makes it at far too high a rate. What
-    came after it is no baseline.
+    came after it is no baseline. What came before is less than one: healthy runs may begin as low by accident. So
+    it is a warning, and critical where it goes on for as many steps more.
 
     Args:
         factor: times the baseline, and times the level held in the last ``warm_up`` steps, in ``fires_after``
@@ -39,7 +40,7 @@ class Explosion:
         sudden_factor: times the baseline, from which it need be no jump; and from which a single step is enough
             that is ``factor`` times each of the last ``warm_up``.
         limit: an absolute norm that is too much at any time.
-        warm_up: norms seen before the baseline counts.
+        warm_up: norms seen before the baseline counts; and steps running after which a jump in them is critical.
         fires_after: steps running above ``factor`` before the alert.
         clears_after: steps running below it before the episode is over.
     """
@@ -108,7 +109,7 @@ class Explosion:
     def critical_above(self, optimizer: str) -> float:
         """The norm before clipping above which a step that is not clipped is critical; Inf where none is."""
         run = self._runs.get(optimizer)
-        if run is None or not run.is_warm:
+        if run is None or not run.is_warm or self._may_be_accident(run, run.in_a_row + 1):
             return self._limit
         return min(self._limit, max(self._too_much(run.baseline), self._BACK * run.baseline.height()))
 
@@ -166,12 +167,19 @@ class Explosion:
         wide: float = usual * baseline.spread() ** self._SIGMAS
         return max(self._factor * usual, wide, jump)
 
+    def _may_be_accident(self, run: _Run, in_a_row: int) -> bool:
+        """Whether too few norms are known to be critical of so many running that are far above them."""
+        return len(run.baseline) < self._warm_up and in_a_row < self._warm_up
+
     def _finding(self, norm: float, consumed: float, run: _Run) -> Finding:
         baseline = run.baseline
         usual, before = baseline.median(), baseline.height()
-        message = f"norm before clipping {norm:.3g}, {norm / usual:.3g} times the usual"
+        known = "the usual" if len(baseline) >= self._warm_up else "what it was at first"
+        message = f"norm before clipping {norm:.3g}, {norm / usual:.3g} times {known}"
         severity: Severity = "critical"
-        if norm <= self._BACK * before:
+        if self._may_be_accident(run, run.in_a_row):
+            severity = "warning"
+        elif norm <= self._BACK * before:
             message += f". Earlier in this run it was at {before:.3g}"
             severity = "warning"
         elif consumed <= self._factor * usual and run.in_a_row < self.fires_after:
@@ -193,7 +201,7 @@ class Explosion:
             f"norm before clipping {norm:.3g}, {norm / usual:.3g} times what it was at first. It has jumped at "
             f"step {first + 1} of {optimizer} and not come back"
         )
-        return Finding(None, norm, self._factor * usual, message, at_once=True)
+        return Finding(None, norm, self._factor * usual, message, "warning", at_once=True)
 
 
 class _Run:

@@ -24,6 +24,7 @@ class Finding:
         severity: where it differs from the rule's own.
         cause: why, where the record itself shows it.
         at_once: fire without waiting for the rule's ``fires_after``.
+        critical_by: kinds of causes that leave no doubt: an alert that a look has explained by one is critical.
     """
 
     module: str | None
@@ -33,6 +34,7 @@ class Finding:
     severity: Severity | None = None
     cause: Cause | None = None
     at_once: bool = False
+    critical_by: frozenset[str] = frozenset()
 
 
 def by_module(found: Iterable[object]) -> dict[str | None, Finding]:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from operator import itemgetter
-from typing import Any, cast
+from typing import Any
 
 from gradwatch.blocks import Block
 from gradwatch.judge.episodes import Episode, Episodes, When, changes, explained, over
-from gradwatch.judge.finding import Finding, by_module
+from gradwatch.judge.finding import by_module
+from gradwatch.judge.looks import Look, Looks
 from gradwatch.judge.rule import (
-    GoingOn,
     Remembering,
     Rule,
-    Screening,
     Suspecting,
     may_be_shortcut,
     screens,
@@ -29,10 +28,6 @@ from gradwatch.records import Alert, Cause, Severity, StepRecord
 from gradwatch.shapes import ANY, Named
 
 __all__ = ["Judge"]
-
-
-# Index among the steps that are judged, number of the step, and what was found there.
-_Looked = tuple[int, int, "Iterable[Finding] | None"]
 
 
 class Judge:
@@ -157,16 +152,16 @@ class Judge:
 
     def judge(self, record: StepRecord) -> list[Alert]:
         """What begins and what ends with this record."""
-        return self._told(record.optimizer, _Look(record))
+        return self._told(record.optimizer, Look(record))
 
     def judge_block(self, block: Block) -> list[Alert]:
         """What begins and what ends with these steps: the same as with their records, one by one."""
         if self._ids_repeat:
             # Rules of one id share their episodes: what one makes of a step depends on what others made of it.
             return [alert for record in block for alert in self.judge(record)]
-        return self._told(block.layout.optimizer, _Looks(block, self._screening))
+        return self._told(block.layout.optimizer, Looks(block, self._screening))
 
-    def _told(self, optimizer: str, looks: _Look | _Looks) -> list[Alert]:
+    def _told(self, optimizer: str, looks: Look | Looks) -> list[Alert]:
         """What each rule makes of some steps; in the order of the steps, and of the rules within a step."""
         told: list[tuple[int, Alert]] = []
         stirred = not self._is_settled()
@@ -229,73 +224,6 @@ class Judge:
             for optimizer, episodes in optimizers.items():
                 for module, episode in episodes.items():
                     yield (rule_id, optimizer), module, episode
-
-
-class _Look:
-    """How a rule looks at one record."""
-
-    def __init__(self, record: StepRecord) -> None:
-        self._record = record
-        self.index, self.step = 0, record.step
-
-    def __call__(self, rule: Rule, episodes: Episodes) -> Iterator[_Looked]:
-        yield 0, self.step, rule.look(self._record)
-
-
-class _Looks:
-    """How a rule looks at a block: over what is well where it can do so, and at one record after another else.
-
-    While one of its episodes is open each step counts, since what is well may end it; unless the rule sees for
-    itself where it goes on as it was.
-
-    Attributes:
-        index: of the step from which on a rule looks now.
-    """
-
-    def __init__(self, block: Block, screening: Container[int]) -> None:
-        self._block = block
-        self._screening = screening
-        self._records: dict[int, StepRecord] = {}
-        self.index = 0
-
-    @property
-    def step(self) -> int:
-        """Its number."""
-        return self._block.rows[self.index].step
-
-    def __call__(self, rule: Rule, episodes: Episodes) -> Iterator[_Looked]:
-        self.index = index = 0
-        while index < len(self._block):
-            index, found = self._next(rule, episodes, index)
-            if index == len(self._block):
-                return
-            yield index, self._block.rows[index].step, found
-            index += 1
-            self.index = min(index, len(self._block) - 1)
-
-    def _next(self, rule: Rule, episodes: Episodes, index: int) -> tuple[int, Iterable[Finding] | None]:
-        """The next step that may change something, and what the rule finds there."""
-        if id(rule) in self._screening:
-            if not episodes:
-                return self._further(cast(Screening, rule).look_over(self._block, index), index)
-            goes_on = all(episode.alert is not None and not episode.well for episode in episodes.values())
-            if goes_on and hasattr(rule, "look_on"):
-                return self._further(cast(GoingOn, rule).look_on(self._block, index), index)
-        return index, rule.look(self._record(index))
-
-    def _further(
-        self, went: tuple[int, Iterable[Finding] | None], start: int
-    ) -> tuple[int, Iterable[Finding] | None]:
-        """A rule that does not go on would be asked for ever."""
-        index, found = went
-        if not start <= index <= len(self._block):
-            raise ValueError(f"it was to go on from step {start} of {len(self._block)}, and has come to {index!r}")
-        return index, found
-
-    def _record(self, index: int) -> StepRecord:
-        if index not in self._records:
-            self._records[index] = self._block[index]
-        return self._records[index]
 
 
 def _severities(rules: Iterable[Rule]) -> Mapping[str, tuple[Severity, ...]]:

@@ -14,11 +14,15 @@ import numpy.typing as npt
 from gradwatch.blocks import BoolArray, FloatArray
 from gradwatch.shapes import COUNT, Row
 
-__all__ = ["LIMIT", "SHARE", "Streaks", "faint"]
+__all__ = ["DEAD", "LIMIT", "SHARE", "Streaks", "faint"]
 
 # A gradient is next to nothing below this norm, and below this share of the optimizer's. The norm is ten times the
 # ``eps`` that Adam adds to the root of the second moment by default: below that even Adam's steps fade.
 LIMIT, SHARE = 1e-7, 0.01
+
+# Causes by which a gradient that fades is no loss that is satisfied: all units of an activation are flat, or
+# nearly all. A sigmoid is flat also where it is right.
+DEAD = frozenset(("dead-relu", "saturated-tanh"))
 
 
 def faint(norms: FloatArray, wholes: FloatArray, limit: float = LIMIT, share: float = SHARE) -> BoolArray:

@@ -11,7 +11,7 @@ import numpy as np
 from gradwatch.blocks import AFTER, Block, BoolArray, FloatArray
 from gradwatch.judge.naming import Naming
 from gradwatch.judge.rule import Finding
-from gradwatch.judge.scale import LIMIT, SHARE, Streaks, faint
+from gradwatch.judge.scale import DEAD, LIMIT, SHARE, Streaks, faint
 from gradwatch.records import Severity, StepRecord
 from gradwatch.shapes import Fields, Named, Number
 
@@ -84,7 +84,7 @@ class Vanishing:
         fires_after: steps running before the alert.
         clears_after: steps running above the limit before the episode is over.
         critical_after: steps running after which it is critical: as many as the windows of ``growth`` and
-            ``clip-saturated``.
+            ``clip-saturated``; at once where an activation is found dead.
     """
 
     id = "vanishing"
@@ -246,6 +246,8 @@ class Vanishing:
             f"{whole:.3g} in all"
         )
         # What is exactly 0 by now is for the rule ``zero`` to tell.
-        if steps < self._critical_after or norm == 0.0:
+        if norm == 0.0:
             return Finding(module, norm, self._limit, message)
+        if steps < self._critical_after:
+            return Finding(module, norm, self._limit, message, critical_by=DEAD)
         return Finding(module, norm, self._limit, f"{message}. So it was for {steps} steps", "critical")

@@ -2,76 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from gradwatch.blocks import AFTER, BEFORE, Block, BoolArray
-from gradwatch.judge.left_out import LeftOut
-from gradwatch.judge.naming import Naming
-from gradwatch.judge.presence import Presences
-from gradwatch.judge.rounding import Rounding
+from gradwatch.blocks import AFTER, BEFORE, Block
 from gradwatch.judge.rule import Finding
-from gradwatch.judge.scale import LIMIT, faint
+from gradwatch.judge.scale import DEAD
+from gradwatch.judge.silence import Modules, flags, named, sorted_out
 from gradwatch.judge.silent import Known, look_into, norms_of, words_of
-from gradwatch.judge.unreached import Unreached
+from gradwatch.judge.zero_memory import Memory
 from gradwatch.records import Cause, Severity, StepRecord
-from gradwatch.shapes import COUNT, LOGARITHM, NAME, Fields, Listed, Maybe, Named, Row
+from gradwatch.shapes import Named
 
 __all__ = ["Zero"]
-
-_Modules = tuple["str | None", ...]
-
-# How fast the level of norms is followed: about the last ten steps.
-_FOLLOWING = 0.1
-
-
-class _Memory:
-    """What is remembered of one optimizer.
-
-    Attributes:
-        presences: how often each module has a gradient.
-        level: logarithm of the norm of late; -inf before the first.
-        highest: the highest that the level has been.
-        zeros: in how many steps each module was exactly 0 since it was last alive.
-        dead: modules that were heard, have fallen silent and are told of: only health ends that.
-        known: what was found out of each silent module.
-        naming: under which names silent modules are told of.
-        told: what was found out of those that bear a name together, and which these were.
-        left_out: the parameters of its modules that no optimizer holds.
-        unreached: the parameters that have no gradient inside modules that learn.
-        rounding: the modules whose gradient may be nothing but rounding errors.
-    """
-
-    def __init__(self, fires_after: int, clears_after: int, unreached_after: int) -> None:
-        self.presences = Presences()
-        self.level = self.highest = -math.inf
-        self.zeros: dict[str | None, int] = {}
-        self.dead: dict[str | None, None] = {}
-        self.known: dict[str | None, Known] = {}
-        self.naming = Naming(clears_after)
-        self.told: dict[str | None, tuple[list[str | None], Known]] = {}
-        self.left_out = LeftOut(fires_after)
-        self.unreached = Unreached(unreached_after)
-        self.rounding = Rounding()
-
-    def follow(self, norms: Iterable[float]) -> None:
-        level, highest = self.level, self.highest
-        for norm in norms:
-            if 0.0 < norm < math.inf:
-                logarithm = math.log(norm)
-                level = logarithm if level == -math.inf else level + _FOLLOWING * (logarithm - level)
-                if level > highest:
-                    highest = level
-        self.level, self.highest = level, highest
-
-    @property
-    def is_quiet(self) -> bool:
-        """Nothing is or was of late silent, or left out, and the first steps are over."""
-        ills = self.zeros or self.dead or self.naming or self.left_out or self.unreached.looks
-        return not ills and self.rounding.is_settled
 
 
 class Zero:
@@ -81,8 +24,8 @@ class Zero:
     random, a silence must be longer than chance explains. It is a warning rather than critical where it may be
     meant: the module is frozen, and others are not; for up to ``unreached_after`` steps, no backward has reached
     it, or other modules pause as well, as where layers are dropped at random; or the norm of the whole optimizer
-    has faded to 0, as it does when a loss is satisfied. Parameters without any inside a module that learns are a
-    warning as well.
+    has faded to 0, as it does when a loss is satisfied, and no activation was found dead. Parameters without any
+    inside a module that learns are a warning as well.
 
     What is next to nothing is no sign of life. An episode of what was alive before ends when it is alive in
     ``clears_after`` steps running, and teaches nothing of how long its silences usually are.
@@ -109,15 +52,15 @@ class Zero:
         self.fires_after = fires_after
         self.clears_after = clears_after
         self._unreached_after = unreached_after
-        self._fade = math.log(faded)
-        self._memories: dict[str, _Memory] = {}
+        self._faded = faded
+        self._memories: dict[str, Memory] = {}
 
     def look(self, record: StepRecord) -> list[Finding] | None:
         """One finding for each module without a gradient; a skipped step tells nothing."""
         memory = self._memory_of(record.optimizer)
         if record.skipped:
             return None
-        modules, silent, low = _sorted_out(record, memory.rounding)
+        modules, silent, low = sorted_out(record, memory.rounding)
         ill = self._taken(memory, modules, silent, low, record.norm_before)
         return [
             *memory.unreached.look(record),
@@ -128,7 +71,7 @@ class Zero:
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding]]:
         """Go on to the first step with a module that is silent for too long."""
         memory = self._memory_of(block.layout.optimizer)
-        modules, zeros, lows = _flags(block, memory.rounding)
+        modules, zeros, lows = flags(block, memory.rounding)
         quiet = not lows.any()
         calm = quiet and block.complete and not (block.common.skipped or block.common.unusual)
         if calm and memory.is_quiet and start < len(block):
@@ -142,7 +85,7 @@ class Zero:
                 continue
             if norms is not None and not memory.rounding.is_settled:
                 memory.rounding.take(modules, norms[index], float(block.norms(AFTER)[index]))
-            silent, low = ((), ()) if quiet else (_named(modules, zeros[index]), _named(modules, lows[index]))
+            silent, low = ((), ()) if quiet else (named(modules, zeros[index]), named(modules, lows[index]))
             ill = self._taken(memory, modules, silent, low, norm)
             looks = memory.unreached.looks or not block.complete
             unreached = looks and memory.unreached.take_in(block, index)
@@ -171,17 +114,15 @@ class Zero:
         """What a look has found of them."""
         self._memory_of(optimizer).rounding.answered(causes)
 
-    def _memory_of(self, optimizer: str) -> _Memory:
+    def _memory_of(self, optimizer: str) -> Memory:
         memory = self._memories.get(optimizer)
         if memory is None:
-            memory = self._memories[optimizer] = self._fresh()
+            memory = Memory(self.fires_after, self.clears_after, self._unreached_after)
+            self._memories[optimizer] = memory
         return memory
 
-    def _fresh(self) -> _Memory:
-        return _Memory(self.fires_after, self.clears_after, self._unreached_after)
-
     def _taken(
-        self, memory: _Memory, modules: _Modules, silent: _Modules, low: _Modules, norm_before: float
+        self, memory: Memory, modules: Modules, silent: Modules, low: Modules, norm_before: float
     ) -> dict[str | None, int]:
         """The modules that have been silent for too long, and for how many steps beyond what is.
 
@@ -209,7 +150,7 @@ class Zero:
         return dict(self._beyond(memory, low, zeros))
 
     def _beyond(
-        self, memory: _Memory, low: _Modules, zeros: Collection[str | None]
+        self, memory: Memory, low: Modules, zeros: Collection[str | None]
     ) -> Iterator[tuple[str | None, int]]:
         for module in low:
             lasts = memory.presences.silence(module)
@@ -223,14 +164,14 @@ class Zero:
     def _of_silent(
         self,
         record: StepRecord,
-        memory: _Memory,
-        modules: _Modules,
-        silent: _Modules,
+        memory: Memory,
+        modules: Modules,
+        silent: Modules,
         ill: Mapping[str | None, int],
     ) -> Iterator[Finding]:
         if not ill and not memory.naming:
             return
-        faded = len(silent) == len(modules) and self._has_faded(memory)
+        faded = len(silent) == len(modules) and memory.has_faded(self._faded)
         zeros = set(silent)
         looked_at = [m for m, beyond in ill.items() if self._is_due(memory, m, beyond, m in zeros)]
         for module in looked_at:
@@ -245,61 +186,32 @@ class Zero:
             message = words_of(record, what, norms_of(record, those), known, doubt)
             memory.dead |= dict.fromkeys(those if self._is_death(memory, those) else ())
             severity: Severity = "critical" if doubt is None else "warning"
-            yield Finding(path, 0.0, 0.0, message, severity, known.cause, at_once=True)
+            # A loss that is satisfied is not flat; and of what is flat nothing comes back.
+            by = DEAD if doubt == "faded" else frozenset[str]()
+            yield Finding(path, 0.0, 0.0, message, severity, known.cause, at_once=True, critical_by=by)
 
-    def _is_death(self, memory: _Memory, modules: Iterable[str | None]) -> bool:
+    def _is_death(self, memory: Memory, modules: Iterable[str | None]) -> bool:
         """Whether these were alive, and a backward pass that reaches them leaves nothing there."""
         return all(memory.presences.was_heard(m) and not memory.known[m].unreached for m in modules)
 
-    def _is_due(self, memory: _Memory, module: str | None, beyond: int, is_zero: bool) -> bool:
+    def _is_due(self, memory: Memory, module: str | None, beyond: int, is_zero: bool) -> bool:
         # What is told now may have been known for long: of one that was missing once, and then next to nothing.
         closely = beyond <= self._CLOSELY or beyond % self._STRIDE == 0 or module not in memory.naming
         return module not in memory.known or (is_zero and closely)
 
-    remembers = Named(
-        Fields(
-            presences=Presences.remembers,
-            names=Naming.remembers,
-            zeros=Listed(Row(NAME, COUNT)),
-            dead=Listed(NAME),
-            unreached=Maybe(Presences.remembers),
-            rounding=Rounding.remembers,
-            level=Maybe(Row(LOGARITHM, LOGARITHM)),
-        )
-    )
+    remembers = Named(Memory.remembers)
 
     def state_dict(self) -> dict[str, Any]:
         """What is remembered, by optimizer."""
-        return {
-            name: {
-                "presences": memory.presences.state_dict(),
-                "names": memory.naming.state_dict(),
-                "zeros": [[module, steps] for module, steps in memory.zeros.items()],
-                "dead": list(memory.dead),
-                "unreached": memory.unreached.state_dict(),
-                "rounding": memory.rounding.state_dict(),
-                "level": None if memory.level == -math.inf else [memory.level, memory.highest],
-            }
-            for name, memory in self._memories.items()
-        }
+        return {name: memory.state_dict() for name, memory in self._memories.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave."""
         self._memories = {}
         for name, saved in state.items():
-            memory = self._memories[name] = self._fresh()
-            memory.presences.load_state_dict(saved["presences"])
-            memory.naming.load_state_dict(saved["names"])
-            memory.zeros, memory.dead = dict(map(tuple, saved["zeros"])), dict.fromkeys(saved["dead"])
-            memory.unreached.load_state_dict(saved["unreached"])
-            memory.rounding.load_state_dict(saved.get("rounding", {}))
-            if saved["level"] is not None:
-                memory.level, memory.highest = saved["level"]
+            self._memory_of(name).load_state_dict(saved)
 
-    def _has_faded(self, memory: _Memory) -> bool:
-        return memory.level < memory.highest + self._fade
-
-    def _doubt(self, record: StepRecord, memory: _Memory, module: str | None, faded: bool) -> str | None:
+    def _doubt(self, record: StepRecord, memory: Memory, module: str | None, faded: bool) -> str | None:
         """Why it may be meant; None where nothing speaks for that."""
         known = memory.known[module]
         if known.cause is not None:
@@ -314,48 +226,9 @@ class Zero:
         return "paused" if memory.presences.pauses_like_others(module) else None
 
 
-def _sorted_out(record: StepRecord, rounding: Rounding) -> tuple[_Modules, _Modules, _Modules]:
-    """The modules; those of them without a gradient; and these with those that are next to nothing.
-
-    None is the whole where there are no modules. Of the first steps it is noted which may be but rounding.
-    """
-    if not (record.owners or record.modules):
-        none_at_all = bool(record.missing) and len(record.missing) == len(record.parameters)
-        silent: _Modules = (None,) if none_at_all or record.norm_after == 0.0 else ()
-        return (None,), silent, silent
-    modules = record.owners or record.modules
-    missing = record.missing_owners if record.owners else record.missing_modules
-    norms, wholes = np.array([[norms[1] for norms in modules.values()]]), np.array([record.norm_after])
-    zeros = (norms[0] == 0.0) | np.array([name in missing for name in modules], dtype=bool)
-    names = tuple(modules)
-    if not rounding.is_settled:
-        rounding.take(names, norms[0], record.norm_after)
-    if rounding.shown:
-        zeros |= rounding.silent(names, norms, wholes)[0]
-    lows = zeros | faint(norms, wholes)[0]
-    return names, _named(names, zeros), _named(names, lows)
-
-
-def _flags(block: Block, rounding: Rounding) -> tuple[_Modules, BoolArray, BoolArray]:
-    """The same of a block, ``[steps, modules]``."""
-    modules, zeros = block.layout.finest.names, block.silent
-    if not modules:
-        return (None,), block.silent_whole[:, None], block.silent_whole[:, None]
-    norms = block.finest_norms(AFTER)
-    if rounding.shown:
-        zeros = zeros | rounding.silent(modules, norms, block.norms(AFTER))
-    # One look tells that nothing is that small; nearly always.
-    lows = zeros | faint(norms, block.norms(AFTER)) if (norms < LIMIT).any() else zeros
-    return modules, zeros, lows
-
-
-def _named(modules: _Modules, flags: BoolArray) -> _Modules:
-    return tuple(modules[place] for place in np.flatnonzero(flags).tolist())
-
-
 def _known_of(
     record: StepRecord,
-    memory: _Memory,
+    memory: Memory,
     path: str | None,
     modules: list[str | None],
     looked_at: Sequence[str | None],

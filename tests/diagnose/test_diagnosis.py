@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import gradwatch.diagnose.passes
+from gradwatch.causes import REMEDIES
 from gradwatch.diagnose import Diagnosis
 from gradwatch.diagnose.graph.walk import Graph
 from tests.zoo.healthy_still import actor_critic
@@ -55,6 +56,29 @@ def test_finished_at_the_end_of_the_backward_pass_from_within_it() -> None:
     backward(net)
     assert diagnosis.causes["0"].kind == "dead-relu"
     assert torch.autograd._engine_run_backward is torch.autograd.graph._engine_run_backward
+
+
+def test_what_it_found_is_readable() -> None:
+    net = dead_net()
+    diagnosis = Diagnosis(net)
+    assert str(diagnosis) == "No backward pass was looked at."
+    with diagnosis:
+        backward(net)
+    head, dead, fed = str(diagnosis).splitlines()
+    assert head == "1 backward pass looked at:"
+    assert dead.startswith("  0 and 2 more: dead-relu at 1 (")
+    assert "4 of 4 units dead" in dead
+    assert dead.endswith(REMEDIES["dead-relu"])
+    assert fed.startswith("  2.weight: zero-input at 2 (")
+    with Diagnosis(nn.Linear(4, 4)) as healthy:
+        nn.functional.linear(torch.ones(2, 4), torch.ones(4, 4, requires_grad=True)).sum().backward()
+    assert "unused" in str(healthy)
+    net[0].bias.data.fill_(1.0)
+    with Diagnosis(net) as healthy:
+        backward(net)
+    assert (
+        str(healthy) == "1 backward pass looked at: no gradient is zero, missing, not finite or next to nothing."
+    )
 
 
 def test_nothing_is_left_behind() -> None:

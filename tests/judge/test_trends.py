@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+from gradwatch.causes import cause
 from gradwatch.judge.judge import Judge
 from gradwatch.judge.rule import Remembering, Rule
 from gradwatch.records import Alert, GroupNorms, StepRecord
@@ -260,6 +261,17 @@ def test_vanishing_that_lasts_is_critical() -> None:
         ("warning", "firing", 5), ("warning", "resolved", 100), ("critical", "firing", 100),
     ]  # fmt: skip
     assert "So it was for 100 steps" in said[2].message
+
+
+def test_vanishing_behind_a_dead_activation_is_critical_at_once() -> None:
+    for kind, severity in (("saturated-tanh", "critical"), ("unknown", "warning")):
+        judge, made = Judge([Vanishing()]), small(20, 1e-9)
+        for one in made[:10]:
+            judge.judge(one)
+        (alert,) = judge.active
+        judge.explained(alert.rule, alert.optimizer, alert.module, cause(kind, "mlp"), 10)
+        judge.judge(made[10])
+        assert [a.severity for a in judge.active] == [severity]
 
 
 def test_streaks_go_on_in_a_resumed_run() -> None:

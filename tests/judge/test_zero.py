@@ -6,6 +6,9 @@ import json
 import math
 from typing import Any
 
+import pytest
+
+from gradwatch.causes import cause
 from gradwatch.judge.judge import Judge
 from gradwatch.judge.rule import Rule
 from gradwatch.records import Alert, GroupNorms, StepRecord
@@ -114,6 +117,26 @@ def test_a_norm_that_faded_to_zero_is_a_warning() -> None:
     assert [(a.severity, a.step) for a in run(1e-6)] == [("warning", 64)]
     assert "faded" in run(1e-6)[0].message
     assert [(a.severity, a.step) for a in run(0.9)] == [("critical", 64)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "severity"),
+    [
+        ("saturated-tanh", "critical"),
+        ("dead-relu", "critical"),
+        ("saturated-sigmoid", "warning"),
+        ("zero-loss", "warning"),
+    ],
+)
+def test_a_norm_that_faded_to_zero_since_an_activation_died_is_critical(kind: str, severity: str) -> None:
+    judge = Judge([Zero()])
+    norms = [*(math.exp(-step / 4) for step in range(60)), *[0.0] * 5]
+    made = [record(step, n, n, modules=modules(a=(n, n))) for step, n in enumerate(norms, 1)]
+    assert [a.severity for each in made for a in judge.judge(each)] == ["warning"]
+    assert judge.explained("zero", "actor", "a", cause(kind, "a"), len(made)) is not None
+    judge.judge(record(len(made) + 1, 0.0, 0.0, modules=modules(a=(0.0, 0.0))))
+    (alert,) = judge.active
+    assert (alert.severity, alert.cause and alert.cause.kind) == (severity, kind)
 
 
 def test_one_module_that_dies_as_the_rest_fades_is_critical() -> None:

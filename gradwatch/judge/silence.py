@@ -1,0 +1,54 @@
+"""Which modules have no gradient in a step, or in each step of a block, and which have next to none."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gradwatch.blocks import AFTER, Block, BoolArray
+from gradwatch.judge.rounding import Rounding
+from gradwatch.judge.scale import LIMIT, faint
+from gradwatch.records import StepRecord
+
+__all__ = ["Modules", "flags", "named", "sorted_out"]
+
+Modules = tuple["str | None", ...]
+
+
+def sorted_out(record: StepRecord, rounding: Rounding) -> tuple[Modules, Modules, Modules]:
+    """The modules; those of them without a gradient; and these with those that are next to nothing.
+
+    None is the whole where there are no modules. Of the first steps it is noted which may be but rounding.
+    """
+    if not (record.owners or record.modules):
+        none_at_all = bool(record.missing) and len(record.missing) == len(record.parameters)
+        silent: Modules = (None,) if none_at_all or record.norm_after == 0.0 else ()
+        return (None,), silent, silent
+    modules = record.owners or record.modules
+    missing = record.missing_owners if record.owners else record.missing_modules
+    norms, wholes = np.array([[norms[1] for norms in modules.values()]]), np.array([record.norm_after])
+    zeros = (norms[0] == 0.0) | np.array([name in missing for name in modules], dtype=bool)
+    names = tuple(modules)
+    if not rounding.is_settled:
+        rounding.take(names, norms[0], record.norm_after)
+    if rounding.shown:
+        zeros |= rounding.silent(names, norms, wholes)[0]
+    lows = zeros | faint(norms, wholes)[0]
+    return names, named(names, zeros), named(names, lows)
+
+
+def flags(block: Block, rounding: Rounding) -> tuple[Modules, BoolArray, BoolArray]:
+    """The same of a block, ``[steps, modules]``."""
+    modules, zeros = block.layout.finest.names, block.silent
+    if not modules:
+        return (None,), block.silent_whole[:, None], block.silent_whole[:, None]
+    norms = block.finest_norms(AFTER)
+    if rounding.shown:
+        zeros = zeros | rounding.silent(modules, norms, block.norms(AFTER))
+    # One look tells that nothing is that small; nearly always.
+    lows = zeros | faint(norms, block.norms(AFTER)) if (norms < LIMIT).any() else zeros
+    return modules, zeros, lows
+
+
+def named(modules: Modules, flags: BoolArray) -> Modules:
+    """Those that are flagged, ``[modules]``."""
+    return tuple(modules[place] for place in np.flatnonzero(flags).tolist())
