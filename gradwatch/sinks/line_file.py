@@ -39,9 +39,10 @@ class LineFile:
         return self._file is not None
 
     def append(self, text: str) -> None:
-        """Append whole lines, before the system is asked anything else: each of its calls lets go of the interpreter,
-        and until this thread has it again the lines would be lost with the process. Where only a part could be
-        written, the file is closed.
+        """Append whole lines; where only a part could be written, the file is closed.
+
+        Nothing else is asked of the system before: each of its calls lets go of the interpreter, and until this
+        thread has it again the lines would be lost with the process.
 
         Raises:
             OSError: they cannot be written.
@@ -74,7 +75,7 @@ class LineFile:
 
     @property
     def size(self) -> int:
-        """In bytes, with what others appended until it was last asked whether it is in place; 0 where it is closed."""
+        """In bytes, as far as is known since it was last asked whether it is in place; 0 where it is closed."""
         return 0 if self._file is None else self._size
 
     def move_aside(self, keep: int) -> None:
