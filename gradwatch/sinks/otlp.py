@@ -90,12 +90,13 @@ class OpenTelemetry:
         Raises:
             SinkError: it was not taken.
         """
-        thread, self._thread = self._thread, None
-        if thread is None:
+        if self._thread is None:
             return
         self._ended = True
         self._woken.set()
-        thread.join(self.PATIENCE_SECONDS)
+        self._thread.join(self.PATIENCE_SECONDS)
+        # Only now: a second close ends what a first one, interrupted, has left.
+        self._thread = None
         self._said.stop()
         self._log_exporter.shutdown()
         self._reader.shutdown()

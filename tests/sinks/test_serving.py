@@ -270,7 +270,7 @@ def test_a_run_that_has_not_begun_pushes_nothing(gateway, tmp_path):
             Prometheus(port, pushgateway=gateway.url),
             Prometheus(0, discovery=tmp_path / "file", pushgateway=gateway.url),
         ):
-            with pytest.raises(SinkError, match="Address already in use|cannot be written"):
+            with pytest.raises(SinkError, match=r"Address already in use|cannot be written"):
                 sink.open(run_info(), Health)
             sink.close()
     assert gateway.taken == []
