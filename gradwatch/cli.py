@@ -40,6 +40,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         return _print_report(options.path)
     # argparse has refused any other.
     print(options.text(options), end="", flush=True)
+    if options.command == "rules" and options.docs is None:
+        # Beside the file, which is what is checked in.
+        sys.stderr.write("gradwatch: the links to what to do are paths; with --docs URL they can be clicked on.\n")
     return 0
 
 
@@ -54,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="leave out keep_firing_for, which vmalert and Prometheus before 2.42 refuse",
     )
-    rules.add_argument("--docs", metavar="URL", help="where these docs are read, for the links to what to do")
+    rules.add_argument(
+        "--docs", metavar="URL", type=_url, help="where these docs are read, for the links to what to do"
+    )
     dashboard = commands.add_parser("dashboard", help="print the Grafana dashboard")
     dashboard.set_defaults(text=_dashboard)
     report = commands.add_parser("report", help="what happened in a run, from its JSONL or flight recorder's file")
@@ -74,6 +79,12 @@ def _print_report(path: str) -> int:
         return 2
     sys.stdout.flush()
     return 0
+
+
+def _url(text: str) -> str:
+    if "://" not in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no URL, such as https://docs.example.org/gradwatch")
+    return text.rstrip("/")
 
 
 def _rules(options: argparse.Namespace) -> str:

@@ -6,7 +6,6 @@ import errno
 import gc
 import importlib
 import inspect
-import io
 import itertools
 import pkgutil
 import sys
@@ -19,7 +18,7 @@ from functools import partial
 from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import FrameType, SimpleNamespace
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -29,19 +28,8 @@ from torch import nn
 import gradwatch
 from gradwatch.errors import SinkError
 from gradwatch.records import Alert, StepRecord
-from gradwatch.sinks import (
-    Console,
-    Jsonl,
-    Memory,
-    MLflow,
-    OpenTelemetry,
-    Prometheus,
-    TensorBoard,
-    Trackio,
-    WandB,
-    Webhook,
-)
-from gradwatch.sinks.flight import FlightRecorder
+from gradwatch.sinks import Console
+from tests.sinks.stands import FEWEST, SINKS, Stands, taken
 
 pytest.importorskip("tensorboard")
 pytest.importorskip("opentelemetry.sdk")
@@ -55,7 +43,7 @@ pytestmark = [
 FOLDER = str(Path(gradwatch.sinks.__file__).parent)
 # What keeps failures in is not a sink.
 KEEPERS = ("fanout.py", "outlet.py", "__init__.py")
-STEPS = 200
+STEPS = 80
 
 Place = tuple[str, int]
 
@@ -134,85 +122,6 @@ class Kept:
 
     def close(self) -> None:
         self.closed += 1
-
-
-class Stands:
-    """What a sink writes to, where that is a library's or a server's: each takes whatever it is given.
-
-    Attributes:
-        program: what the training loop logs itself, a step.
-    """
-
-    def __init__(self, folder: Path, url: str, patch: pytest.MonkeyPatch) -> None:
-        self.folder, self.url = folder, url
-        self.program: Callable[[], object] = lambda: None
-        self._patch = patch
-
-    def library(self, name: str, **has: Any) -> Any:
-        """Stands in the place of a library, until the end of the test."""
-        library = SimpleNamespace(**has)
-        self._patch.setitem(sys.modules, name, library)
-        return library
-
-    def wandb(self) -> Any:
-        run = Run()
-        self.library("wandb", run=run, log=run.log)
-        self.program = lambda: run.log({"loss": 1.0})
-        return WandB()
-
-    def mlflow(self) -> Any:
-        client = SimpleNamespace(set_tag=taken, log_batch=taken)
-        entities = SimpleNamespace(Metric=lambda *named: named)
-        self.library("mlflow", active_run=lambda: None, MlflowClient=lambda: client, entities=entities)
-        return MLflow("of the test")
-
-    def trackio(self) -> Any:
-        run = Run()
-        levels = SimpleNamespace(ERROR=1, WARN=2, INFO=3)
-        self.library("trackio", init=lambda *_, **__: run, AlertLevel=levels)
-        self.library("trackio.context_vars", current_run=SimpleNamespace(get=lambda: None))
-        self.program = lambda: run.log({"loss": 1.0})
-        return Trackio("of the test")
-
-    def opentelemetry(self) -> Any:
-        from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter
-        from opentelemetry.sdk.metrics.export import ConsoleMetricExporter
-
-        exporters = InMemoryLogRecordExporter(), ConsoleMetricExporter(io.StringIO())  # type: ignore[no-untyped-call]
-        self._patch.setattr("gradwatch.sinks.otlp._exporters", lambda _: exporters)
-        return OpenTelemetry()
-
-
-def taken(*_: object, **__: object) -> None:
-    """Takes whatever it is given."""
-
-
-class Run:
-    """Of a logger."""
-
-    def __init__(self) -> None:
-        self.config = SimpleNamespace(update=taken)
-        self.define_metric = self.alert = self.log = self.finish = taken
-
-
-SINKS: dict[type, Callable[[Stands], Any]] = {
-    Console: lambda stands: Console(),
-    FlightRecorder: lambda stands: FlightRecorder(stands.folder / "run.jsonl"),
-    Jsonl: lambda stands: Jsonl(stands.folder / "run.jsonl", max_bytes=20_000),
-    MLflow: Stands.mlflow,
-    Memory: lambda stands: Memory(),
-    OpenTelemetry: Stands.opentelemetry,
-    Prometheus: lambda stands: Prometheus(0, discovery=stands.folder / "targets"),
-    TensorBoard: lambda stands: TensorBoard(stands.folder / "tensorboard"),
-    Trackio: Stands.trackio,
-    WandB: Stands.wandb,
-    Webhook: lambda stands: Webhook(stands.url, timeout=1.0),
-}
-
-# Lines that are run at least, where there are few: in all, and to open.
-FEWEST = {
-    Memory: (1, 0), Webhook: (15, 1), WandB: (10, 4), MLflow: (8, 4), Trackio: (10, 4), FlightRecorder: (30, 2),
-}  # fmt: skip
 
 
 def named(sink: type) -> str:
