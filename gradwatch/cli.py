@@ -51,6 +51,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         return _report(options.path, options.html)
     # argparse has refused any other.
     print(options.text(options), end="", flush=True)
+    if options.command == "rules" and options.docs is None:
+        # Beside the file, which is what is checked in.
+        sys.stderr.write("gradwatch: the links to what to do are paths; with --docs URL they can be clicked on.\n")
     return 0
 
 
@@ -73,7 +76,9 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="leave out keep_firing_for, which vmalert and Prometheus before 2.42 refuse",
     )
-    rules.add_argument("--docs", metavar="URL", help="where these docs are read, for the links to what to do")
+    rules.add_argument(
+        "--docs", metavar="URL", type=_url, help="where these docs are read, for the links to what to do"
+    )
     dashboard = commands.add_parser("dashboard", help="print the Grafana dashboard")
     dashboard.set_defaults(text=_dashboard)
     return parser
@@ -118,6 +123,12 @@ def _write(path: Path, text: str, beside: Path) -> int:
         return 2
     print(f"{path}: open it in a browser.", flush=True)
     return 0
+
+
+def _url(text: str) -> str:
+    if "://" not in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no URL, such as https://docs.example.org/gradwatch")
+    return text.rstrip("/")
 
 
 def _rules(options: argparse.Namespace) -> str:

@@ -23,8 +23,15 @@ def test_rules_prints_the_alerting_rules(capsys):
 
 
 def test_the_links_of_the_rules_lead_to_where_the_docs_are_read(capsys):
-    assert main(["rules", "--docs", "http://docs.test/gradwatch"]) == 0
-    assert "'http://docs.test/gradwatch/alerts.md#nonfinitegradients'" in capsys.readouterr().out
+    assert main(["rules", "--docs", "http://docs.test/gradwatch/"]) == 0
+    printed = capsys.readouterr()
+    assert "'http://docs.test/gradwatch/alerts.md#nonfinitegradients'" in printed.out
+    assert printed.err == ""
+    assert main(["rules"]) == 0
+    assert "with --docs URL" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["rules", "--docs", "docs.test"])
+    assert "'docs.test' is no URL" in capsys.readouterr().err
 
 
 def test_dashboard_prints_the_dashboard(capsys):

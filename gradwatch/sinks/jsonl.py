@@ -94,22 +94,20 @@ class Jsonl:
         steps = Steps.of(records)
         text = "".join(self._lines(steps, alerts))
         try:
-            self._make_ready(self._run, len(text))
-            self._file.append(text)
+            self._put(self._run, text, len(steps), len(alerts))
         except OSError as error:
             self._losses.add(len(steps), len(alerts), reason_of(error))
             raise SinkError(
                 f"The JSONL file {str(self._path)!r} cannot be written ({reason_of(error)}): make room, or make "
                 "its folder writable; what is missing in it is counted, and it goes on when it can."
             ) from error
-        self._held = self._held[0] + len(steps), self._held[1] + len(alerts)
 
     def close(self) -> None:
         """Close the file."""
         run, self._run = self._run, None
         if run is not None and self._losses.so_far is not None:
             with suppress(OSError):
-                self._make_ready(run, 0)
+                self._put(run, "", 0, 0)
             self._losses.tell("could not be written to the end")
         self._file.close()
 
@@ -125,23 +123,35 @@ class Jsonl:
             lines += [line("alert", alert) for alert in due]
         return lines
 
-    def _make_ready(self, run: RunInfo, size: int) -> None:
-        """Have the file open, in its place and with room for so many bytes."""
+    def _put(self, run: RunInfo, text: str, steps: int, alerts: int) -> None:
         file = self._file
-        if file.is_open and not file.is_in_place():
-            if file.is_deleted():
-                self._losses.add(*self._held, "the file was deleted")
-            file.close()
-        if self._max_bytes is not None and any(self._held) and file.size() + size > self._max_bytes:
+        if self._max_bytes is not None and any(self._held) and file.size + len(text) > self._max_bytes:
             # Where it cannot be renamed it goes on to grow: better too much than nothing.
             with suppress(OSError):
                 file.move_aside(self._keep)
         if not file.is_open:
             self._begin(run)
+        file.append(text)
+        # Asked afterwards: what was on its way to a file that was moved is in that one.
+        if not file.is_in_place():
+            steps, alerts = self._begin_anew(run, text, steps, alerts)
+        self._held = self._held[0] + steps, self._held[1] + alerts
+
+    def _begin_anew(self, run: RunInfo, text: str, steps: int, alerts: int) -> tuple[int, int]:
+        """Where the file is no longer what its path leads to; how much of the text is in the new one."""
+        is_deleted = self._file.is_deleted()
+        self._file.close()
+        if is_deleted:
+            self._losses.add(*self._held, "the file was deleted")
+        self._begin(run)
+        if not is_deleted:
+            return 0, 0
+        self._file.append(text)
+        return steps, alerts
 
     def _begin(self, run: RunInfo) -> None:
         self._file.open()
-        if self._file.size() == 0:
+        if self._file.size == 0:
             self._held = (0, 0)
         lost = self._losses.so_far
         self._file.append(line("run", run) if lost is None else line("run", run, lost=lost))

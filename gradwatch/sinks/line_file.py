@@ -19,6 +19,7 @@ class LineFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: FileIO | None = None
+        self._size = 0
 
     def open(self) -> None:
         """Open it, to go on behind what it holds; half a line of a run that was killed keeps to itself.
@@ -29,6 +30,7 @@ class LineFile:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         torn = _ends_within_a_line(self._path)
         self._file = FileIO(self._path, "a")
+        self._size = os.fstat(self._file.fileno()).st_size
         self.append("\n" if torn else "")
 
     @property
@@ -37,7 +39,10 @@ class LineFile:
         return self._file is not None
 
     def append(self, text: str) -> None:
-        """Append whole lines. Where only a part could be written, the file is closed.
+        """Append whole lines; where only a part could be written, the file is closed.
+
+        Nothing else is asked of the system before: each of its calls lets go of the interpreter, and until this
+        thread has it again the lines would be lost with the process.
 
         Raises:
             OSError: they cannot be written.
@@ -45,6 +50,7 @@ class LineFile:
         if self._file is None:
             return
         left = memoryview(text.encode())
+        self._size += len(left)
         try:
             while left:
                 left = left[self._file.write(left) :]
@@ -56,8 +62,10 @@ class LineFile:
         """Whether it is what its path leads to: it may have been deleted, or moved."""
         if self._file is None:
             return False
+        held = os.fstat(self._file.fileno())
+        self._size = held.st_size
         try:
-            return os.path.samestat(self._path.stat(), os.fstat(self._file.fileno()))
+            return os.path.samestat(self._path.stat(), held)
         except OSError:
             return False
 
@@ -65,9 +73,10 @@ class LineFile:
         """Whether no path leads to it any more, so that what it holds is lost."""
         return self._file is not None and os.fstat(self._file.fileno()).st_nlink == 0
 
+    @property
     def size(self) -> int:
-        """In bytes; 0 where it is not open."""
-        return 0 if self._file is None else os.fstat(self._file.fileno()).st_size
+        """In bytes, as far as is known since it was last asked whether it is in place; 0 where it is closed."""
+        return 0 if self._file is None else self._size
 
     def move_aside(self, keep: int) -> None:
         """Close it and call it ``{path}.1``, the one before ``{path}.2``, and so on; the oldest of ``keep`` goes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import threading
@@ -44,6 +45,8 @@ class OpenTelemetry:
         self._alerts: deque[Alert] = deque(maxlen=self.MOST_WAITING)
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
+        self._said = _Said()
+        self._why = ""
 
     def open(self, run: RunInfo, health: Callable[[], Health]) -> None:
         """Begin to send.
@@ -52,7 +55,7 @@ class OpenTelemetry:
             MissingExtraError: the SDK or its exporter is not installed.
         """
         try:
-            self._log_exporter, metric_exporter = _exporters(self._endpoint)
+            self._log_exporter, metric_exporter = exporters = _exporters(self._endpoint)
         except ImportError as error:
             raise MissingExtraError("OpenTelemetry", "opentelemetry-exporter-otlp-proto-http", "otlp") from error
         self._run, self._exposed = run, Exposed(run, health)
@@ -61,6 +64,7 @@ class OpenTelemetry:
         resource = _resource(run)
         self._provide_metrics(metric_exporter, resource)
         self._provide_logs(resource)
+        self._said.listen(exporters)
         self._thread = threading.Thread(target=self._send_now_and_then, name="gradwatch-otlp", daemon=True)
         self._thread.start()
 
@@ -86,17 +90,19 @@ class OpenTelemetry:
         Raises:
             SinkError: it was not taken.
         """
-        thread, self._thread = self._thread, None
-        if thread is None:
+        if self._thread is None:
             return
         self._ended = True
         self._woken.set()
-        thread.join(self.PATIENCE_SECONDS)
+        self._thread.join(self.PATIENCE_SECONDS)
+        # Only now: a second close ends what a first one, interrupted, has left.
+        self._thread = None
+        self._said.stop()
         self._log_exporter.shutdown()
         self._reader.shutdown()
-        self._raise_what_failed()
         if self._alerts:
-            raise SinkError(f"OpenTelemetry could not send {len(self._alerts)} alerts: see the log of its SDK.")
+            raise SinkError(f"OpenTelemetry could not send {len(self._alerts)} alerts ({self._why}).")
+        self._raise_what_failed()
 
     def _who(self, optimizer: str) -> tuple[str, str, str]:
         return label(self._run.run), str(self._run.rank), label(optimizer)
@@ -110,6 +116,7 @@ class OpenTelemetry:
         from opentelemetry.sdk.metrics import MeterProvider
         from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
+        self._export, exporter.export = exporter.export, self._export_metrics
         # Never by itself: a reader with an interval starts its thread again in every forked child, which would
         # send the run once more, as it stood when it was forked.
         self._reader = PeriodicExportingMetricReader(exporter, export_interval_millis=math.inf)
@@ -136,6 +143,23 @@ class OpenTelemetry:
 
         return observe
 
+    def _export_metrics(self, *arguments: Any, **named: Any) -> Any:
+        """For the reader of the SDK, which looks at no result."""
+        from opentelemetry.sdk.metrics.export import MetricExportResult
+
+        result = self._export(*arguments, **named)
+        self._count_unless(result is MetricExportResult.SUCCESS, "metrics")
+        return result
+
+    def _count_unless(self, taken: bool, what: str) -> None:
+        """The thread of the sinks raises it, where it is counted, and told of once."""
+        if not taken:
+            self._why = self._said.why()
+            where = self._endpoint or "the endpoint of its environment"
+            self._error = SinkError(
+                f"OpenTelemetry: {where} takes no {what} ({self._why}): look whether a collector listens there."
+            )
+
     def _provide_logs(self, resource: Any) -> None:
         from opentelemetry.sdk._logs import LoggerProvider
         from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
@@ -147,6 +171,7 @@ class OpenTelemetry:
         self._logger = provider.get_logger("gradwatch", self._run.gradwatch)
 
     def _send_now_and_then(self) -> None:
+        self._said.thread = threading.get_ident()
         seconds = float(os.environ.get("OTEL_METRIC_EXPORT_INTERVAL", 60_000)) / 1000
         ended = False
         while not ended:
@@ -158,7 +183,6 @@ class OpenTelemetry:
                 self._shown = {family.name: family for family in self._exposed.families()}
                 self._reader.collect()
             except Exception as error:
-                # The thread of the sinks raises it, where it is counted.
                 self._error = error
 
     def _send_alerts(self) -> None:
@@ -171,6 +195,44 @@ class OpenTelemetry:
         self._held.clear()
         if records and self._log_exporter.export(records) is not LogRecordExportResult.SUCCESS:
             self._alerts.extendleft(reversed(sending))
+            self._count_unless(False, "alerts")
+
+
+class _Said(logging.Filter):
+    """What the SDK says of our exports, kept in place of said: it would say it with each, once a minute for weeks.
+
+    Attributes:
+        thread: in which they are ours.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.thread = 0
+        self._loggers: list[logging.Logger] = []
+        self._words: list[str] = []
+
+    def why(self) -> str:
+        """What was said first since it was last asked: the reason; then come retries, and that they are over."""
+        words, self._words = self._words, []
+        return words[0] if words else "no reason was given"
+
+    def listen(self, exporters: Iterable[object]) -> None:
+        """To the loggers of these."""
+        self._loggers = [logging.getLogger(type(exporter).__module__) for exporter in exporters]
+        for logger in self._loggers:
+            logger.addFilter(self)
+
+    def stop(self) -> None:
+        """Let the SDK speak again."""
+        for logger in self._loggers:
+            logger.removeFilter(self)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is said."""
+        if record.thread != self.thread:
+            return True
+        self._words.append(record.getMessage()[:300].rstrip(" ,."))
+        return False
 
 
 def _exporters(endpoint: str | None) -> tuple[Any, Any]:

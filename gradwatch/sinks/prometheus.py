@@ -101,15 +101,17 @@ class Prometheus:
             return
         self._run, self._exposed, self._is_over = run, Exposed(run, health), False
         # A registry of its own: the user's own metrics stay where they are.
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(self)
-        self._server = self._listening(self._registry)
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(self)
+        self._server = self._listening(registry)
         _listening.add(self)
         try:
             self._announce(self._server)
         except BaseException:
             self._stop()
             raise
+        # Last: a run that has not begun leaves at the gateway what one before it has left there.
+        self._registry = registry
 
     def write(self, records: Sequence[StepRecord], alerts: Sequence[Alert]) -> None:
         """Set the state that the next scrape reads."""

@@ -22,6 +22,8 @@ _Row = dict[str, float]
 class Rows:
     """Stands before ``run.log`` and ``run.finish``, and looks at the steps only.
 
+    What W&B raises of a row of gradwatch's does not reach a program that logs one of its own.
+
     Args:
         run: of W&B.
     """
@@ -37,6 +39,7 @@ class Rows:
         self._taken = True
         # The program has begun a row and has not ended it.
         self._begun = False
+        self._error: Exception | None = None
         run.log, run.finish = self._of_the_program, self._at_the_end
         wandb = sys.modules["wandb"]
         if wandb.run is run:
@@ -50,8 +53,11 @@ class Rows:
             self._waiting.setdefault(optimizer, deque()).append(row)
 
     def log_what_may_be_logged(self) -> None:
-        """All of it, where the program leaves the steps to W&B."""
+        """All of it, where the program leaves the steps to W&B; raises what was raised of a row before."""
         with self._changing:
+            error, self._error = self._error, None
+            if error is not None:
+                raise error
             if self._gives_steps is False and not self._begun:
                 for row in self._rows():
                     self._log(row)
@@ -73,8 +79,14 @@ class Rows:
         if self._gives_steps:
             free = range(self._last + self._taken, step)
             for place, row in zip(free, self._rows(), strict=False):
-                self._log(row, step=place)
+                self._try_to_log(row, place)
         self._last, self._taken = step, False
+
+    def _try_to_log(self, row: _Row, step: int | None = None) -> None:
+        try:
+            self._log(row, step=step)
+        except Exception as error:
+            self._error = error
 
     def _rows(self) -> Iterator[_Row]:
         """What waits, the oldest of each optimizer in one row."""
@@ -89,7 +101,7 @@ class Rows:
         atexit.unregister(self._log_the_rest)
         with self._changing:
             for row in self._rows():
-                self._log(row)
+                self._try_to_log(row)
 
 
 _found = threading.Lock()

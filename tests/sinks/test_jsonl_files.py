@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import shutil
+import sys
 from io import FileIO
 
 import pytest
@@ -77,9 +78,11 @@ def test_a_file_that_was_moved_has_lost_nothing(path, caplog):
     sink.write([record(1)], [])
     path.rename(path.with_suffix(".old"))
     sink.write([record(2)], [])
+    sink.write([record(3)], [])
     sink.close()
-    assert kinds(read(path.with_suffix(".old"))) == ["run", 1]
-    assert kinds(read(path)) == ["run", 2]
+    # What was on its way goes with it.
+    assert kinds(read(path.with_suffix(".old"))) == ["run", 1, 2]
+    assert kinds(read(path)) == ["run", 3]
     assert "lost" not in read(path)[0]
     assert caplog.records == []
 
@@ -158,3 +161,22 @@ def test_a_name_with_terminal_escapes_is_no_escape_in_the_file(path):
     text = path.read_text()
     assert text.replace("\n", "").isprintable()
     assert read(path)[1]["optimizer"] == name
+
+
+def test_lines_are_written_before_the_system_is_asked_anything_else(path):
+    """Each of its calls lets go of the interpreter: a training that is killed meanwhile has lost them."""
+    sink, asked = opened(path, max_bytes=1 << 20), []
+
+    def called(frame, event, function):
+        of_a_file = isinstance(getattr(function, "__self__", None), FileIO)
+        if event == "c_call" and (of_a_file or getattr(function, "__module__", "") in ("posix", "nt")):
+            asked.append(function.__name__)
+
+    sys.setprofile(called)
+    try:
+        sink.write([record(1)], [alert()])
+    finally:
+        sys.setprofile(None)
+    sink.close()
+    assert asked[0] == "write"
+    assert "stat" in asked

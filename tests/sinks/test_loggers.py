@@ -6,10 +6,12 @@ import importlib
 import json
 import math
 import struct
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -239,3 +241,38 @@ def test_numbers_that_are_none_reach_the_logger_as_they_are() -> None:
     assert (point.optimizer, point.step) == ("actor", 3)
     assert math.isinf(point.values["gradwatch/actor/norm_before"])
     assert math.isnan(point.values["gradwatch/actor/mlp/norm_after"])
+
+
+class OutOfSorts:
+    """A run of W&B that takes the program's rows alone."""
+
+    def __init__(self) -> None:
+        self.taken: list[Any] = []
+        self.config = SimpleNamespace(update=lambda *_, **__: None)
+        self.define_metric = self.finish = lambda *_, **__: None
+
+    def log(self, row: dict[str, Any], step: int | None = None, commit: bool | None = None) -> None:
+        if any(tag.startswith("gradwatch/") for tag in row):
+            raise ConnectionError
+        self.taken.append((row, step))
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_what_wandb_raises_of_a_row_of_gradwatchs_does_not_reach_the_program(
+    counted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = OutOfSorts()
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run=run))  # type: ignore[arg-type]
+    net = torch.nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    said = [({"loss": 1.0}, 10 * step if counted else None) for step in range(8)]
+    with gradwatch.track(optimizer, net, sinks=[WandB()]) as watch:
+        for row, step in said:
+            net(torch.ones(2, 4)).square().mean().backward()
+            optimizer.step()
+            watch.flush()
+            run.log(row, step=step)
+        watch.flush()
+        assert watch.health().sink_errors["WandB"]
+    run.finish()
+    assert run.taken == said

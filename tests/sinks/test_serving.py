@@ -257,3 +257,20 @@ def test_a_gateway_that_is_not_there_is_told_and_the_port_is_freed_all_the_same(
     with pytest.raises(SinkError, match=r"has not taken the last state of the run \(.*refused.*\)"):
         sink.close()
     assert is_free(port)
+
+
+def test_a_run_that_has_not_begun_pushes_nothing(gateway, tmp_path):
+    """What a run before it has left at the gateway stays there, and nobody is told of a gateway."""
+    port = free_ports(1)
+    (tmp_path / "file").touch()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        for sink in (
+            Prometheus(port, pushgateway=gateway.url),
+            Prometheus(0, discovery=tmp_path / "file", pushgateway=gateway.url),
+        ):
+            with pytest.raises(SinkError, match=r"Address already in use|cannot be written"):
+                sink.open(run_info(), Health)
+            sink.close()
+    assert gateway.taken == []

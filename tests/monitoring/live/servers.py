@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 
+from gradwatch.monitoring.rules import DOCS
 from tests.monitoring.files import ROOT
 from tests.monitoring.live.processes import HOST, free_port, running, wait_for
 from tests.monitoring.live.scale import scaled
@@ -104,7 +105,8 @@ def pushgateway():
 def servers(folder, targets, pager):
     """Prometheus scrapes the targets, a job each by name -> port, and Alertmanager tells the pager."""
     prometheus, alertmanager = free_port(), free_port()
-    (folder / "rules.yml").write_text(scaled((ROOT / "deploy/prometheus-rules.yml").read_text()))
+    rules = scaled((ROOT / "deploy/prometheus-rules.yml").read_text())
+    (folder / "rules.yml").write_text(rules.replace(f"'{DOCS}/", f"'{(ROOT / DOCS).as_uri()}/"))
     example = scaled((ROOT / "deploy/alertmanager.yml").read_text())
     (folder / "alertmanager.yml").write_text(example.replace("127.0.0.1:19110", f"{HOST}:{pager.port}"))
     (folder / "prometheus.yml").write_text(json.dumps(_configuration(targets, alertmanager)))

@@ -93,7 +93,7 @@ def test_each_alert_arrives_with_its_labels_and_words_and_is_resolved(loop, scen
     fired = loop.notified("firing", job=JOBS.get(scenario, scenario), **labels)
     assert words in fired.annotations["summary"] + fired.annotations["description"]
     assert fired.receiver == ("pager" if labels["severity"] == "critical" else "team")
-    assert fired.annotations["runbook_url"].startswith("docs/")
+    assert fired.annotations["runbook_url"].startswith("file://")
     assert loop.notified("resolved", job=JOBS.get(scenario, scenario), **labels).labels == fired.labels
 
 
