@@ -13,7 +13,9 @@ from tests.zoo.table import show
 
 def main(arguments: list[str]) -> int:
     """Judge the loops whose names begin with one of these, all where there are none; 1 where anything is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m tests.zoo", description="Judges planted faults and healthy loops.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.zoo", description="Judges planted faults and healthy loops."
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help="what their names begin with; all without one")
     chosen = tuple(parser.parse_args(arguments).names) or ("",)
     if not any(name.startswith(chosen) for name in (*FAULTS, *HEALTHY)):
