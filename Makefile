@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 INTEROP := $(VENV)/.interop
+DOCS := $(VENV)/.docs
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 GPU_OUT ?= runs/gpu
 # Built by the editable install, where there is a C compiler.
@@ -19,7 +20,7 @@ OLDEST_PYTHON ?= python3.11
 OLDEST := .venv-oldest
 OLDEST_READY := $(OLDEST)/.ready
 
-.PHONY: demo legacy test lint types imports tests test-oldest healthy bench soak gpu sanitize prometheus deploy demo-alerts clean
+.PHONY: demo legacy test lint types imports tests test-oldest healthy bench docs soak gpu sanitize prometheus deploy demo-alerts clean
 
 demo: $(READY)
 	$(BIN)/python -m examples.carla_td3.train $(LEARNS) $(DEMO_OPTIONS)
@@ -40,7 +41,7 @@ types: $(INTEROP)
 imports: $(READY)
 	$(BIN)/lint-imports
 
-tests: $(INTEROP)
+tests: $(INTEROP) $(DOCS)
 	$(BIN)/pytest
 
 # The tests of the package itself on the oldest versions that it supports, in an environment of their own: 0.9 GB
@@ -57,6 +58,10 @@ healthy: $(INTEROP)
 # BENCH_OPTIONS="--only dqn ppo --rounds 5" for less.
 bench: $(INTEROP)
 	$(BIN)/python -m tests.bench $(BENCH_OPTIONS)
+
+# The pages of docs/ as a site, in site/: `python3 -m http.server -d site` shows it, search and all.
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 # A million tracked steps with every sink, a scrape a second, and 400 trainings killed, see docs/soak.md: half an hour of
 # an idle machine. SOAK_OPTIONS="--steps 100000" or "--minutes 10" for less.
@@ -107,6 +112,10 @@ $(INTEROP): $(READY)
 	$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --editable '.[interop]'
 	touch $(INTEROP)
 
+$(DOCS): $(READY)
+	$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --editable '.[docs]'
+	touch $(DOCS)
+
 $(OLDEST_READY): pyproject.toml $(KERNEL) constraints-oldest.txt tests/oldest/without_cuda.py
 	$(OLDEST_PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python $(PIP_INSTALL) --no-deps --requirement constraints-oldest.txt
@@ -115,4 +124,4 @@ $(OLDEST_READY): pyproject.toml $(KERNEL) constraints-oldest.txt tests/oldest/wi
 	touch $(OLDEST_READY)
 
 clean:
-	rm -rf $(VENV) $(OLDEST) .prometheus runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) .prometheus runs site .mypy_cache .ruff_cache .pytest_cache .hypothesis

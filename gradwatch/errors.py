@@ -1,7 +1,5 @@
 """The exceptions that gradwatch raises at its own border, never inside a training loop.
 
-::
-
     GradwatchError
     ├── ArgumentError (also a ValueError)       a call to gradwatch that cannot be meant as it stands
     ├── TrackerStateError (also a RuntimeError) a tracker entered twice, or used after it was closed

@@ -28,22 +28,30 @@ class Following:
         self._options = dict(options)
         self.watch: Watch | None = None
         # What a checkpoint holds, until there is a watch that it can be loaded into.
-        self.resumed: Mapping[str, Any] | None = None
+        self._resumed: Mapping[str, Any] | None = None
 
     def begin(self, optimizers: Mapping[str, Optimizer], modules: nn.Module | Mapping[str, nn.Module]) -> Watch:
         """Start to watch; a training that ended by an exception is ended here."""
         self.end()
         lone = next(iter(optimizers.values())) if len(optimizers) == 1 else optimizers
         self.watch = watch = track(lone, **{"modules": modules, **self._options})
-        if self.resumed is not None:
-            watch.load_state_dict(self.resumed)
-            self.resumed = None
+        if self._resumed is not None:
+            watch.load_state_dict(self._resumed)
+            self._resumed = None
         return watch.start()
 
     def end(self) -> None:
         """Stop watching."""
         if self.watch is not None:
             self.watch.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the watch has counted; empty before the first."""
+        return {} if self.watch is None else self.watch.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The next watch goes on from there."""
+        self._resumed = state or None
 
 
 def named(optimizers: Sequence[Optimizer], module: nn.Module) -> dict[str, Optimizer]:

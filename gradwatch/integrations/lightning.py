@@ -51,8 +51,8 @@ class Callback(callbacks.Callback):  # type: ignore[misc]
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
-        return {} if self.watch is None else self.watch.state_dict()
+        return self._following.state_dict()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """From a checkpoint, before training begins."""
-        self._following.resumed = state_dict or None
+        self._following.load_state_dict(state_dict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
@@ -19,7 +19,10 @@ class Callback(BaseCallback):
     """Watches every optimizer of an agent: each is named by the network that it belongs to.
 
     These are ``actor`` and ``critic`` (TD3, SAC), ``ent_coef`` for SAC's temperature, and the lone ``optimizer``
-    of PPO, A2C and DQN. A further ``learn`` with the same callback goes on counting.
+    of PPO, A2C and DQN. A further ``learn`` with the same callback goes on counting, and so does one in another
+    process whose callback was given ``load_state_dict(state)``, where ``state`` is what ``state_dict()`` of this one
+    returned: keep it beside ``agent.save``. Stable-Baselines3 tells a callback of no error: after one, watching ends
+    with the interpreter, or with the next ``learn``.
 
     Args:
         options: the arguments of ``gradwatch.track``; ``modules`` replaces the networks.
@@ -34,6 +37,14 @@ class Callback(BaseCallback):
         """The watch of the present or the last training; None before the first."""
         return self._following.watch
 
+    def state_dict(self) -> dict[str, Any]:
+        """What the watch has counted, as plain values; empty before the first training."""
+        return self._following.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let the next training go on from there."""
+        self._following.load_state_dict(state)
+
     def _on_training_start(self) -> None:
         owners = dict(_owners(self.model.policy))
         optimizers = {name: owner.optimizer for name, owner in owners.items()}
@@ -43,7 +54,7 @@ class Callback(BaseCallback):
             if isinstance(value, Optimizer)
         }
         if self.watch is not None:
-            self._following.resumed = self.watch.state_dict()
+            self._following.load_state_dict(self.watch.state_dict())
         lone = len(optimizers) == 1 and len(owners) == 1
         self._following.begin(optimizers, next(iter(owners.values())) if lone else owners)
 

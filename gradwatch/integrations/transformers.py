@@ -18,7 +18,8 @@ class Callback(TrainerCallback):  # type: ignore[misc]
     """Watches the optimizer of a Trainer, also one that accumulates, clips, or scales its loss.
 
     What the watch has counted is kept beside each checkpoint, in ``gradwatch.pt``, and a run resumed from one in
-    the Trainer's own folder goes on from there.
+    the Trainer's own folder goes on from there. A Trainer tells its callbacks of no error: after one, watching ends
+    with the interpreter, or with the next ``train``.
 
     Args:
         options: the arguments of ``gradwatch.track``; ``modules`` replaces the parts of the model.
@@ -37,15 +38,14 @@ class Callback(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Begin: the Trainer has made its optimizer."""
         kept = _folder(args, state) / self.FILE
-        self._following.resumed = (
-            torch.load(kept, weights_only=True) if state.global_step and kept.is_file() else None
-        )
+        resumes = state.global_step and kept.is_file()
+        self._following.load_state_dict(torch.load(kept, weights_only=True) if resumes else {})
         self._following.begin({"optimizer": given["optimizer"]}, given["model"])
 
     def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Keep what was counted with the checkpoint."""
         if self.watch is not None and state.is_world_process_zero:
-            torch.save(self.watch.state_dict(), _folder(args, state) / self.FILE)
+            torch.save(self._following.state_dict(), _folder(args, state) / self.FILE)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """End."""

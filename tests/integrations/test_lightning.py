@@ -10,51 +10,12 @@ import torch
 
 import gradwatch
 from tests.integrations.same import numbers
-from tests.interop.library import library
+from tests.interop import lightning_loops
+from tests.interop.lightning_loops import Automatic, Manual, lightning, scaled
 
-lightning = library("pytorch_lightning")
+pytestmark = lightning_loops.MARKS
 
-pytestmark = [
-    pytest.mark.interop,
-    # Lightning's own: it calls what torch has deprecated, and advises on the machine that it finds.
-    pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers:UserWarning"),
-    pytest.mark.filterwarnings("ignore:GPU available but not used:UserWarning"),
-    pytest.mark.filterwarnings("ignore:Checkpoint directory:UserWarning"),
-]
-
-
-class Automatic(lightning.LightningModule):  # type: ignore[misc]
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = torch.nn.Linear(4, 8)
-        self.last = torch.nn.Linear(8, 1)
-
-    def configure_optimizers(self) -> Any:
-        return torch.optim.AdamW(self.parameters(), lr=0.01)
-
-    def training_step(self, batch: list[torch.Tensor]) -> torch.Tensor:
-        loss: torch.Tensor = (self.last(torch.tanh(self.first(batch[0]))) - 1).square().mean()
-        return loss
-
-
-class Manual(lightning.LightningModule):  # type: ignore[misc]
-    automatic_optimization = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.generator = torch.nn.Linear(4, 4)
-        self.critic = torch.nn.Linear(4, 1)
-
-    def configure_optimizers(self) -> Any:
-        return [torch.optim.Adam(net.parameters(), lr=0.01) for net in (self.generator, self.critic)]
-
-    def training_step(self, batch: list[torch.Tensor]) -> None:
-        for optimizer, sign in zip(self.optimizers(), (-1, 1), strict=True):
-            optimizer.zero_grad()
-            self.manual_backward(sign * self.critic(self.generator(batch[0])).mean())
-            self.clip_gradients(optimizer, gradient_clip_val=0.1, gradient_clip_algorithm="norm")
-            optimizer.step()
+BATCHES = 12
 
 
 class ByHand(lightning.Callback):  # type: ignore[misc]
@@ -73,17 +34,7 @@ class ByHand(lightning.Callback):  # type: ignore[misc]
 
 def fit(module: type, callback: Any, folder: Path, resume: str | None = None, **settings: Any) -> gradwatch.Watch:
     lightning.seed_everything(3)
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        callbacks=[callback],
-        default_root_dir=folder,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **{"max_epochs": 1, "enable_checkpointing": False, **settings},
-    )
-    data = torch.utils.data.TensorDataset(torch.randn(96, 4))
-    trainer.fit(module(), torch.utils.data.DataLoader(data, batch_size=8), ckpt_path=resume)
+    lightning_loops.fit(module(), callback, folder, BATCHES, resume, **settings)
     watch: gradwatch.Watch = callback.watch
     return watch
 
@@ -94,32 +45,67 @@ def adapter(**options: Any) -> Any:
     return Callback(**options)
 
 
+class Accumulating(Manual):
+    """Steps on each third batch; the gradients of the others are summed up by hand."""
+
+    def update(self, optimizer: Any, loss: torch.Tensor) -> None:
+        self.manual_backward(loss)
+        if (self.trainer.fit_loop.batch_idx + 1) % 3 == 0:
+            optimizer.step()
+            optimizer.zero_grad()
+
+
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"gradient_clip_val": 0.1}, {"accumulate_grad_batches": 3}, {"precision": "bf16-mixed"}],
+    [
+        {},
+        {"gradient_clip_val": 0.1},
+        {"accumulate_grad_batches": 3},
+        {"precision": "bf16-mixed"},
+        {"scale": 2.0**18, "gradient_clip_val": 0.1},
+    ],
     ids=str,
 )
 def test_automatic_optimization(settings: dict[str, Any], tmp_path: Path) -> None:
-    own = numbers(fit(Automatic, ByHand("optimizer"), tmp_path, **settings))
-    assert numbers(fit(Automatic, adapter(), tmp_path, **settings)) == own
-    assert len(own) == 12 // settings.get("accumulate_grad_batches", 1)
-    assert set(own[0][6]) == {"first", "last"}
+    own = fit(Automatic, ByHand("optimizer"), tmp_path, **with_plugins(settings))
+    assert numbers(fit(Automatic, adapter(), tmp_path, **with_plugins(settings))) == numbers(own)
+    assert len(own.history) == BATCHES // settings.get("accumulate_grad_batches", 1)
+    assert set(own.history[0].modules) == {"net.0", "net.3"}
 
 
-def test_several_optimizers_bear_the_names_of_what_they_hold(tmp_path: Path) -> None:
-    own = numbers(fit(Manual, ByHand("generator", "critic"), tmp_path))
-    assert numbers(fit(Manual, adapter(), tmp_path)) == own
-    assert [entry[0] for entry in own[:2]] == ["generator", "critic"]
+def with_plugins(settings: dict[str, Any]) -> dict[str, Any]:
+    """A scaler remembers: each training has its own."""
+    rest = {name: value for name, value in settings.items() if name != "scale"}
+    return {**rest, "plugins": [scaled(settings["scale"])]} if "scale" in settings else rest
 
 
-def test_a_resumed_run_goes_on_counting(tmp_path: Path) -> None:
+@pytest.mark.parametrize("module", [Manual, Accumulating])
+def test_several_optimizers_bear_the_names_of_what_they_hold(module: type, tmp_path: Path) -> None:
+    own = fit(module, ByHand("generator", "critic"), tmp_path)
+    assert numbers(fit(module, adapter(), tmp_path)) == numbers(own)
+    assert [record.optimizer for record in own.history[:2]] == ["critic", "generator"]
+    assert len(own.history) == 2 * BATCHES // (3 if module is Accumulating else 1)
+
+
+def test_steps_that_a_scaler_leaves_out_are_told_of(tmp_path: Path) -> None:
+    watch = fit(Automatic, adapter(), tmp_path, plugins=[scaled(2.0**18)])
+    first, last = watch.history[0], watch.history[-1]
+    assert (first.skipped, first.loss_scale) == (True, 2.0**18)
+    assert not last.skipped
+    assert last.norm_before < 10  # in the units of the loss, not of the scale
+
+
+@pytest.mark.parametrize("amp", [False, True])
+def test_a_resumed_run_goes_on_counting(amp: bool, tmp_path: Path) -> None:
     class Keeping(Automatic):
         def on_train_epoch_end(self) -> None:
             self.trainer.save_checkpoint(tmp_path / f"{self.current_epoch}.ckpt")
 
-    fit(Keeping, adapter(), tmp_path, max_epochs=2)
-    again = fit(Automatic, adapter(), tmp_path, resume=str(tmp_path / "0.ckpt"), max_epochs=2)
-    assert [record.step for record in again.history] == list(range(13, 25))
+    settings = [{"max_epochs": 2, "plugins": [scaled(2.0**18)] if amp else None} for _ in range(2)]
+    whole = fit(Keeping, adapter(), tmp_path, **settings[0])
+    again = fit(Automatic, adapter(), tmp_path, resume=str(tmp_path / "0.ckpt"), **settings[1])
+    assert [record.step for record in again.history] == list(range(BATCHES + 1, 2 * BATCHES + 1))
+    assert [r.loss_scale for r in again.history] == [r.loss_scale for r in whole.history[BATCHES:]]
 
 
 def test_a_training_that_fails_is_not_watched_any_more(tmp_path: Path) -> None:

@@ -68,3 +68,12 @@ def test_learning_on_goes_on_counting() -> None:
     for _ in range(2):
         agent.learn(30, callback=callback, reset_num_timesteps=False)
     assert callback.watch["critic"].step == 10 + 30
+
+
+def test_a_run_resumed_in_another_process_goes_on_counting() -> None:
+    agent, first = agent_of("TD3", **OFF_POLICY), adapter()
+    agent.learn(30, callback=first)
+    second = adapter()
+    second.load_state_dict(first.state_dict())
+    agent.learn(30, callback=second, reset_num_timesteps=False)
+    assert [record.step for record in second.watch.history if record.optimizer == "critic"] == list(range(11, 41))

@@ -27,12 +27,21 @@ class Probe:
         run: the run that takes the truth.
         optimizers: as they are tracked; a wrapper has the real one in ``.optimizer``.
         closures: the library computes the gradients inside ``step``, and says by ``consumed`` when they are final.
+        scaler: the library's, where it has one; it clips, and so unscales, before the step.
     """
 
-    def __init__(self, run: Run, optimizers: Mapping[str, Optimizer], *, closures: bool = False) -> None:
+    def __init__(
+        self,
+        run: Run,
+        optimizers: Mapping[str, Optimizer],
+        *,
+        closures: bool = False,
+        scaler: torch.amp.GradScaler | None = None,
+    ) -> None:
         self._run = run
         self._optimizers = {name: getattr(given, "optimizer", given) for name, given in optimizers.items()}
         self._closures = closures
+        self._scaler = scaler
         self._passes = dict.fromkeys(optimizers, 0)
         self._clips: dict[str, list[Clip]] = {name: [] for name in optimizers}
         self._restore = contextlib.ExitStack()
@@ -40,24 +49,44 @@ class Probe:
     def __enter__(self) -> Probe:
         self._put(torch.nn.utils, "clip_grad_norm_", self._clipping)
         self._put(torch.Tensor, "backward", self._backward)
+        if self._closures:
+            return self
+        if self._scaler is not None:
+            self._put(self._scaler, "step", self._scaler_step)
+            return self
         for name, optimizer in self._optimizers.items():
-            if not self._closures:
-                hook = optimizer.register_step_pre_hook(lambda *_, name=name: self.consumed(name))
-                self._restore.callback(hook.remove)
+            hook = optimizer.register_step_pre_hook(lambda *_, name=name: self.consumed(name))
+            self._restore.callback(hook.remove)
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._restore.close()
 
     def consumed(self, name: str = "optimizer") -> None:
-        """The optimizer takes the gradients as they are now."""
-        self._run.after(name, *self._clips[name], passes=self._passes[name])
+        """The optimizer takes the gradients as they are now; where they are not finite, a scaler lets it not."""
+        seen: dict[str, Any] = {"passes": self._passes[name]}
+        takes = self._run.after
+        if self._scaler is not None:
+            seen["loss_scale"] = self._scaler.get_scale()
+            held = [p for group in self._optimizers[name].param_groups for p in group["params"]]
+            takes = takes if all(bool(p.grad.isfinite().all()) for p in held) else self._run.skipped
+        takes(name, *self._clips[name], **seen)
         self._clips[name], self._passes[name] = [], 0
 
+    def _scaler_step(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        def observed(optimizer: Optimizer, *arguments: Any, **named: Any) -> Any:
+            self.consumed(*(name for name, held in self._optimizers.items() if held is optimizer))
+            return step(optimizer, *arguments, **named)
+
+        return observed
+
     def _put(self, owner: Any, name: str, around: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-        original = getattr(owner, name)
+        original, own = getattr(owner, name), name in vars(owner)
         setattr(owner, name, around(original))
-        self._restore.callback(setattr, owner, name, original)
+        if own:
+            self._restore.callback(setattr, owner, name, original)
+        else:
+            self._restore.callback(delattr, owner, name)
 
     def _clipping(self, clip_grad_norm_: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def clip(parameters: Any, max_norm: float, norm_type: float = 2.0, **rest: Any) -> Tensor:

@@ -10,6 +10,7 @@ from torch import nn
 
 from tests.interop.library import library
 from tests.interop.probe import Probe
+from tests.interop.scaling import with_scaler
 from tests.loops.models import mlp
 from tests.loops.run import Run, conformance
 
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.interop
 STEPS, ACCUMULATED, LIMIT = 6, 2, 0.5
 
 
-@pytest.mark.parametrize("precision", ["no", "bf16"])
+@pytest.mark.parametrize("precision", ["no", "bf16", "fp16"])
 @conformance
 def test_accumulation_and_clipping(run: Run, precision: str) -> None:
     accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
@@ -28,6 +29,8 @@ def test_accumulation_and_clipping(run: Run, precision: str) -> None:
     accelerator = accelerate.Accelerator(
         cpu=True, mixed_precision=precision, gradient_accumulation_steps=ACCUMULATED
     )
+    # Too large for float16: steps are left out until it fits.
+    scaler = with_scaler(accelerator, 2.0**20) if precision == "fp16" else None
     bare = mlp()
     optimizer = torch.optim.AdamW(bare.parameters(), lr=0.01)
     scheduler = torch.optim.lr_scheduler.LinearLR(optimizer)
@@ -35,13 +38,14 @@ def test_accumulation_and_clipping(run: Run, precision: str) -> None:
     batches = torch.utils.data.DataLoader(data, batch_size=8, shuffle=True)
     model, optimizer, batches, scheduler = accelerator.prepare(bare, optimizer, batches, scheduler)
     assert isinstance(optimizer, accelerate.optimizer.AcceleratedOptimizer)
-    with run.track(optimizer, model) as tracker, Probe(run, {"optimizer": optimizer}):
+    with run.track(optimizer, model) as tracker, Probe(run, {"optimizer": optimizer}, scaler=scaler):
         train(accelerator, model, optimizer, batches, scheduler)
     assert len(tracker.truths) == STEPS
     assert {truth.passes for truth in tracker.truths} == {ACCUMULATED}
     assert {truth.max_norm for truth in tracker.truths} == {LIMIT}
     assert any(truth.clipped for truth in tracker.truths)
-    assert tracker.watch is None or tracker.watch.alerts == []
+    assert [truth.skipped for truth in (tracker.truths[0], tracker.truths[-1])] == [scaler is not None, False]
+    assert scaler is not None or tracker.watch is None or tracker.watch.alerts == []
 
 
 def train(accelerator: Any, model: nn.Module, optimizer: Any, batches: Any, scheduler: Any) -> None:

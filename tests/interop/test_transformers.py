@@ -10,6 +10,7 @@ import torch
 
 from tests.interop.library import library
 from tests.interop.probe import Probe
+from tests.interop.scaling import with_scaler
 from tests.loops.run import Run, conformance
 
 transformers = library("transformers")
@@ -42,12 +43,9 @@ def sentences() -> list[dict[str, Any]]:
     return [{"input_ids": sentence, "labels": sentence} for sentence in made]
 
 
-@pytest.mark.parametrize("make", [gpt2, bert])
-@conformance
-def test_trainer(run: Run, make: Any, tmp_path: Path) -> None:
-    model = make()
+def trainer_of(model: Any, folder: Path, **settings: Any) -> Any:
     arguments = transformers.TrainingArguments(
-        output_dir=str(tmp_path),
+        output_dir=str(folder),
         per_device_train_batch_size=BATCH,
         gradient_accumulation_steps=ACCUMULATED,
         max_grad_norm=LIMIT,
@@ -58,8 +56,16 @@ def test_trainer(run: Run, make: Any, tmp_path: Path) -> None:
         save_strategy="no",
         logging_strategy="no",
         disable_tqdm=True,
+        **settings,
     )
-    trainer = transformers.Trainer(model=model, args=arguments, train_dataset=sentences())
+    return transformers.Trainer(model=model, args=arguments, train_dataset=sentences())
+
+
+@pytest.mark.parametrize("make", [gpt2, bert])
+@conformance
+def test_trainer(run: Run, make: Any, tmp_path: Path) -> None:
+    model = make()
+    trainer = trainer_of(model, tmp_path)
     optimizer = trainer.create_optimizer()
     with run.track(optimizer, model) as tracker, Probe(run, {"optimizer": optimizer}):
         trainer.train()
@@ -68,3 +74,17 @@ def test_trainer(run: Run, make: Any, tmp_path: Path) -> None:
     assert {truth.max_norm for truth in tracker.truths} == {LIMIT}
     assert any(truth.clipped for truth in tracker.truths)
     assert tracker.watch is None or tracker.watch.alerts == []
+
+
+@conformance
+def test_trainer_with_a_scaler(run: Run, tmp_path: Path) -> None:
+    """The first scale is too large for float16, so that steps are left out until it fits."""
+    model = gpt2()
+    trainer = trainer_of(model, tmp_path, fp16=True)
+    scaler = with_scaler(trainer.accelerator, 2.0**20)
+    optimizer = trainer.create_optimizer()
+    with run.track(optimizer, model) as tracker, Probe(run, {"optimizer": optimizer}, scaler=scaler):
+        trainer.train()
+    assert [truth.skipped for truth in (tracker.truths[0], tracker.truths[-1])] == [True, False]
+    assert {truth.passes for truth in tracker.truths} == {ACCUMULATED}
+    assert len({truth.loss_scale for truth in tracker.truths}) > 1
