@@ -68,7 +68,9 @@ def trained(folder: Path) -> tuple[str, Driver, DrivingEnv]:
     options = parse(["--resume", str(folder), "--prometheus-port", "0", "--device", "cpu"])
     checkpoints = Checkpoints(folder)
     agent = TD3(options, torch.device(options.device))
-    state = torch.load(checkpoints.folder / f"checkpoint-{checkpoints.step}.pt", weights_only=True)
+    state = torch.load(
+        checkpoints.folder / f"checkpoint-{checkpoints.step}.pt", weights_only=True, map_location="cpu"
+    )
     agent.load_state_dict(state["parts"]["agent"])
     return f"{options.preset}, seed {options.seed}, {checkpoints.step}", agent.act, make_env(options)
 

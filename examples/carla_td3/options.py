@@ -6,7 +6,7 @@ import argparse
 import json
 import socket
 from collections.abc import Sequence
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -163,8 +163,9 @@ def _checked(given: dict[str, Any]) -> Options:
             f"--learning-starts got {options.learning_starts} with --max-timesteps {options.max_timesteps}, so "
             "that not one update would be made: choose a shorter warm-up or more steps in all."
         )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Options(**{**given, "device": device}) if options.device == "auto" else options
+    here = "cuda:0" if torch.cuda.is_available() else "cpu"
+    device = {"auto": here, "cuda": "cuda:0"}.get(options.device, options.device)
+    return replace(options, device=device)
 
 
 def _add(parser: _Parser, each: Field[Any]) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from examples.carla_td3.env import Observation
+from examples.carla_td3.transfer import uploaded
 
 __all__ = ["Batch", "Replay"]
 
@@ -74,7 +75,7 @@ class Replay:
     def sample(self, size: int, chance: np.random.Generator, device: torch.device) -> Batch:
         """``size`` transitions, drawn evenly and with replacement."""
         chosen = (self._added - 1 - chance.integers(len(self), size=size)) % self._slots
-        frames, numbers = _moved(self._frames[chosen], device), _moved(self._numbers[chosen], device)
+        frames, numbers = uploaded(self._frames[chosen], device), uploaded(self._numbers[chosen], device)
         return Batch(frames[:, :FRAMES], frames[:, 1:], *torch.split(numbers, SPLIT, dim=1))
 
     def vectors(self) -> npt.NDArray[np.float32]:
@@ -93,9 +94,3 @@ class Replay:
 
 def _ring(path: Path, kind: type[np.generic], shape: tuple[int, ...]) -> np.memmap[Any, Any]:
     return np.memmap(path, kind, "r+" if path.exists() else "w+", shape=shape)
-
-
-def _moved(array: npt.NDArray[Any], device: torch.device) -> Tensor:
-    """On the device; from pinned memory, the copy does not hold up the loop."""
-    tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -18,6 +18,7 @@ from examples.carla_td3.checklist import Checklist
 from examples.carla_td3.evaluation import Episode, Evaluation
 from examples.carla_td3.options import Options
 from examples.carla_td3.questions import Questions
+from examples.carla_td3.transfer import downloaded
 
 __all__ = ["Report"]
 
@@ -96,7 +97,7 @@ class Report:
         """Write what waits on the device, read in one go."""
         waiting, self._waiting = self._waiting, []
         told = [value for _, said in waiting for value in said.values()]
-        values = iter(torch.stack(told).tolist() if told else ())
+        values = iter(downloaded(torch.stack(told)).tolist() if told else ())
         for step, said in waiting:
             for name in said:
                 self._scalar(name, value := next(values), step)
