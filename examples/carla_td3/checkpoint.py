@@ -53,7 +53,7 @@ class Checkpoints:
             "numpy": _plain(np.random.get_state(legacy=False)),
             "torch": torch.get_rng_state(),
             # Of the device in use. Asking wakes CUDA up, which a run on the CPU leaves asleep.
-            "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
+            "cuda": torch.cuda.get_rng_state() if _cuda_is_awake() else None,
         }
         path = self.folder / f"checkpoint-{step}.pt"
         # Written beside and renamed: whenever the run is killed, a whole checkpoint is there.
@@ -78,7 +78,7 @@ class Checkpoints:
             random.setstate(state["python"])
             np.random.set_state(state["numpy"])
             torch.set_rng_state(state["torch"])
-            if state["cuda"] is not None and torch.cuda.is_initialized():
+            if state["cuda"] is not None and _cuda_is_awake():
                 torch.cuda.set_rng_state(state["cuda"])
         return step
 
@@ -113,6 +113,10 @@ def open_folder(options: Options) -> Path:
 
 def _step_of(path: Path) -> int:
     return int(path.stem.partition("-")[2])
+
+
+def _cuda_is_awake() -> bool:
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
 def _plain(state: Any) -> Any:
