@@ -14,7 +14,7 @@ from torch import Tensor
 from examples.carla_td3.env import Observation
 from examples.carla_td3.transfer import uploaded
 
-__all__ = ["Batch", "Replay"]
+__all__ = ["SPLIT", "Batch", "Replay"]
 
 FRAMES, SIDE, VECTOR, ACTIONS = 4, 84, 53, 2
 # Of a transition, as float32: vector, next vector, action, reward, not done.
@@ -77,6 +77,11 @@ class Replay:
         chosen = (self._added - 1 - chance.integers(len(self), size=size)) % self._slots
         frames, numbers = uploaded(self._frames[chosen], device), uploaded(self._numbers[chosen], device)
         return Batch(frames[:, :FRAMES], frames[:, 1:], *torch.split(numbers, SPLIT, dim=1))
+
+    def transition(self, number: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+        """The ``number``-th that came, from 1, while it is held: pictures (5, 84, 84), numbers as in ``SPLIT``."""
+        place = (number - 1) % self._slots
+        return np.asarray(self._frames[place]), np.asarray(self._numbers[place])
 
     def vectors(self) -> npt.NDArray[np.float32]:
         """(n, 53): the vectors of all transitions that are there."""

@@ -16,6 +16,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 import gradwatch
 from examples.carla_td3.checklist import Checklist
 from examples.carla_td3.evaluation import Episode, Evaluation
+from examples.carla_td3.history import decision_of
 from examples.carla_td3.options import Options
 from examples.carla_td3.questions import Questions
 from examples.carla_td3.transfer import downloaded
@@ -152,6 +153,4 @@ class _OnDecisions:
         self._writer.add_text(tag, text, self._decision(tag, step))
 
     def _decision(self, tag: str, step: int) -> int:
-        updates = step * self._options.policy_delay if "/actor" in tag else step
-        every = self._options.update_every
-        return (self._options.learning_starts // every + updates) * every
+        return decision_of("actor" if "/actor" in tag else "critic", step, self._options)
