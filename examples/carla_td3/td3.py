@@ -161,12 +161,12 @@ class TD3:
         if self.updates % o.policy_delay:
             return said
 
-        seen = self._see(self.actor.cnn, batch.image)
+        seen = self.see(self.actor.cnn, batch.image)
         action, before_tanh = self.actor.mlp(seen, vector)
         if not o.shared_features:
             # Otherwise the loss reaches the actor's CNN around the policy: the seed's fault.
             with torch.no_grad():
-                seen = self._see(self.critic.cnn, batch.image)
+                seen = self.see(self.critic.cnn, batch.image)
         actor_loss = -self.critic.mlp(seen, vector, action)[0].mean()
         # The penalty keeps tanh away from its flat ends, where no gradient would bring it back.
         penalty = o.action_penalty * before_tanh.square().mean()
@@ -203,17 +203,18 @@ class TD3:
     def _level(self, vector: Tensor) -> Tensor:
         return (vector - self.mean) / self.spread
 
-    def _see(self, cnn: nn.Module, image: Tensor) -> Tensor:
+    def see(self, cnn: nn.Module, image: Tensor) -> Tensor:
+        """Pictures (n, 4, 84, 84) uint8 as the features (n, 512) that stand beside the vector."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.bfloat16):
             features: Tensor = cnn((image.float() / 255.0 - 0.5) / 0.5)
         return features.float() * self.options.image_weight
 
     def _decide(self, actor: Actor, image: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
-        action, before_tanh = actor.mlp(self._see(actor.cnn, image), vector)
+        action, before_tanh = actor.mlp(self.see(actor.cnn, image), vector)
         return action, before_tanh
 
     def _judge(self, critic: Critic, image: Tensor, vector: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        q1, q2 = critic.mlp(self._see(critic.cnn, image), vector, action)
+        q1, q2 = critic.mlp(self.see(critic.cnn, image), vector, action)
         return q1, q2
 
     def _descend(self, network: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, clip: float) -> None:
