@@ -52,7 +52,8 @@ class Checkpoints:
             "python": random.getstate(),
             "numpy": _plain(np.random.get_state(legacy=False)),
             "torch": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all(),
+            # Of the device in use. Asking wakes CUDA up, which a run on the CPU leaves asleep.
+            "cuda": torch.cuda.get_rng_state() if _cuda_is_awake() else None,
         }
         path = self.folder / f"checkpoint-{step}.pt"
         # Written beside and renamed: whenever the run is killed, a whole checkpoint is there.
@@ -77,8 +78,8 @@ class Checkpoints:
             random.setstate(state["python"])
             np.random.set_state(state["numpy"])
             torch.set_rng_state(state["torch"])
-            if len(state["cuda"]) == torch.cuda.device_count():
-                torch.cuda.set_rng_state_all(state["cuda"])
+            if state["cuda"] is not None and _cuda_is_awake():
+                torch.cuda.set_rng_state(state["cuda"])
         return step
 
 
@@ -112,6 +113,10 @@ def open_folder(options: Options) -> Path:
 
 def _step_of(path: Path) -> int:
     return int(path.stem.partition("-")[2])
+
+
+def _cuda_is_awake() -> bool:
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
 def _plain(state: Any) -> Any:

@@ -13,6 +13,7 @@ import torch
 from examples.carla_td3.checkpoint import Checkpoints
 from examples.carla_td3.env import SCENARIOS, DrivingBase, DrivingEnv, Observation
 from examples.carla_td3.evaluation import Action, evaluate, make_env, straight_on
+from examples.carla_td3.looking import drive, looked, without_camera
 from examples.carla_td3.options import parse
 from examples.carla_td3.td3 import TD3
 
@@ -58,23 +59,18 @@ BASELINES: dict[str, Callable[[], Driver]] = {
 }
 
 
-def without_camera(driver: Driver) -> Driver:
-    """The same behind a gray picture: where it drives no worse, it does not look."""
-    return lambda observation: driver({**observation, "image": np.full_like(observation["image"], 127)})
-
-
-def trained(folder: Path) -> tuple[str, Driver, DrivingBase]:
-    """What it is called, the policy of the newest checkpoint of a run, and the environment it drives in."""
+def trained(folder: Path) -> tuple[str, TD3, DrivingBase]:
+    """What it is called, the agent of the newest checkpoint of a run, and the environment it drives in."""
     options = parse(["--resume", str(folder), "--prometheus-port", "0", "--device", "cpu"])
     checkpoints = Checkpoints(folder)
     agent = TD3(options, torch.device(options.device))
-    state = torch.load(checkpoints.folder / f"checkpoint-{checkpoints.step}.pt", weights_only=True)
-    agent.load_state_dict(state["parts"]["agent"])
-    return f"{options.preset}, seed {options.seed}, {checkpoints.step}", agent.act, make_env(options)
+    path = checkpoints.folder / f"checkpoint-{checkpoints.step}.pt"
+    agent.load_state_dict(torch.load(path, weights_only=True, map_location="cpu")["parts"]["agent"])
+    return f"{options.preset}, seed {options.seed}, {checkpoints.step}", agent, make_env(options)
 
 
 def main() -> None:
-    """Print a line for each."""
+    """Print a line for each driver, and of each trained one whether it looks."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path, nargs="*", help="folders of runs")
     parser.add_argument(
@@ -83,13 +79,18 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=20)
     parser.add_argument("--action-repeat", type=int, default=4)
     options = parser.parse_args()
-    env: DrivingBase = DrivingEnv(SCENARIOS[options.scenario], action_repeat=options.action_repeat)
-    drivers = [(name, make(), env) for name, make in BASELINES.items()]
-    for name, act, where in map(trained, options.runs):
-        drivers += [(name, act, where), (f"{name}, gray camera", without_camera(act), where)]
-    for name, driver, where in drivers:
+    env = DrivingEnv(SCENARIOS[options.scenario], action_repeat=options.action_repeat)
+    for name, make in BASELINES.items():
+        _print(name, evaluate(make(), env, options.episodes))
+    for name, agent, where in map(trained, options.runs):
         with where:
-            print(f"{name:32} {evaluate(driver, where, options.episodes)}", flush=True)
+            _print(name, evaluate(agent.act, where, options.episodes))
+            _print(f"{name}, gray camera", evaluate(without_camera(agent.act), where, options.episodes))
+            _print(f"{name}, looking", looked(agent, drive(pure_pursuit, where)))
+
+
+def _print(name: str, found: object) -> None:
+    print(f"{name:32} {found}", flush=True)
 
 
 if __name__ == "__main__":

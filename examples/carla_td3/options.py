@@ -6,7 +6,7 @@ import argparse
 import json
 import socket
 from collections.abc import Sequence
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -85,6 +85,7 @@ class Options:
     num_eval_episodes: int = _option(5, "episodes in an evaluation", low=1)
     checkpoint_freq: int = _option(0, "decisions between checkpoints; 0: one at the end", low=0)
     resume: Path | None = _option(None, "folder of a run to go on with, with all of its options but max-timesteps")  # noqa: RUF009
+    record: Path | None = _option(None, "film of the last episode, a .gif or a .mp4: see record.py")  # noqa: RUF009
     log_dir: Path = _option(_RUNS, "where the run's folder is made")  # noqa: RUF009
     prometheus_port: int = _option(19109, "of the metrics endpoint; 0: no endpoint", low=0)
     bfloat16: bool = _option(False, "run the CNNs in bfloat16, where the processor has it")
@@ -151,7 +152,7 @@ def parse(arguments: list[str] | None = None) -> Options:
 
 
 # What a run that goes on may change.
-_FREE = ("max_timesteps", "anneal", "debug", "prometheus_port", "device")
+_FREE = ("max_timesteps", "anneal", "record", "debug", "prometheus_port", "device")
 
 
 def _checked(given: dict[str, Any]) -> Options:
@@ -164,8 +165,9 @@ def _checked(given: dict[str, Any]) -> Options:
             f"--learning-starts got {options.learning_starts} with --max-timesteps {options.max_timesteps}, so "
             "that not one update would be made: choose a shorter warm-up or more steps in all."
         )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Options(**{**given, "device": device}) if options.device == "auto" else options
+    here = "cuda:0" if torch.cuda.is_available() else "cpu"
+    device = {"auto": here, "cuda": "cuda:0"}.get(options.device, options.device)
+    return replace(options, device=device)
 
 
 def _add(parser: _Parser, each: Field[Any]) -> None:
@@ -182,7 +184,8 @@ def _config(folder: Path) -> dict[str, Any]:
     """The options of an earlier run, from its folder."""
     try:
         config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return {each.name: config[each.name] for each in fields(Options)} | {"log_dir": Path(config["log_dir"])}
+        kept = {each.name: config[each.name] for each in fields(Options) if each.name != "record"}
+        return kept | {"log_dir": Path(config["log_dir"])}
     except (OSError, ValueError, KeyError) as error:
         raise OptionError(
             f"--resume got {str(folder)!r}, which is no folder of a run with a config.json of this program: give "

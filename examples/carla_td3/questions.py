@@ -120,7 +120,8 @@ class Questions:
             return (
                 f"Yes: {', '.join(sorted(found)) or 'gradients missing'} ({missing} updates without a gradient)."
             )
-        return f"No. Every parameter got a gradient in all {len(self._records['actor'])} updates: it was 0."
+        was_zero = ": it was 0" if self._cause("zero", "actor_mlp") else ""
+        return f"No. Every parameter got a gradient in all {len(self._records['actor'])} updates{was_zero}."
 
     def _runaway(self) -> str:
         late = np.array(self._losses[len(self._losses) // 2 :])

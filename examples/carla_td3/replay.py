@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from examples.carla_td3.env import Observation
+from examples.carla_td3.transfer import uploaded
 
-__all__ = ["Batch", "Replay"]
+__all__ = ["SPLIT", "Batch", "Replay"]
 
 FRAMES, SIDE, VECTOR, ACTIONS = 4, 84, 53, 2
 # Of a transition, as float32: vector, next vector, action, reward, not done.
@@ -74,8 +75,13 @@ class Replay:
     def sample(self, size: int, chance: np.random.Generator, device: torch.device) -> Batch:
         """``size`` transitions, drawn evenly and with replacement."""
         chosen = (self._added - 1 - chance.integers(len(self), size=size)) % self._slots
-        frames, numbers = _moved(self._frames[chosen], device), _moved(self._numbers[chosen], device)
+        frames, numbers = uploaded(self._frames[chosen], device), uploaded(self._numbers[chosen], device)
         return Batch(frames[:, :FRAMES], frames[:, 1:], *torch.split(numbers, SPLIT, dim=1))
+
+    def transition(self, number: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+        """The ``number``-th that came, from 1, while it is held: pictures (5, 84, 84), numbers as in ``SPLIT``."""
+        place = (number - 1) % self._slots
+        return np.asarray(self._frames[place]), np.asarray(self._numbers[place])
 
     def vectors(self) -> npt.NDArray[np.float32]:
         """(n, 53): the vectors of all transitions that are there."""
@@ -93,9 +99,3 @@ class Replay:
 
 def _ring(path: Path, kind: type[np.generic], shape: tuple[int, ...]) -> np.memmap[Any, Any]:
     return np.memmap(path, kind, "r+" if path.exists() else "w+", shape=shape)
-
-
-def _moved(array: npt.NDArray[Any], device: torch.device) -> Tensor:
-    """On the device; from pinned memory, the copy does not hold up the loop."""
-    tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -16,15 +16,17 @@ from torch.utils.tensorboard.writer import SummaryWriter
 import gradwatch
 from examples.carla_td3.checklist import Checklist
 from examples.carla_td3.evaluation import Episode, Evaluation
+from examples.carla_td3.history import decision_of
 from examples.carla_td3.options import Options
 from examples.carla_td3.questions import Questions
+from examples.carla_td3.transfer import downloaded
 
 __all__ = ["Report"]
 
 # Losses stay on the device and are fetched so many updates at a time.
 FETCHED = 50
-# Decisions between two lines on the terminal.
-TOLD = 500
+# Decisions between two measurements of the pace, and between two lines about it on the terminal.
+RATED, TOLD = 100, 500
 
 
 class Report:
@@ -42,7 +44,7 @@ class Report:
         self.checklist = Checklist(options.actor_clip, options.critic_clip)
         self._episode = Episode()
         self._waiting: list[tuple[int, Mapping[str, Tensor]]] = []
-        self._began, self._start = time.perf_counter(), start
+        self._rated = start, time.perf_counter()
         self.sinks: list[Any] = [
             gradwatch.sinks.Console(),
             gradwatch.sinks.TensorBoard(_OnDecisions(self._writer, options), prefix="debug"),
@@ -63,10 +65,8 @@ class Report:
                 self._scalar(f"reward/{name}", value, step)
         if self._episode.end:
             self._ended(step)
-        if step % TOLD == 0:
-            rate = (step - self._start) / (time.perf_counter() - self._began)
-            self._scalar("train/steps_per_second", rate, step)
-            self.say(f"step {step}: {rate:.1f} steps a second")
+        if step % RATED == 0:
+            self._rate(step)
 
     def updated(self, step: int, said: Mapping[str, Tensor]) -> None:
         """An update was made; ``said`` are 0-dim tensors, which are not read now."""
@@ -99,7 +99,7 @@ class Report:
         """Write what waits on the device, read in one go."""
         waiting, self._waiting = self._waiting, []
         told = [value for _, said in waiting for value in said.values()]
-        values = iter(torch.stack(told).tolist() if told else ())
+        values = iter(downloaded(torch.stack(told)).tolist() if told else ())
         for step, said in waiting:
             for name in said:
                 self._scalar(name, value := next(values), step)
@@ -126,11 +126,22 @@ class Report:
         """A line on the terminal."""
         rich.get_console().print(line, markup=False, highlight=False, soft_wrap=True)
 
+    def _rate(self, step: int) -> None:
+        """Decisions a second since the time before, with updates and evaluations."""
+        (before, then), now = self._rated, time.perf_counter()
+        self._rated = step, now
+        rate = (step - before) / (now - then)
+        self._scalar("train/steps_per_second", rate, step)
+        if step % TOLD == 0:
+            self.say(f"step {step}: {rate:.1f} steps a second")
+
     def _ended(self, step: int) -> None:
         episode, self._episode = self._episode, Episode()
         self._scalar("train/episode_reward", episode.reward, step)
         self._scalar("train/episode_length", episode.steps, step)
         self._scalar("train/episode_route", episode.route, step)
+        self._scalar("train/arrived", episode.end == "finished", step)
+        self._scalar("train/collided", episode.end == "collided", step)
         if self._options.debug:
             self.say(
                 f"step {step}: episode of {episode.steps} steps, reward {episode.reward:.1f}, route "
@@ -155,6 +166,4 @@ class _OnDecisions:
         self._writer.add_text(tag, text, self._decision(tag, step))
 
     def _decision(self, tag: str, step: int) -> int:
-        updates = step * self._options.policy_delay if "/actor" in tag else step
-        every = self._options.update_every
-        return (self._options.learning_starts // every + updates) * every
+        return decision_of("actor" if "/actor" in tag else "critic", step, self._options)

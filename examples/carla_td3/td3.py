@@ -25,6 +25,7 @@ from examples.carla_td3.evaluation import evaluate, make_env, straight_on
 from examples.carla_td3.options import Options
 from examples.carla_td3.replay import Batch, Replay
 from examples.carla_td3.reporting import Report
+from examples.carla_td3.transfer import downloaded, uploaded
 
 __all__ = ["TD3", "Actor", "Critic", "train"]
 
@@ -128,16 +129,14 @@ class TD3:
     @torch.no_grad()
     def act(self, observation: Observation) -> npt.NDArray[np.float32]:
         """The policy's action (2,) for one observation, without noise."""
-        image = torch.from_numpy(observation["image"]).to(self.device)[None]
-        vector = torch.from_numpy(observation["vector"]).to(self.device)[None]
-        action: npt.NDArray[np.float32] = self._decide(self.actor, image, self._level(vector))[0][0].cpu().numpy()
-        return action
+        image, vector = (uploaded(observation[name], self.device)[None] for name in ("image", "vector"))
+        return downloaded(self._decide(self.actor, image, self._level(vector))[0][0])
 
     def balance(self, vectors: npt.NDArray[np.float32]) -> None:
         """Bring the 53 numbers (n, 53) of the warm-up to one scale: as they come, 512 features drown them."""
-        self.mean = torch.from_numpy(vectors.mean(0)).to(self.device)
+        self.mean = uploaded(vectors.mean(0), self.device)
         # The floor is for waypoints that hardly move: their noise is no news.
-        self.spread = torch.from_numpy(vectors.std(0) + 0.02).to(self.device)
+        self.spread = uploaded(vectors.std(0) + 0.02, self.device)
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One update of the critic and, every ``policy_delay``, one of the actor and of the targets.
@@ -162,12 +161,12 @@ class TD3:
         if self.updates % o.policy_delay:
             return said
 
-        seen = self._see(self.actor.cnn, batch.image)
+        seen = self.see(self.actor.cnn, batch.image)
         action, before_tanh = self.actor.mlp(seen, vector)
         if not o.shared_features:
             # Otherwise the loss reaches the actor's CNN around the policy: the seed's fault.
             with torch.no_grad():
-                seen = self._see(self.critic.cnn, batch.image)
+                seen = self.see(self.critic.cnn, batch.image)
         actor_loss = -self.critic.mlp(seen, vector, action)[0].mean()
         # The penalty keeps tanh away from its flat ends, where no gradient would bring it back.
         penalty = o.action_penalty * before_tanh.square().mean()
@@ -204,17 +203,18 @@ class TD3:
     def _level(self, vector: Tensor) -> Tensor:
         return (vector - self.mean) / self.spread
 
-    def _see(self, cnn: nn.Module, image: Tensor) -> Tensor:
+    def see(self, cnn: nn.Module, image: Tensor) -> Tensor:
+        """Pictures (n, 4, 84, 84) uint8 as the features (n, 512) that stand beside the vector."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.bfloat16):
             features: Tensor = cnn((image.float() / 255.0 - 0.5) / 0.5)
         return features.float() * self.options.image_weight
 
     def _decide(self, actor: Actor, image: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
-        action, before_tanh = actor.mlp(self._see(actor.cnn, image), vector)
+        action, before_tanh = actor.mlp(self.see(actor.cnn, image), vector)
         return action, before_tanh
 
     def _judge(self, critic: Critic, image: Tensor, vector: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        q1, q2 = critic.mlp(self._see(critic.cnn, image), vector, action)
+        q1, q2 = critic.mlp(self.see(critic.cnn, image), vector, action)
         return q1, q2
 
     def _descend(self, network: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, clip: float) -> None:
@@ -279,9 +279,13 @@ def train(options: Options, checkpoints: Checkpoints, report: Report) -> TD3:
     random.seed(options.seed)
     np.random.seed(options.seed)
     torch.manual_seed(options.seed)
+    device = torch.device(options.device)
+    if device.type == "cuda":
+        # What names no device, such as page-locked memory, is then of this one, and no other is touched.
+        torch.cuda.set_device(device)
     chance = np.random.default_rng(options.seed)
     env, judged = make_env(options), make_env(options)
-    agent = TD3(options, torch.device(options.device))
+    agent = TD3(options, device)
     driver = Driver(options, chance)
     replay = Replay(options.buffer_size, checkpoints.folder, spare=options.checkpoint_freq)
 

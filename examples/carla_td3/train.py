@@ -10,6 +10,7 @@ import gradwatch
 from examples.carla_td3.checkpoint import Checkpoints, open_folder
 from examples.carla_td3.env.carla import ServerError
 from examples.carla_td3.options import OptionError, Options, parse
+from examples.carla_td3.record import check_film, record
 from examples.carla_td3.reporting import Report
 from examples.carla_td3.td3 import train
 
@@ -46,6 +47,8 @@ def run(options: Options) -> Report:
         OptionError: the folder cannot be written or gone on with.
         SinkError: the Prometheus endpoint cannot be opened.
     """
+    if options.record is not None:
+        check_film(options.record)
     folder = open_folder(options)
     checkpoints = Checkpoints(folder)
     report = Report(options, folder, checkpoints.step)
@@ -55,6 +58,8 @@ def run(options: Options) -> Report:
         report.close()
     updates = agent.updates
     report.say(f"{updates} critic and {updates // options.policy_delay} actor updates; the run is in {folder}")
+    if options.record is not None:
+        report.say(record(folder, options.record))
     return report
 
 

@@ -18,6 +18,7 @@ from tests.gpu.agent import agent
 from tests.gpu.busy import busy
 from tests.gpu.environment import card, environment
 from tests.gpu.exactness import exactness
+from tests.gpu.pace import pace
 from tests.gpu.report import markdown, write
 from tests.gpu.stages import Found, Settings, Stage, carried_out
 from tests.gpu.suite import suite
@@ -29,6 +30,7 @@ STAGES: dict[str, Stage] = {
     "exactness": exactness,
     "yardstick": yardstick,
     "device's work": busy,
+    "agent's pace": pace,
     "agent": agent,
 }
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd import DeviceType
 
-from tests.gpu import agent, busy, packages, suite, timing, yardstick
+from tests.gpu import agent, busy, pace, packages, suite, timing, yardstick
 from tests.gpu.__main__ import main
 from tests.gpu.environment import build_kernel, environment
 from tests.gpu.exactness import LIMIT, exactness, host_norm, made, ulps
@@ -67,7 +67,8 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert packages.reason(["torch"]) is None
     monkeypatch.setattr(agent, "NEEDED", ("torch", "no_such_package"))
     monkeypatch.setattr(suite, "NEEDED", ("no_such_package",))
-    for stage in (agent.agent, suite.suite):
+    monkeypatch.setattr(pace, "NEEDED", ("no_such_package",))
+    for stage in (agent.agent, suite.suite, pace.pace):
         found = carried_out("one", stage, QUICK, say=lambda _: None)
         assert (found.failures, found.tables) == ([], [])
         assert found.left_out[0].endswith("not installed here: no_such_package")
@@ -183,6 +184,23 @@ def test_only_what_the_device_ran_is_its_work() -> None:
         "0.0",
         "0.0",
     )
+
+
+def test_the_pace_of_the_workload_is_measured_bare_and_tracked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "QUICK_SECONDS", 0.01)
+    found = carried_out("pace", pace.pace, QUICK, say=lambda _: None)
+    assert found.failures == []
+    assert found.left_out == ["how busy the device is: there is no CUDA device"]
+    ways = [(loop, way) for loop in ("update", "decision") for way in ("bare", "tracked")]
+    assert [row[:2] for row in found.tables[0].rows] == ways
+    assert all(float(row[2]) > 0 and row[-1] == "unknown" for row in found.tables[0].rows)
+
+
+def test_the_device_is_busy_for_its_share_of_an_update() -> None:
+    told = pace.summary([Timed(4e-3, 1e-3), Timed(2e-3, 1e-3), Timed(1e-3, 1e-3)], {"us": 500.0, "kernels": 9.0})
+    assert told["rate"]["median"] == pytest.approx(500.0)
+    assert told["busy"] == pytest.approx(0.25)
+    assert pace.rows("update", {"bare": told})[0] == ("update", "bare", "500.0", "375.0 to 750.0", "500", "25.0")
 
 
 def test_the_report_of_the_tests_is_counted() -> None:
