@@ -9,6 +9,8 @@ INTEROP := $(VENV)/.interop
 DOCS := $(VENV)/.docs
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 GPU_OUT ?= runs/gpu
+# In which the tests run side by side.
+PROCESSES ?= 2
 # Built by the editable install, where there is a C compiler.
 KERNEL := setup.py $(wildcard gradwatch/measure/*.c gradwatch/measure/*.h)
 DEMO_OPTIONS ?= --scenario 0 --seed 42 --debug
@@ -41,8 +43,9 @@ types: $(INTEROP)
 imports: $(READY)
 	$(BIN)/lint-imports
 
+# A process for each of two cores, and in each of them one thread of torch; `pytest` alone runs all tests in one.
 tests: $(INTEROP) $(DOCS)
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(PROCESSES)
 
 # The tests of the package itself on the oldest versions that it supports, in an environment of their own: 0.9 GB
 # are fetched for it. No GPU is shown to them, see tests/oldest/without_cuda.py.

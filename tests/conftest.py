@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import hypothesis
 import pytest
@@ -20,3 +21,15 @@ def nothing_compiled() -> Iterator[None]:
     compiler = sys.modules.get("torch._dynamo.utils")
     if compiler is not None:
         compiler.counters.clear()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Side by side, a file of tests stays in one process; and so does a folder whose tests share what they begin with."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "tests/ranks" if nodeid.startswith("tests/ranks/") else super()._split_scope(nodeid)
+
+    return ByFile(config, log)

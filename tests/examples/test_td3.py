@@ -1,6 +1,7 @@
 """The networks, the agent's update and the loop."""
 
 import copy
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -152,11 +153,14 @@ def test_without_a_limit_nothing_is_clipped(tmp_path):
 
 
 def test_the_same_seed_gives_the_same_training(tmp_path):
-    told = []
+    told, drawn = [], []
     for name, seed in (("a", 42), ("b", 42), ("c", 1)):
         (tmp_path / name).mkdir()
         told.append(drive(tmp_path / name, seed=seed)[1].told)
+        drawn.append((random.random(), float(np.random.random()), float(torch.rand(()))))
     assert told[0] == told[1] != told[2]
+    assert drawn[0] == drawn[1]
+    assert all(one != other for one, other in zip(drawn[0], drawn[2], strict=True))
 
 
 @pytest.mark.parametrize("preset", ["fixed", "legacy"])

@@ -23,6 +23,9 @@ from tests.saved import saved
 
 __all__ = ["Run", "carried_out"]
 
+SAVED = 12
+"""Iterations in which the modules are saved: by then gradwatch has looked by itself at nearly all that are ill."""
+
 
 class Run:
     """What a loop is given.
@@ -64,8 +67,8 @@ class Run:
         return self.watch
 
     def steps(self, count: int) -> Iterator[int]:
-        """Numbers the iterations from 1."""
-        for self.step in range(1, count + 1):
+        """Numbers the iterations from 1; where the modules are saved, no more than `SAVED` of them."""
+        for self.step in range(1, (min(count, SAVED) if self._saving else count) + 1):
             with self._look() if self._saving else nullcontext():
                 yield self.step
                 if self._saving:
