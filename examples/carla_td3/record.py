@@ -19,7 +19,7 @@ import torch
 
 import gradwatch
 from examples.carla_td3.checkpoint import Checkpoints
-from examples.carla_td3.env.environment import SPEED_UNIT
+from examples.carla_td3.env.driving import SPEED_UNIT
 from examples.carla_td3.history import History
 from examples.carla_td3.options import OptionError, Options, parse
 from examples.carla_td3.panel import INKS, WORDS, Panel
