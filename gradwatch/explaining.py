@@ -253,7 +253,7 @@ class Explainer:
     def _survey(self, root: object) -> None:
         """A graph of a new sort: are there parameters in it that nobody is known to hold?"""
         held = {id(p): n for name in self._optimizers for n, p in self._parameters(name).items()}
-        found = strays(root, {**self._lines.names, **held}, self._lines.plain_tensors())
+        found = strays(root, {**self._lines.names, **held}, self._lines.plain_tensors)
         if found:
             self._strays(found)
 

@@ -41,6 +41,7 @@ class Looks:
 
     def __init__(self, block: Block, screening: Container[int]) -> None:
         self._block = block
+        self._steps = len(block)
         self._screening = screening
         self._records: dict[int, StepRecord] = {}
         self.index = 0
@@ -53,13 +54,13 @@ class Looks:
     def __call__(self, rule: Rule, episodes: Episodes) -> Iterator[_Looked]:
         """The steps that may change something, and what the rule finds in them."""
         self.index = index = 0
-        while index < len(self._block):
+        while index < self._steps:
             index, found = self._next(rule, episodes, index)
-            if index == len(self._block):
+            if index == self._steps:
                 return
             yield index, self._block.rows[index].step, found
             index += 1
-            self.index = min(index, len(self._block) - 1)
+            self.index = min(index, self._steps - 1)
 
     def _next(self, rule: Rule, episodes: Episodes, index: int) -> tuple[int, Iterable[Finding] | None]:
         """The next step that may change something, and what the rule finds there."""
@@ -76,8 +77,8 @@ class Looks:
     ) -> tuple[int, Iterable[Finding] | None]:
         """A rule that does not go on would be asked for ever."""
         index, found = went
-        if not start <= index <= len(self._block):
-            raise ValueError(f"it was to go on from step {start} of {len(self._block)}, and has come to {index!r}")
+        if not start <= index <= self._steps:
+            raise ValueError(f"it was to go on from step {start} of {self._steps}, and has come to {index!r}")
         return index, found
 
     def _record(self, index: int) -> StepRecord:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from functools import partial
 from typing import NamedTuple
 
@@ -91,7 +91,7 @@ def shortcut(
     )
 
 
-def strays(root: Node, names: Mapping[int, str], kept: Mapping[int, str]) -> list[Stray]:
+def strays(root: Node, names: Mapping[int, str], plain: Callable[[], Mapping[int, str]]) -> list[Stray]:
     """Those in a graph; what comes before all that is tracked or after it may be somebody else's.
 
     A plain tensor that a module keeps may be an input that is asked for its gradient: it is one of these where
@@ -100,14 +100,15 @@ def strays(root: Node, names: Mapping[int, str], kept: Mapping[int, str]) -> lis
     Args:
         root: where a backward pass begins.
         names: by ``id``, the parameters that a module or an optimizer is known to hold.
-        kept: by ``id``, the names of the plain tensors that a module keeps and that ask for a gradient.
+        plain: gives by ``id`` the names of the plain tensors that a module keeps and that ask for a gradient.
     """
     graph = Graph([root])
-    unknown = [
-        leaf
-        for key, leaf in graph.leaves.items()
-        if key not in names and (key in kept or _is_plain(leaf.variable))
-    ]
+    strange = [leaf for key, leaf in graph.leaves.items() if key not in names]
+    if not strange:
+        # Nearly always: the modules need not be gone through.
+        return []
+    kept = plain()
+    unknown = [leaf for leaf in strange if id(leaf.variable) in kept or _is_plain(leaf.variable)]
     if not unknown:
         return []
     each = {str(id(leaf.variable)): {id(leaf.variable)} for leaf in unknown}
