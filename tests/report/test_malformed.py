@@ -41,7 +41,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_line_stops_a_report(data: st.DataObject, lines: list[Any], tmp_path: Path) -> None:
     lines = json.loads(json.dumps(lines))
