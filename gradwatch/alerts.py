@@ -207,7 +207,7 @@ class Incident:
 
 def _when(alert: Alert, began: float) -> str:
     after = alert.time - began
-    return f"step {alert.step} of {alert.optimizer}" + (f" ({_lasting(after)})" if after >= 0.0 else "")
+    return f"step {alert.step} of {alert.optimizer}" + (f" ({_lasting(after)})" if 0.0 <= after < math.inf else "")
 
 
 def _lasting(seconds: float) -> str:

@@ -96,7 +96,7 @@ class Lines:
             max_norm=None if entry.get("max_norm") is None else _number(entry["max_norm"]),
             clipped=bool(entry.get("clipped", False)),
             clips=tuple(map(_clip, entry.get("clips", ()))),
-            modules={name: _norms(pair) for name, pair in modules.items()},
+            modules={str(name): _norms(pair) for name, pair in modules.items()},
             parameters={name: _norms(pair) for name, pair in entry.get("parameters", {}).items()},
             backward_passes=int(entry.get("backward_passes", 1)),
             skipped=bool(entry.get("skipped", False)),

@@ -95,4 +95,5 @@ def _lanes(incidents: Iterable[Incident], optimizer: str) -> Iterator[dict[str, 
 
 def _rounded(numbers: FloatArray) -> list[float | None]:
     """Four digits, which no screen tells apart."""
-    return [float(f"{number:.4g}") if math.isfinite(number) else None for number in numbers.tolist()]
+    rounded = (float(f"{number:.4g}") for number in numbers.tolist())
+    return [number if math.isfinite(number) else None for number in rounded]

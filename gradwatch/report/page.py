@@ -24,14 +24,15 @@ from gradwatch.report.words import about, clipping
 
 __all__ = ["page"]
 
-# Alerts of which the page has a row each, the newest; of others the incidents tell.
-_ALERTS = 500
+# Incidents that are told and drawn, the worst; alerts of which there is a row each, the newest.
+_INCIDENTS, _ALERTS = 100, 500
 
 
 def page(run: Run) -> str:
     """The page, to be written as UTF-8."""
-    series, incidents = all_series(run.steps), run.incidents()
-    parts = [("incidents", "Incidents", _incidents(incidents, series))]
+    series, all_incidents = all_series(run.steps), run.incidents()
+    incidents = all_incidents[:_INCIDENTS]
+    parts = [("incidents", "Incidents", _incidents(incidents, len(all_incidents), series))]
     drawings = [drawing(one, incidents, run.began) for one in series]
     parts += [
         (f"optimizer-{place}", one.optimizer, _optimizer(place, one, _drawn(one, drawings[place])))
@@ -60,11 +61,15 @@ def _part(place: str, title: str, content: str) -> Markup:
     return element("section", head, content, id=place, aria_labelledby=f"{place}-title")
 
 
-def _incidents(incidents: Sequence[Incident], series: Sequence[Series]) -> Markup:
+def _incidents(incidents: Sequence[Incident], count: int, series: Sequence[Series]) -> Markup:
     overview = by_optimizer(series)
+    more = count - len(incidents)
+    rest = (
+        element("p", f"And {more} more incidents, none of them worse than these.", class_="card") if more else ""
+    )
     shown = join(_incident(place, incident, series) for place, incident in enumerate(incidents, 1))
     quiet = element("p", "No incident: no rule has found anything.", class_="card fine")
-    return join([shown or quiet, element("div", table(overview), class_="card") if series else ""])
+    return join([shown or quiet, rest, element("div", table(overview), class_="card") if series else ""])
 
 
 def _incident(place: int, incident: Incident, series: Sequence[Series]) -> Markup:

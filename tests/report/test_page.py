@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gradwatch.report import newest_run, page
-from tests.made_up import record
+from tests.made_up import alert, record
 from tests.report.files import eventful, named, written
 
 HOSTILE = (
@@ -135,3 +135,14 @@ def test_a_run_of_next_to_no_steps_has_a_page(steps: int, tmp_path: Path) -> Non
     made = page(newest_run(written(tmp_path / "x", [record(step + 1) for step in range(steps)])))
     assert "No incident" in made
     assert len(numbers_of(made)) == min(steps, 1)
+
+
+def test_a_flood_of_incidents_is_counted(tmp_path: Path) -> None:
+    events = [
+        alert(state, step, module=f"m{place}")
+        for place in range(120)
+        for state, step in (("firing", 2 * place + 1), ("resolved", 2 * place + 2))
+    ]
+    text = page(newest_run(written(tmp_path / "x", [record(step) for step in range(1, 241)], events)))
+    assert "And 20 more incidents" in text
+    assert text.count("<article") == 100
