@@ -155,7 +155,10 @@ def test_a_world_that_is_taken_over_halfway_is_given_back_at_once(world, monkeyp
 
 def test_more_vehicles_than_the_town_has_room_for_are_told_of(world):
     simulated, address = world
-    with CarlaEnv(Server(*address), vehicles=400) as env, pytest.raises(ServerError, match="room for"):
+    with (
+        CarlaEnv(Server(*address), vehicles=400) as env,
+        pytest.raises(ServerError, match="The town has room for [0-9]+ vehicles, not for 400"),
+    ):
         env.reset()
     as_it_was(simulated)
 
