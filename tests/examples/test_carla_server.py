@@ -157,7 +157,7 @@ def test_more_vehicles_than_the_town_has_room_for_are_told_of(world):
     simulated, address = world
     with (
         CarlaEnv(Server(*address), vehicles=400) as env,
-        pytest.raises(ServerError, match="The town has room for [0-9]+ vehicles, not for 400"),
+        pytest.raises(ServerError, match=r"^The town has room for \d+ vehicles, not 400"),
     ):
         env.reset()
     as_it_was(simulated)

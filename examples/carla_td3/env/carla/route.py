@@ -103,6 +103,6 @@ def plan_any(
         if route is not None:
             return start, route
     raise ServerError(
-        f"From none of the {len(starts)} spawn points of {carla_map.name} the road goes on for {length:.0f} m, as a "
-        "route needs."
+        f"From none of the {len(starts)} spawn points of {carla_map.name} the road goes on for {length:.0f} m, as "
+        "a route needs."
     )

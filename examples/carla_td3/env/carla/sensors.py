@@ -92,9 +92,7 @@ def _picture(images: SimpleQueue[Any], frame: int) -> Any:
         if image.frame == frame:
             return image
         if image.frame > frame:
-            raise ServerError(
-                f"A picture came of frame {image.frame}, not {frame}: another client ticks the world."
-            )
+            raise ServerError(f"Another client ticks the world: a picture of frame {image.frame}, not {frame}.")
 
 
 def _until(events: deque[Any], frame: int) -> list[Any]:

@@ -51,9 +51,7 @@ def populate(server: Server, count: int, starts: Sequence[Any], chance: np.rando
             answer.actor_id for answer in server.client.apply_batch_sync(spawns, True) if not answer.has_error()
         ]
     if len(ids) < count:
-        raise ServerError(
-            f"The town has room for {len(ids)} vehicles, not for {count}: choose a smaller --scenario."
-        )
+        raise ServerError(f"The town has room for {len(ids)} vehicles, not {count}: choose a smaller --scenario.")
     return ids
 
 
