@@ -5,7 +5,7 @@ import json
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from examples.carla_td3 import evaluation, options, td3, train
+from examples.carla_td3 import evaluation, td3, train
 from examples.carla_td3.env.carla import CarlaEnv, environment
 from tests.examples.carla_fixtures import simulation
 
@@ -17,7 +17,7 @@ SHORT += ["--device", "cpu", "--buffer-size", "50", "--num-eval-episodes", "1", 
 def command(monkeypatch, tmp_path):
     """The server, and the command line of a short run on it."""
     simulated, (host, port) = simulation(monkeypatch)
-    monkeypatch.setattr(options, "find_server", lambda *address: None)
+    monkeypatch.setattr(train, "find_server", lambda *address: None)
     monkeypatch.setattr(environment, "SETTLE", 2)
 
     def make_env(given):
