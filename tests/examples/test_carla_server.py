@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from gymnasium.error import ResetNeeded
 
 from examples.carla_td3.env.carla import CarlaEnv, Server, ServerError, environment, server
 from tests.examples import carla_like
@@ -176,6 +177,8 @@ def test_training_and_evaluation_take_turns_in_one_world(world):
         assert [sensor._callback for sensor in sensors] == 3 * [None]
         judged.step(FORWARD)
         assert len(simulated.cars()) == 3
+        with pytest.raises(ResetNeeded):
+            training.step(FORWARD)
         # The evaluation has taken the place of the episode.
         after = training.observation()
         assert training._steps == 0
