@@ -50,4 +50,6 @@ def _check(words: list[str]) -> None:
     elif program.startswith("python"):
         assert (ROOT / rest[0]).is_file(), words
     else:
-        assert f'"{program}>=' in PYPROJECT, f"No test knows the command {' '.join(words)!r}."
+        name = program.removeprefix(".venv/bin/")
+        assert all((ROOT / word).exists() for word in rest if word.startswith("tests/")), words
+        assert re.search(rf'"{name}[">]', PYPROJECT), f"No test knows the command {' '.join(words)!r}."
