@@ -1,5 +1,6 @@
 """A film of a run: made of its folder, in step with its gradients."""
 
+import json
 import runpy
 import sys
 from pathlib import Path
@@ -147,3 +148,13 @@ def test_the_picture_of_the_study_is_made_of_runs(filmed, tmp_path, capsys):
     assert len(table) == 5
     assert table[2].startswith("| no | yes | yes |")
     assert "| never |" in table[2]
+
+
+def test_a_step_that_a_resumed_run_made_again_counts_once(filmed, tmp_path):
+    lines = (filmed[0] / "gradwatch.jsonl").read_text().splitlines()
+    again = [json.loads(line) for line in lines if '"step"' in line and '"critic"' in line][-1]
+    again["norm_after"] = 7.0
+    (tmp_path / "gradwatch.jsonl").write_text("\n".join([*lines, json.dumps(again)]) + "\n")
+    points = History(tmp_path, parse([*RUN])).sides["critic"][0].points
+    assert [point[0] for point in points] == list(range(7, 17))
+    assert points[-1][2] == 7.0
