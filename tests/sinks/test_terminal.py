@@ -145,8 +145,8 @@ def test_every_line_of_the_program_is_there_once_and_no_more_of_the_bar_than_wit
     for odd in ("saved to [/home/user/run] [red]loss[/red] :smile:", "is up"):
         assert shown.text.count(odd) == bare.text.count(odd)
     bars = [sum("%" in line and "of the time" not in line for line in one.lines) for one in (bare, shown)]
-    # A bar draws itself by the clock: a slow machine sees a few more of it. A flooded screen holds one a step.
-    assert bars[1] <= bars[0] + 5
+    print(bar, size, "BARS", bars)
+    assert bars[1] <= bars[0]
     assert sum("norm (L2)" in line for line in shown.lines) == 1
     assert shown.margins is None
     assert "gradwatch: no alert fired." in shown.text
