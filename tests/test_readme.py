@@ -1,7 +1,5 @@
 import importlib
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +7,7 @@ import pytest
 import torch
 
 import gradwatch
+from gradwatch.cli import main
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -66,7 +65,7 @@ def test_each_callback_is_where_the_readme_says(library: str) -> None:
     assert importlib.import_module(f"gradwatch.integrations.{library}").Callback
 
 
-def test_each_command_of_the_readme_works(tmp_path: Path) -> None:
+def test_each_command_of_the_readme_works(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     model = torch.nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters())
     sinks = [gradwatch.sinks.Jsonl(tmp_path / "run.jsonl")]
@@ -77,10 +76,11 @@ def test_each_command_of_the_readme_works(tmp_path: Path) -> None:
         raise ZeroDivisionError
     commands = re.findall(r"^gradwatch (\w+)(?: ([\w.-]+\.jsonl))?.*  # ", TEXT, re.MULTILINE)
     assert [name for name, _ in commands] == ["report", "report", "rules", "dashboard"]
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
     for name, file in commands:
-        line = [sys.executable, "-m", "gradwatch", name, *([file] if file else [])]
-        done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=True)
-        assert done.stdout
+        assert main([name, *([file] if file else [])]) == 0
+        assert capsys.readouterr().out
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
