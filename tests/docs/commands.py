@@ -29,7 +29,7 @@ def try_commands(text: str) -> str:
 
 def _run(arguments: list[str]) -> str:
     kept = arguments[: arguments.index(">")] if ">" in arguments else arguments
-    kept = ["docs" if word == "URL" else word for word in kept]
+    kept = ["https://example.org/docs" if word == "URL" else word for word in kept]
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         assert gradwatch.cli.main(kept) == 0, arguments
     assert printed.getvalue(), arguments
