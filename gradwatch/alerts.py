@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from gradwatch.printing import printable
 from gradwatch.proof import plainly, proof
 
 __all__ = ["SEEN_AT", "Alert", "Cause", "Incident", "Severity", "State"]
@@ -104,13 +105,12 @@ class Alert:
         return self.words or self.line()
 
     def line(self, incident: Incident | None = None) -> str:
-        """The line, where the alert belongs to an incident as a part of that."""
+        """The line, where the alert belongs to an incident as a part of that; names in it are printable."""
         level = f"{self.severity.upper()} " if self.state == "firing" else ""
         began = math.nan if incident is None else incident.began
         head = f"{_MARKS[self.state]} {level}{self.title}, {_when(self, began)}"
-        if self.state == "resolved":
-            return f"{head}: {self.message}."
-        return f"{head}: {' '.join(self._said(incident))}"
+        said = f"{self.message}." if self.state == "resolved" else " ".join(self._said(incident))
+        return printable(f"{head}: {said}")
 
     def _said(self, incident: Incident | None) -> Iterator[str]:
         # What an explanation is of, its alert has said.
@@ -170,7 +170,7 @@ class Incident:
         """The story: what it is, then what happened, root first, a sentence each, then what to do."""
         head = f"{self.severity.upper()} {self.lasted}: {self.title}"
         to_do = (f"{'Then' if place else 'To do'}: {remedy}" for place, remedy in enumerate(self.remedies()))
-        return "\n".join([head, *(f"  {line}" for line in (*self.events(), *to_do))])
+        return printable("\n".join([head, *(f"  {line}" for line in (*self.events(), *to_do))]))
 
     def events(self) -> Iterator[str]:
         """A line for what each rule said; of modules that are ill for one reason the first, and how many more."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from gradwatch.blocks import Steps
 from gradwatch.incidents import Incidents
+from gradwatch.printing import printable
 from gradwatch.records import Alert, Health, Incident, RunInfo, StepRecord
 from gradwatch.sinks.curves import curves
 from gradwatch.sinks.notebook import Notebook, notebook
@@ -214,7 +215,7 @@ def _in_words(part: Incident | str) -> RenderableType:
 
 def _status_line(record: StepRecord) -> str:
     modules = ", ".join(f"{name}: {number(norms.norm_after)}" for name, norms in record.modules.items())
-    return (
+    return printable(
         f"{record.optimizer} step {record.step}: norm {number(record.norm_before)} before, "
         f"{number(record.norm_after)} after clipping" + (f" ({modules})" if modules else "")
     )

@@ -79,7 +79,7 @@ class Jsonl:
             self._begin(run)
         except OSError as error:
             raise SinkError(
-                f"The JSONL file {str(self._path)!r} cannot be written ({error.strerror}): give a path in "
+                f"The JSONL file {str(self._path)!r} cannot be written ({reason_of(error)}): give a path in "
                 "a folder that is yours."
             ) from error
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from zlib import crc32
 
-__all__ = ["label", "printable"]
+from gradwatch.printing import printable
+
+__all__ = ["label"]
 
 LONGEST = 1000
 
@@ -15,15 +17,3 @@ def label(text: str) -> str:
     if shown == text:
         return text
     return f"{shown}... ({crc32(text.encode('utf-8', 'surrogatepass')):08x})"
-
-
-def printable(text: str) -> str:
-    """The text with what cannot be printed, such as the escapes of a terminal, in the words of Python."""
-    # A line end is one in every format; half of a surrogate pair is no character that any has.
-    return text if text.isprintable() else "".join(map(_printable, text))
-
-
-def _printable(character: str) -> str:
-    if character.isprintable() or character == "\n":
-        return character
-    return character.encode("unicode_escape").decode()

@@ -29,7 +29,7 @@ class LineFile:
         """
         self._path.parent.mkdir(parents=True, exist_ok=True)
         torn = _ends_within_a_line(self._path)
-        self._file = FileIO(self._path, "a")
+        self._file = FileIO(self._path, "a", opener=_opened)
         self._size = os.fstat(self._file.fileno()).st_size
         self.append("\n" if torn else "")
 
@@ -95,6 +95,14 @@ class LineFile:
         file, self._file = self._file, None
         if file is not None:
             file.close()
+
+
+def _opened(path: str, flags: int) -> int:
+    """A pipe that nobody reads is an error; to open it as usual would wait for a reader for ever."""
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+    if hasattr(os, "O_NONBLOCK"):
+        os.set_blocking(descriptor, True)
+    return descriptor
 
 
 def _ends_within_a_line(path: Path) -> bool:

@@ -53,7 +53,9 @@ class OpenTelemetry:
 
         Raises:
             MissingExtraError: the SDK or its exporter is not installed.
+            SinkError: the interval of the environment is none.
         """
+        self._seconds = _interval()
         try:
             self._log_exporter, metric_exporter = exporters = _exporters(self._endpoint)
         except ImportError as error:
@@ -172,10 +174,9 @@ class OpenTelemetry:
 
     def _send_now_and_then(self) -> None:
         self._said.thread = threading.get_ident()
-        seconds = float(os.environ.get("OTEL_METRIC_EXPORT_INTERVAL", 60_000)) / 1000
         ended = False
         while not ended:
-            self._woken.wait(seconds)
+            self._woken.wait(self._seconds)
             self._woken.clear()
             ended = self._ended
             try:
@@ -233,6 +234,18 @@ class _Said(logging.Filter):
             return True
         self._words.append(record.getMessage()[:300].rstrip(" ,."))
         return False
+
+
+def _interval() -> float:
+    """Between two exports of metrics, in seconds."""
+    given = os.environ.get("OTEL_METRIC_EXPORT_INTERVAL", "60000")
+    try:
+        seconds = float(given) / 1000
+    except ValueError:
+        seconds = math.nan
+    if not 0.0 < seconds <= threading.TIMEOUT_MAX:
+        raise SinkError(f"OTEL_METRIC_EXPORT_INTERVAL is {given!r}, but a number of milliseconds was expected.")
+    return seconds
 
 
 def _exporters(endpoint: str | None) -> tuple[Any, Any]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
+from gradwatch.printing import printable
 from gradwatch.records import Alert, GroupNorms, Incident, StepRecord, clip_ratio
 from gradwatch.sinks.trend import Trend
 
@@ -52,6 +53,8 @@ def shortened(text: str, width: int, gap: str = "…") -> str:
     """What fits into some cells: of what is longer the beginning and, at twice that length, the end."""
     from rich.cells import cell_len, chop_cells, set_cell_size
 
+    # A row is one line, and what a user has called a module is no command to the terminal.
+    text = printable(text).replace("\n", "\\n")
     if cell_len(text) <= width:
         return text
     kept = max(width - cell_len(gap), 0)

@@ -14,10 +14,11 @@ import numpy as np
 
 from gradwatch.blocks import FloatArray, Steps
 from gradwatch.errors import SinkError
+from gradwatch.printing import printable
 from gradwatch.records import Alert, Health, RunInfo, StepRecord
 from gradwatch.sinks.curves import Curves, curves
 from gradwatch.sinks.event_file import EventFile
-from gradwatch.sinks.labels import label, printable
+from gradwatch.sinks.labels import label
 from gradwatch.sinks.losses import Losses, reason_of
 from gradwatch.sinks.ordering import in_order, row_of
 from gradwatch.sinks.points import tags

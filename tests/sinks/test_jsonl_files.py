@@ -3,6 +3,7 @@
 import errno
 import json
 import logging
+import os
 import shutil
 import sys
 from io import FileIO
@@ -180,3 +181,19 @@ def test_lines_are_written_before_the_system_is_asked_anything_else(path):
     sink.close()
     assert asked[0] == "write"
     assert "stat" in asked
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_that_nobody_reads_is_told_of_and_one_that_is_read_is_written(tmp_path):
+    """To open it as a file is opened would wait for ever."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(SinkError, match=r"cannot be written \(No such device"):
+        opened(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    sink = opened(pipe)
+    sink.write([record(1)], [])
+    sink.close()
+    lines = os.read(reader, 1 << 16).splitlines()
+    os.close(reader)
+    assert kinds(map(json.loads, lines)) == ["run", 1]

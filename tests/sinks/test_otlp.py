@@ -259,6 +259,13 @@ def test_metrics_come_at_the_sdks_interval(collector, monkeypatch):
         sink.close()
 
 
+@pytest.mark.parametrize("interval", ["soon", "0", "-1", "nan", "inf"])
+def test_an_interval_that_is_none_is_refused_in_a_sentence(interval, monkeypatch):
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", interval)
+    with pytest.raises(SinkError, match="a number of milliseconds was expected"):
+        OpenTelemetry("http://127.0.0.1:1").open(run_info(), Health)
+
+
 def test_without_the_sdk_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http._log_exporter", None)
     with pytest.raises(MissingExtraError, match=r"gradwatch\[otlp\]"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import gradwatch
-from gradwatch.errors import ArgumentError
+from gradwatch.errors import ArgumentError, SinkError
 from gradwatch.records import Cause, Health
 from gradwatch.sinks import Webhook
 from tests.made_up import alert, record, run_info
@@ -76,7 +76,18 @@ def posted(url: str, *alerts: Any, **options: Any) -> Webhook:
     sink.open(run_info(), Health)
     sink.write([record()], alerts)
     sink.close()
+    assert sink.lost == 0
     return sink
+
+
+def lost(url: str, *alerts: Any, **options: Any) -> tuple[int, str]:
+    """How many did not arrive, and what is said of them."""
+    sink = Webhook(url, **options)
+    sink.open(run_info(), Health)
+    with pytest.raises(SinkError) as failure:
+        sink.write([record()], alerts)
+    sink.close()
+    return sink.lost, str(failure.value)
 
 
 def test_firing_explained_and_resolved_are_told_apart(chat: Chat) -> None:
@@ -114,28 +125,58 @@ def test_a_server_may_say_how_long_to_wait(chat: Chat, pauses: list[float]) -> N
     assert pauses == [3.0]
 
 
-def test_what_is_refused_for_good_is_not_tried_again(
-    chat: Chat, pauses: list[float], caplog: pytest.LogCaptureFixture
+def test_what_is_refused_for_good_is_not_tried_again_and_holds_up_no_other(
+    chat: Chat, pauses: list[float]
 ) -> None:
     chat.answers = [404, 404]
-    with caplog.at_level(logging.WARNING, "gradwatch"):
-        sink = posted(chat.url, alert(), alert("resolved", 2))
-    assert (len(chat.received), sink.lost, pauses) == (2, 2, [])
-    (line,) = caplog.messages
-    assert "answered 404" in line
-    assert "secret" not in line
+    number, said = lost(chat.url, alert(), alert("resolved", 2), alert(step=3))
+    assert (len(chat.received), number, pauses) == (3, 2, [])
+    assert said.startswith("2 of 3 alerts did not reach the webhook: the server answered 404")
+    assert "secret" not in said
 
 
-def test_where_nobody_listens_training_is_not_disturbed(
-    chat: Chat, pauses: list[float], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_where_nobody_listens_it_is_told_in_one_sentence(chat: Chat, pauses: list[float]) -> None:
     chat.server_close()
-    sink = posted(chat.url, alert(), tries=3)
-    assert (sink.lost, pauses) == (1, [1.0, 2.0])
-    assert "cannot be reached" in caplog.text
+    number, said = lost(chat.url, alert(), tries=3)
+    assert (number, pauses) == (1, [1.0, 2.0])
+    assert "cannot be reached" in said
 
 
-@pytest.mark.parametrize(("url", "options"), [("ftp://x", {}), ("http://x", {"least": "info"})])
+def test_a_server_that_speaks_no_http_is_told_of(pauses: list[float]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            for _ in range(2):
+                client, _ = server.accept()
+                with client:
+                    client.recv(1 << 16)
+                    client.sendall(b"220 smtp\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        number, said = lost(f"http://127.0.0.1:{server.getsockname()[1]}", alert(), tries=2)
+        thread.join()
+    assert number == 1
+    assert "does not speak HTTP" in said
+
+
+def test_what_is_lost_is_counted_among_the_failures(chat: Chat, pauses: list[float], caplog: Any) -> None:
+    chat.server_close()
+    net = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    with gradwatch.track(optimizer, net, sinks=[Webhook(chat.url)]) as watch:
+        for factor in [1.0] * 10 + [0.0] * 10:
+            optimizer.zero_grad()
+            (net(torch.ones(2, 2)).square().mean() * factor).backward()
+            optimizer.step()
+    assert watch.health().sink_errors["Webhook"]
+    assert sum("did not reach the webhook" in said for said in caplog.messages) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [("ftp://x", {}), ("http://x", {"least": "info"}), ("http://[::1", {}), ("http://", {}), ("http://x:y", {})],
+)
 def test_what_cannot_be_meant_is_refused(url: str, options: dict[str, Any]) -> None:
     with pytest.raises(ArgumentError, match="was expected"):
         Webhook(url, **options)
