@@ -35,4 +35,5 @@ def _inside(link: re.Match[str], here: Path) -> str:
     target = Path(os.path.normpath(here / link[2]))
     if target.is_relative_to(FOLDER):
         return link[0]
-    return f"{link[1]} (`{target.relative_to(FOLDER.parent)}`)"
+    path = target.relative_to(FOLDER.parent).as_posix()
+    return f"`{path}`" if link[1].strip("`") == path else f"{link[1]} (`{path}`)"

@@ -35,7 +35,8 @@ def test_it_is_built_strictly_and_loads_nothing_from_elsewhere(tmp_path: Path) -
         assert not re.search(r'<link rel="?(?:stylesheet|preconnect)[^>]* href="?https?:', text), page
     for style in tmp_path.rglob("*.css"):
         assert not re.search(r"url\([\"']?https?:", style.read_text(encoding="utf-8")), style
-    # The decisions are listed by docs/hooks.py.
+    # A link out of docs/ is its path, and the decisions are listed: docs/hooks.py.
+    assert "<code>examples/own_rule.py</code>" in (tmp_path / "rules.html").read_text(encoding="utf-8")
     assert "decisions/0001-float64-sums.html" in (tmp_path / "index.html").read_text(encoding="utf-8")
 
 
