@@ -29,11 +29,13 @@ def nothing_compiled() -> Iterator[None]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Side by side, a file of tests stays in one process; and so does a folder whose tests share what they begin with."""
+    """Side by side, a file of tests stays in one process; one with few tests that take long does not."""
     from xdist.scheduler import LoadFileScheduling
 
     class ByFile(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "tests/ranks" if nodeid.startswith("tests/ranks/") else super()._split_scope(nodeid)
+            if nodeid.startswith("tests/ranks/"):
+                return "tests/ranks"  # the ranks are started once
+            return nodeid if nodeid.startswith("tests/unseen/") else super()._split_scope(nodeid)
 
     return ByFile(config, log)

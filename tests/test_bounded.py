@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -64,14 +63,11 @@ def train(watch: gradwatch.Watch, learners: list[Learner], steps: range) -> int:
 
 @pytest.fixture
 def sinks(tmp_path: Path) -> list[Any]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     return [
         gradwatch.sinks.Console(),
         gradwatch.sinks.Jsonl(tmp_path / "run.jsonl"),
         gradwatch.sinks.TensorBoard(tmp_path),
-        gradwatch.sinks.Prometheus(port),
+        gradwatch.sinks.Prometheus(port=0),
     ]
 
 
