@@ -1,0 +1,152 @@
+"""Which tags belong together: before and after of one thing, a whole and its parts. Only names tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gradwatch.audit.curves import EXACT, TORCH, Curve, Log, Norms, Parts, Precision, Side
+from gradwatch.audit.events import Run
+from gradwatch.audit.tags import Tag, is_about_gradients, read
+
+__all__ = ["log_of"]
+
+# What gradwatch has written into TensorBoard is exact but for the float32 there.
+_OWN = Precision(relative=EXACT.relative + TORCH.written, absolute=TORCH.absolute, written=TORCH.written)
+
+
+@dataclass
+class _Thing:
+    """What is said of one thing, by role; a role that two tags claim is left to the first."""
+
+    name: str
+    sides: dict[Side, tuple[Tag, Curve]] = field(default_factory=dict)
+    ratio: tuple[Tag, Curve] | None = None
+    limit: tuple[Tag, Curve] | None = None
+    sums: list[tuple[Tag, Curve]] = field(default_factory=list)
+
+    def take(self, tag: Tag, curve: Curve) -> bool:
+        """Whether its place was free."""
+        if tag.role == "norm":
+            return self.sides.setdefault(tag.side, (tag, curve))[0] is tag
+        if tag.role == "sum":
+            self.sums.append((tag, curve))
+            return True
+        if getattr(self, tag.role) is not None:
+            return False
+        setattr(self, tag.role, (tag, curve))
+        return True
+
+    @property
+    def tags(self) -> list[Tag]:
+        held = [*self.sides.values(), *self.sums, *filter(None, (self.ratio, self.limit))]
+        return [tag for tag, _ in held]
+
+    @property
+    def is_clipped(self) -> bool:
+        """Whether it is what a clip was given: no part of something else."""
+        return self.ratio is not None or self.limit is not None
+
+    def may_be_whole_of(self, part: _Thing) -> bool:
+        """By their names: ``actor`` of ``actor_cnn`` where actor is clipped or total, ``net`` of ``net.0``."""
+        if part is self or part.is_clipped or not self.sides:
+            return False
+        if any(_goes_on(mine.phrase, theirs.tag) for mine in self.tags for theirs in part.tags):
+            return len(self.name) < len(part.name)
+        own = any(tag.own for tag in self.tags)
+        is_whole = any(tag.total for tag in self.tags) or self.is_clipped
+        separators = "/._" if is_whole and not own else "/." if is_whole or {"before", "after"} <= set(self.sides) else ""
+        return bool(self.name) and part.name.startswith(self.name) and part.name[len(self.name)] in separators
+
+
+def _goes_on(phrase: str, tag: str) -> bool:
+    """``grad_norm`` and ``grad_norm/layer``: what follows the words for the norm is a part's name."""
+    return tag.startswith(phrase) and bool(phrase) and tag[len(phrase) : len(phrase) + 1] in ("/", ".")
+
+
+def log_of(run: Run, name: str) -> Log:
+    """The norms in a run, as far as its tags are understood."""
+    things: dict[str, _Thing] = {}
+    unread, others = [], []
+    for tag, curve in run.curves.items():
+        said = read(tag)
+        if said is None or not things.setdefault(said.name, _Thing(said.name)).take(said, curve):
+            (unread if is_about_gradients(tag) else others).append(tag)
+    unread += [tag for thing in things.values() for tag in _settled(thing)]
+    things = {name: thing for name, thing in things.items() if thing.tags}
+    children = _children(list(things.values()))
+    held = {part.name for parts in children.values() for part in parts}
+    tops = [thing for thing in things.values() if thing.name not in held]
+    norms = [_norms(thing, children, run.own) for thing in tops]
+    log = Log(name, "TensorBoard", norms, _OWN if run.own else TORCH, unread=unread, others=others, own=run.own)
+    log.understood = [sentence for thing in tops for sentence in _understood(thing, children)]
+    log.remarks = [f"{file} is torn: what comes after that place is not read." for file in run.torn]
+    return log
+
+
+def _settled(thing: _Thing) -> Iterator[str]:
+    """Tags that mean nothing here: a limit that changes may be a maximum, and a ratio needs both sides."""
+    if thing.limit is not None and np.ptp(thing.limit[1].values) != 0.0:
+        yield thing.limit[0].tag
+        thing.limit = None
+    if thing.limit is not None and "after" not in thing.sides:
+        yield thing.limit[0].tag
+        thing.limit = None
+    if thing.ratio is not None and not {"before", "after"} <= set(thing.sides):
+        yield thing.ratio[0].tag
+        thing.ratio = None
+
+
+def _children(things: list[_Thing]) -> Mapping[str, list[_Thing]]:
+    """The parts of each by its name: those of no smaller whole."""
+    children: dict[str, list[_Thing]] = {}
+    for part in things:
+        wholes = [thing for thing in things if thing.may_be_whole_of(part)]
+        if wholes:
+            nearest = max(wholes, key=lambda thing: len(thing.name))
+            children.setdefault(nearest.name, []).append(part)
+    return children
+
+
+def _norms(thing: _Thing, children: Mapping[str, list[_Thing]], own: bool) -> Norms:
+    parts = tuple(_norms(part, children, own) for part in children.get(thing.name, ()))
+    sides = {side: curve for side, (_, curve) in thing.sides.items()}
+    clips = not own and any(tag.clip for tag in thing.tags)
+    # Lines of gradwatch's own report may overlap.
+    disjoint = not own and not any(tag.own for tag in thing.tags)
+    return Norms(
+        thing.name,
+        sides,
+        ratio=thing.ratio[1] if thing.ratio else None,
+        limit=thing.limit[1] if thing.limit else None,
+        clipping=_always(sides["before"]) if clips and "before" in sides else None,
+        parts=(Parts(parts, disjoint),) if parts else (),
+        sums=tuple(curve for _, curve in thing.sums),
+    )
+
+
+def _always(curve: Curve) -> Curve:
+    return Curve(curve.name, curve.steps, np.ones_like(curve.values))
+
+
+def _understood(thing: _Thing, children: Mapping[str, list[_Thing]]) -> Iterator[str]:
+    parts = children.get(thing.name, ())
+    named = thing.name or "(the whole)"
+    of = f"; by their names parts of it: {', '.join(part.name for part in parts)}" if parts else ""
+    yield f"{named}: {', '.join(_roles(thing))}{of}"
+    for part in parts:
+        yield from _understood(part, children)
+
+
+def _roles(thing: _Thing) -> Iterable[str]:
+    words: Mapping[Side, str] = {"before": "norm before", "after": "norm after", "": "norm, not said when"}
+    for side, (tag, _) in thing.sides.items():
+        yield f"{words[side]}{' clipping' if tag.clip and side else ''} ({tag.tag})"
+    if thing.ratio:
+        yield f"after over before ({thing.ratio[0].tag})"
+    if thing.limit:
+        yield f"limit of the norm after ({thing.limit[0].tag})"
+    for tag, _ in thing.sums:
+        yield f"a sum of norms ({tag.tag})"
