@@ -53,12 +53,16 @@ class _Thing:
         """By their names: ``actor`` of ``actor_cnn`` where actor is clipped or total, ``net`` of ``net.0``."""
         if part is self or part.is_clipped or not self.sides:
             return False
-        if any(_goes_on(mine.phrase, theirs.tag) for mine in self.tags for theirs in part.tags):
+        pairs = [(mine, theirs) for mine in self.tags for theirs in part.tags]
+        if any(mine.leads and _goes_on(mine.phrase, theirs.tag) for mine, theirs in pairs):
             return len(self.name) < len(part.name)
+        if not self.name or not part.name.startswith(self.name):
+            return False
         own = any(tag.own for tag in self.tags)
+        beside = any(mine.phrase and mine.phrase == theirs.phrase for mine, theirs in pairs)
         is_whole = any(tag.total for tag in self.tags) or self.is_clipped
-        separators = "/._" if is_whole and not own else "/." if is_whole or {"before", "after"} <= set(self.sides) else ""
-        return bool(self.name) and part.name.startswith(self.name) and part.name[len(self.name)] in separators
+        separator = part.name[len(self.name) : len(self.name) + 1]
+        return separator in ("/", ".") and (own or beside or is_whole) or separator == "_" and is_whole and not own
 
 
 def _goes_on(phrase: str, tag: str) -> bool:
@@ -94,7 +98,9 @@ def _settled(thing: _Thing) -> Iterator[str]:
     if thing.limit is not None and "after" not in thing.sides:
         yield thing.limit[0].tag
         thing.limit = None
-    if thing.ratio is not None and not {"before", "after"} <= set(thing.sides):
+    pair = [tag.own for side, (tag, _) in thing.sides.items() if side]
+    # A ``clip_ratio`` alone may be that of PPO.
+    if thing.ratio is not None and (len(pair) < len(("before", "after")) or thing.ratio[0].own != all(pair)):
         yield thing.ratio[0].tag
         thing.ratio = None
 
@@ -114,8 +120,9 @@ def _norms(thing: _Thing, children: Mapping[str, list[_Thing]], own: bool) -> No
     parts = tuple(_norms(part, children, own) for part in children.get(thing.name, ()))
     sides = {side: curve for side, (_, curve) in thing.sides.items()}
     clips = not own and any(tag.clip for tag in thing.tags)
-    # Lines of gradwatch's own report may overlap.
-    disjoint = not own and not any(tag.own for tag in thing.tags)
+    # Lines of gradwatch's own report may overlap; of others' names one may be a part of the next.
+    nested = any(one is not other and other.name.startswith(one.name) for one in parts for other in parts)
+    disjoint = not own and not nested and not any(tag.own for tag in thing.tags)
     return Norms(
         thing.name,
         sides,

@@ -64,7 +64,8 @@ class Tag:
         total: whether it says that this is the whole.
         clip: whether it says that clipping is what lies between before and after.
         own: whether it is of the form that gradwatch writes.
-        phrase: the tag up to its word for the norm.
+        phrase: the tag up to its words for the norm; empty where the name stands between them.
+        leads: whether all of the name stands before them, so that what may follow names parts.
     """
 
     tag: str
@@ -75,6 +76,7 @@ class Tag:
     clip: bool = False
     own: bool = False
     phrase: str = ""
+    leads: bool = False
 
 
 def is_about_gradients(tag: str) -> bool:
@@ -88,7 +90,7 @@ def read(tag: str) -> Tag | None:
     if own:
         what = own["what"]
         side: Side = "before" if what == "norm_before" else "after" if what == "norm_after" else ""
-        return Tag(tag, "norm" if side else "ratio", own["name"], side, own=True, phrase=tag)
+        return Tag(tag, "norm" if side else "ratio", own["name"], side, own=True)
     ratio, limit = _RATIO.search(tag.lower()), _LIMIT.search(tag.lower())
     if ratio:
         return _named(tag, "ratio", ratio.span())
@@ -128,15 +130,10 @@ def _named(tag: str, role: Role, phrase: tuple[int, int], text: str | None = Non
     if len(sides) > 1:
         return None
     rest, total = _without(rest, _TOTAL)
-    return Tag(
-        tag,
-        "sum" if summed else role,
-        _tidied(rest),
-        sides[0] if sides else "",
-        total=total,
-        clip=clip,
-        phrase=tag[:end],
-    )
+    name = _tidied(rest)
+    leads = tag.startswith(name) and len(name) <= start
+    side = sides[0] if sides else ""
+    return Tag(tag, "sum" if summed else role, name, side, total, clip, phrase=tag[:end], leads=leads)
 
 
 def _without(text: str, pattern: re.Pattern[str]) -> tuple[str, bool]:

@@ -1,0 +1,81 @@
+"""What a reader of a log should know and what contradicts nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from gradwatch.audit.curves import Curve, Log, Norms, joined
+
+__all__ = ["remarks"]
+
+
+def remarks(log: Log) -> list[str]:
+    """A sentence for each, of the log itself first."""
+    return [*log.remarks, *(remark for norms in log.norms for remark in _of(norms, log))]
+
+
+def _of(norms: Norms, log: Log) -> Iterator[str]:
+    for curve in norms.sides.values():
+        yield from _constant(curve, norms)
+        if not log.own:
+            yield from _again(curve)
+    for curve in norms.sums:
+        yield from _summed(curve, norms)
+    for curve in list(norms.sides.values())[:1]:
+        yield from _gaps(curve)
+    if norms.clipping is not None and norms.limit is None and norms.clipping.values.any():
+        yield from _no_limit(norms)
+    for parts in norms.parts:
+        for part in parts.members:
+            yield from _of(part, log)
+
+
+def _constant(curve: Curve, norms: Norms) -> Iterator[str]:
+    steps, (values,) = joined(curve)
+    if len(steps) < 2 or not np.all(values == values[0]):  # noqa: PLR2004 one number is no constant
+        return
+    if values[0] == 0.0:
+        yield f"{curve.name} is exactly 0 at all {len(steps)} steps: no gradient reaches it, or none is there."
+    # Clipping brings a norm to its limit, again and again.
+    elif curve is not norms.sides.get("after"):
+        yield f"{curve.name} is exactly {values[0]:.4g} at all {len(steps)} steps."
+
+
+def _again(curve: Curve) -> Iterator[str]:
+    doubled = len(curve.steps) - len(np.unique(curve.steps))
+    if doubled:
+        yield f"{curve.name} has {doubled} numbers for steps that it has another for: the last of each is looked at."
+
+
+def _summed(curve: Curve, norms: Norms) -> Iterator[str]:
+    said = f"{curve.name} is by its name a sum of norms, which no limit of a norm is meant for"
+    for side, norm in norms.sides.items():
+        steps, (sums, norms_there) = joined(curve, norm)
+        there = (norms_there > 0.0) & np.isfinite(sums)
+        if side and there.any():
+            factors = sums[there] / norms_there[there]
+            worst = int(np.argmax(factors))
+            said += f": up to {factors[worst]:.3g}x {norm.name}, at step {steps[there][worst]}"
+    yield f"{said}."
+
+
+def _gaps(curve: Curve) -> Iterator[str]:
+    """Steps that are missing from a sequence that is even otherwise."""
+    steps = np.unique(curve.steps)
+    ahead = np.diff(steps)
+    if len(ahead) < 2 or np.all(ahead == ahead.min()):  # noqa: PLR2004 one distance is no sequence
+        return
+    usual = int(np.median(ahead))
+    wide = np.flatnonzero(ahead > usual)
+    if len(wide) and np.all(ahead % usual == 0):
+        missing = int((ahead[wide] // usual - 1).sum())
+        yield f"{curve.name} is missing at {missing} steps, every {usual} otherwise: first after {steps[wide[0]]}."
+
+
+def _no_limit(norms: Norms) -> Iterator[str]:
+    after = norms.sides.get("after")
+    if after is not None:
+        highest = np.nanmax(after.values, initial=0.0)
+        yield f"No limit of {after.name} is in the log: compare its highest, {highest:.8g}, with yours."
