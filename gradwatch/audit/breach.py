@@ -21,14 +21,12 @@ class Place:
 
     Attributes:
         step: its number.
-        value: what is too high, and at which step.
-        bound: what it is too high for.
+        at: what is wrong there, and against what.
         factor: by how much it is.
     """
 
     step: int
-    value: str
-    bound: str
+    at: str
     factor: str
 
 
@@ -84,12 +82,13 @@ def told(
         return
     off = np.full(len(steps), np.inf) if bounds is None else _off(values, bounds)
     worst = where[np.argmax(off[where])]
-    bound = "" if bounds is None else f"{bounds[worst]:.4g}"
-    step = int(steps[worst])
-    place = Place(step, f"{values[worst]:.4g} at step {step}", bound, f"{off[worst]:.3g}x")
-    message = f"{say(place)}; in {len(where)} of {len(steps) if of is None else of} steps."
+    step, factor = int(steps[worst]), float(off[worst])
+    against = "" if bounds is None else f" against {bounds[worst]:.4g}"
+    times = f" ({factor:.3g}x)" if 1.0 < factor < np.inf else ""
+    place = Place(step, f"{values[worst]:.4g}{against} at step {step}{times}", f"{factor:.3g}x")
     counted = len(steps) if of is None else of
-    yield Breach(law, names, message, len(where), counted, int(steps[where[0]]), step, float(off[worst]))
+    message = f"{say(place)}; in {len(where)} of {counted} steps."
+    yield Breach(law, names, message, len(where), counted, int(steps[where[0]]), step, factor)
 
 
 def _off(values: Floats, bounds: Floats) -> Floats:

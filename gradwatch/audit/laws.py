@@ -58,7 +58,7 @@ def _not_negative(curve: Curve) -> Iterator[Breach]:
         (curve.name,),
         steps,
         values < 0.0,
-        lambda at: f"{curve.name} is negative, which no norm is, as {at.value}",
+        lambda at: f"{curve.name} is negative, which no norm is: {at.at}",
         values,
     )
 
@@ -98,7 +98,7 @@ def _lowered(norms: Norms, before: Curve, after: Curve, precision: Precision) ->
         (after.name, before.name),
         steps,
         (clips > 0.0) & _above(low, high, 2 * precision.relative, precision),
-        lambda at: f"{after.name} is above {before.name}, {at.value} of {at.bound}: clipping can only lower a norm",
+        lambda at: f"{after.name} is above {before.name}, {at.at}: clipping can only lower a norm",
         low,
         high,
     )
@@ -113,7 +113,7 @@ def _limited(norms: Norms, after: Curve, precision: Precision) -> Iterator[Breac
         (after.name, norms.limit.name),
         steps,
         _above(values, limits, _SCALING + precision.relative, precision),
-        lambda at: f"{after.name} is above the limit that it was clipped to, {at.value} of {at.bound}",
+        lambda at: f"{after.name} is above the limit that it was clipped to, {at.at}",
         values,
         limits,
     )
@@ -134,7 +134,7 @@ def _ratio(norms: Norms, before: Curve, after: Curve, precision: Precision) -> I
         (ratio.name, after.name, before.name),
         steps,
         _above(ratios, most, slack, precision) | _above(least, ratios, slack, precision),
-        lambda at: f"{ratio.name} is not {after.name} over {before.name}, {at.value} where that is {at.bound}",
+        lambda at: f"{ratio.name} is not {after.name} over {before.name}, {at.at}",
         ratios,
         most,
     )
@@ -148,7 +148,7 @@ def _no_part_above(whole: Curve, part: Curve, precision: Precision) -> Iterator[
         steps,
         _above(low, high, 2 * precision.relative, precision),
         lambda at: (
-            f"{part.name} is above {whole.name}, {at.value} of {at.bound}, up to {at.factor}: no L2 norm of a part "
+            f"{part.name} is above {whole.name}, {at.at}: no L2 norm of a part "
             "is above that of the whole, but a sum of the norms of its tensors can be"
         ),
         low,
@@ -193,7 +193,7 @@ def _squares_add(
         steps,
         _above(norm, total, slack, precision) & ~told_already & disjoint,
         lambda at: (
-            f"{whole.name} is below the L2 norm of its parts together, {at.value}, {at.bound} by their squares: it "
+            f"{whole.name} is below the L2 norm of its parts together, {at.at}: it "
             "does not hold all of them, or they share tensors"
         ),
         total,

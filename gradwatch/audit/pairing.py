@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +15,11 @@ __all__ = ["log_of"]
 
 # What gradwatch has written into TensorBoard is exact but for the float32 there.
 _OWN = Precision(relative=EXACT.relative + TORCH.written, absolute=TORCH.absolute, written=TORCH.written)
+
+_WHEN: Mapping[Side, str] = {"before": "before", "after": "after", "": "at a time that is not said"}
+
+# Parts that are named in the sentence about their whole.
+_MOST_PARTS = 6
 
 
 @dataclass
@@ -85,7 +90,7 @@ def log_of(run: Run, name: str) -> Log:
     tops = [thing for thing in things.values() if thing.name not in held]
     norms = [_norms(thing, children, run.own) for thing in tops]
     log = Log(name, "TensorBoard", norms, _OWN if run.own else TORCH, unread=unread, others=others, own=run.own)
-    log.understood = [sentence for thing in tops for sentence in _understood(thing, children)]
+    log.understood = [_understood(thing, children) for thing in tops]
     log.remarks = [f"{file} is torn: what comes after that place is not read." for file in run.torn]
     return log
 
@@ -138,22 +143,26 @@ def _always(curve: Curve) -> Curve:
     return Curve(curve.name, curve.steps, np.ones_like(curve.values))
 
 
-def _understood(thing: _Thing, children: Mapping[str, list[_Thing]]) -> Iterator[str]:
-    parts = children.get(thing.name, ())
-    named = thing.name or "(the whole)"
-    of = f"; by their names parts of it: {', '.join(part.name for part in parts)}" if parts else ""
-    yield f"{named}: {', '.join(_roles(thing))}{of}"
-    for part in parts:
-        yield from _understood(part, children)
+def _understood(thing: _Thing, children: Mapping[str, list[_Thing]]) -> str:
+    said = f"{thing.name or 'the whole'}: {', '.join(_roles(thing))}"
+    parts = list(_below(thing, children))
+    shown = [f"{part.name} ({', '.join(_WHEN[side] for side in part.sides)})" for part in parts[:_MOST_PARTS]]
+    more = f" and {len(parts) - len(shown)} more" if len(parts) > len(shown) else ""
+    return f"{said}; parts of it, by their names: {', '.join(shown)}{more}" if parts else said
 
 
-def _roles(thing: _Thing) -> Iterable[str]:
-    words: Mapping[Side, str] = {"before": "norm before", "after": "norm after", "": "norm, not said when"}
+def _below(thing: _Thing, children: Mapping[str, list[_Thing]]) -> Iterator[_Thing]:
+    for part in children.get(thing.name, ()):
+        yield part
+        yield from _below(part, children)
+
+
+def _roles(thing: _Thing) -> Iterator[str]:
     for side, (tag, _) in thing.sides.items():
-        yield f"{words[side]}{' clipping' if tag.clip and side else ''} ({tag.tag})"
+        yield f"{tag.tag} is its norm {_WHEN[side]}{' clipping' if side and tag.clip else ''}"
     if thing.ratio:
-        yield f"after over before ({thing.ratio[0].tag})"
+        yield f"{thing.ratio[0].tag} is after over before"
     if thing.limit:
-        yield f"limit of the norm after ({thing.limit[0].tag})"
+        yield f"{thing.limit[0].tag} is the limit of its norm"
     for tag, _ in thing.sums:
-        yield f"a sum of norms ({tag.tag})"
+        yield f"{tag.tag} is a sum of norms"

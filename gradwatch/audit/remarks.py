@@ -12,24 +12,25 @@ __all__ = ["remarks"]
 
 
 def remarks(log: Log) -> list[str]:
-    """A sentence for each, of the log itself first."""
-    return [*log.remarks, *(remark for norms in log.norms for remark in _of(norms, log))]
+    """A sentence for each: of the log itself, of what is always 0, then the others."""
+    everything = [norms for top in log.norms for norms in _below(top)]
+    curves = [(curve, norms) for norms in everything for curve in norms.sides.values()]
+    found = [*log.remarks, *(said for curve, norms in curves for said in _constant(curve, norms))]
+    if not any(norms.parts or norms.ratio or norms.limit or norms.clipping or norms.sums for norms in everything):
+        found.append("No norm has another here that it could contradict: that none is negative is all that holds.")
+    for norms in everything:
+        found += [said for curve in norms.sums for said in _summed(curve, norms)]
+    for norms in log.norms:
+        found += [*_no_limit(norms), *(said for curve in list(norms.sides.values())[:1] for said in _gaps(curve))]
+    return [*found, *(said for curve, _ in curves if not log.own for said in _again(curve))]
 
 
-def _of(norms: Norms, log: Log) -> Iterator[str]:
-    for curve in norms.sides.values():
-        yield from _constant(curve, norms)
-        if not log.own:
-            yield from _again(curve)
-    for curve in norms.sums:
-        yield from _summed(curve, norms)
-    for curve in list(norms.sides.values())[:1]:
-        yield from _gaps(curve)
-    if norms.clipping is not None and norms.limit is None and norms.clipping.values.any():
-        yield from _no_limit(norms)
+def _below(norms: Norms) -> Iterator[Norms]:
+    """Norms, and those of all parts."""
+    yield norms
     for parts in norms.parts:
         for part in parts.members:
-            yield from _of(part, log)
+            yield from _below(part)
 
 
 def _constant(curve: Curve, norms: Norms) -> Iterator[str]:
@@ -76,6 +77,7 @@ def _gaps(curve: Curve) -> Iterator[str]:
 
 def _no_limit(norms: Norms) -> Iterator[str]:
     after = norms.sides.get("after")
-    if after is not None:
+    clipped = norms.clipping is not None and bool(norms.clipping.values.any())
+    if after is not None and clipped and norms.limit is None:
         highest = np.nanmax(after.values, initial=0.0)
         yield f"No limit of {after.name} is in the log: compare its highest, {highest:.8g}, with yours."

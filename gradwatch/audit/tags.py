@@ -80,8 +80,9 @@ class Tag:
 
 
 def is_about_gradients(tag: str) -> bool:
-    """Whether a tag has a word for a gradient's norm or for clipping, so that a reader may wait for it here."""
-    return bool(re.search(rf"{_GRADIENT}{_END}|{_START}{_CLIP}{_END}|{_LIMIT.pattern}", tag.lower()))
+    """Whether a tag speaks of a gradient's norm or of clipping, so that a reader may look for it here."""
+    lower = tag.lower()
+    return bool(re.search(rf"grad.*norm|norm.*grad|{_START}{_CLIP}{_END}", lower) or _LIMIT.search(lower))
 
 
 def read(tag: str) -> Tag | None:
