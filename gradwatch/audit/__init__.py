@@ -1,7 +1,7 @@
 """The laws of norms, checked on logs that others wrote: nothing here needs torch.
 
-A log is read into curves (``events``, ``jsonl``), its names are paired (``tags``, ``pairing``), and what it says is
-held against what holds for any gradient (``laws``).
+A log is read into curves (``events``, ``jsonl``), its names are paired (``tags``, ``pairing``), and what it says
+is held against what holds for any gradient (``laws``).
 """
 
 from gradwatch.audit.auditing import Audit, audit

@@ -65,8 +65,8 @@ def _logs(path: Path) -> list[Log]:
         unread = sorted({tag for log in logs for tag in log.unread})
         said = f" (not understood: {', '.join(unread[:3])})" if unread else ""
         raise ArgumentError(
-            f"No tag in {str(path)!r} is read as the norm of a gradient{said}: one such as 'actor/grad_norm_before_clip' "
-            "would be."
+            f"No tag in {str(path)!r} is read as the norm of a gradient{said}: one such as "
+            "'actor/grad_norm_before_clip' would be."
         )
     return held
 
@@ -78,7 +78,7 @@ def _audited(log: Log) -> Audit:
 
 
 def _curves(norms: Norms) -> Iterator[Curve]:
-    yield from (*norms.sides.values(), *norms.sums)
+    yield from (*norms.sides.values(), *norms.sums.values())
     for parts in norms.parts:
         for part in parts.members:
             yield from _curves(part)

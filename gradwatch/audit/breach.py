@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from gradwatch.audit.curves import Floats, Ints
 
-__all__ = ["Breach", "Place", "Truths", "told"]
+__all__ = ["Breach", "Place", "Truths", "times", "told"]
 
 Truths = npt.NDArray[np.bool_]
 
@@ -84,11 +84,16 @@ def told(
     worst = where[np.argmax(off[where])]
     step, factor = int(steps[worst]), float(off[worst])
     against = "" if bounds is None else f" against {bounds[worst]:.4g}"
-    times = f" ({factor:.3g}x)" if 1.0 < factor < np.inf else ""
-    place = Place(step, f"{values[worst]:.4g}{against} at step {step}{times}", f"{factor:.3g}x")
+    times = f" ({times(factor)})" if 1.0 < factor < np.inf else ""
+    place = Place(step, f"{values[worst]:.4g}{against} at step {step}{times}", times(factor))
     counted = len(steps) if of is None else of
     message = f"{say(place)}; in {len(where)} of {counted} steps."
     yield Breach(law, names, message, len(where), counted, int(steps[where[0]]), step, factor)
+
+
+def times(factor: float) -> str:
+    """A factor in three digits, or in whole numbers."""
+    return f"{factor:.3g}x" if factor < 1000.0 else f"{factor:,.0f}x"
 
 
 def _off(values: Floats, bounds: Floats) -> Floats:

@@ -60,7 +60,7 @@ class Norms:
         clipping: at each step, whether a clip is what lies between before and after; None where none is known of,
             and a curve of 1 and 0.
         parts: of its parts.
-        sums: of the same thing, what are by their names sums of norms.
+        sums: of the same thing, what is by its name a sum of norms, by when it was measured.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Norms:
     limit: Curve | None = None
     clipping: Curve | None = None
     parts: tuple[Parts, ...] = ()
-    sums: tuple[Curve, ...] = ()
+    sums: Mapping[Side, Curve] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ EXACT = Precision(relative=5e-9, absolute=0.0, written=5e-9)
 # TensorBoard keeps a float32: half a unit of its 24 bits, and no step finer than the smallest of all.
 _FLOAT32 = Precision(relative=2.0**-24, absolute=2.0**-149, written=2.0**-24)
 
-# Others have torch add up in float32, which loses up to 2 % of the norm of a large constant tensor (docs/rules.md).
+# Others have torch add up in float32: up to 2 % of the norm of a large constant tensor are lost (docs/rules.md).
 _SUMMED_IN_FLOAT32 = 0.02
 TORCH = Precision(_SUMMED_IN_FLOAT32 + _FLOAT32.relative, _FLOAT32.absolute, _FLOAT32.written)
 

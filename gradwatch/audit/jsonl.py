@@ -39,7 +39,9 @@ def logs_of(path: Path) -> list[Log]:
             optimizers = runs.setdefault((str(entry.get("run", "")), str(entry.get("time", ""))), {})
     held = {run: optimizers for run, optimizers in runs.items() if optimizers}
     if not held:
-        raise ArgumentError(f"The file {str(path)!r} holds no step of gradwatch: give one that a Jsonl has written.")
+        raise ArgumentError(
+            f"The file {str(path)!r} holds no step of gradwatch: give one that a Jsonl has written."
+        )
     logs = [_log(run if len(held) > 1 else "", optimizers) for (run, _), optimizers in held.items()]
     if lines.torn:
         logs[-1].remarks.append(f"{lines.torn} lines of the file could not be read.")
@@ -127,7 +129,8 @@ def _limit(record: StepRecord, clips: Any) -> float:
 def _sides(name: str, rows: list[tuple[int, GroupNorms]]) -> dict[Side, Curve]:
     steps = [step for step, _ in rows]
     return {
-        side: _curve(f"{name}.norm_{side}", steps, [pair[at] for _, pair in rows]) for at, side in enumerate(_SIDES)
+        side: _curve(f"{name}.norm_{side}", steps, [pair[at] for _, pair in rows])
+        for at, side in enumerate(_SIDES)
     }
 
 

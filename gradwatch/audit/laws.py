@@ -1,7 +1,7 @@
 """What holds for the norms of gradients whatever was trained, and where a log says otherwise.
 
-An L2 norm is not negative. Clipping scales gradients down, to a norm of at most its limit. The norm of a part is at
-most that of the whole, and the square of the whole is the sum of the squares of its parts.
+An L2 norm is not negative. Clipping scales gradients down, to a norm of at most its limit. The norm of a part is
+at most that of the whole, and the square of the whole is the sum of the squares of its parts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from gradwatch.audit.breach import Breach, Truths, told
-from gradwatch.audit.curves import Curve, Floats, Log, Norms, Precision, joined
+from gradwatch.audit.curves import Curve, Floats, Log, Norms, Parts, Precision, joined
 
 __all__ = ["breaches"]
 
@@ -29,26 +29,37 @@ def breaches(log: Log) -> list[Breach]:
 
 
 def _of(norms: Norms, log: Log) -> Iterator[Breach]:
-    curves = [*norms.sides.values(), *norms.sums]
+    curves = [*norms.sides.values(), *norms.sums.values()]
     for curve in curves:
         yield from _not_negative(curve)
+    # gradwatch writes all of one step at once.
     for curve in curves[:1] if log.own else curves:
-        # gradwatch writes all of one step at once.
         yield from _in_order(curve, log.own)
-    before, after = norms.sides.get("before"), norms.sides.get("after")
-    if before is not None and after is not None:
-        yield from _lowered(norms, before, after, log.precision)
-        yield from _ratio(norms, before, after, log.precision)
-    if after is not None:
-        yield from _limited(norms, after, log.precision)
+    yield from _of_clipping(norms, log.precision)
+    for side, summed in norms.sums.items():
+        if side in norms.sides:
+            yield from _no_sum_below(summed, norms.sides[side], log.precision)
     for parts in norms.parts:
-        for side, whole in norms.sides.items():
-            held = [part.sides[side] for part in parts.members if side in part.sides]
-            for part in held:
-                yield from _no_part_above(whole, part, log.precision)
-            yield from _squares_add(whole, held, parts.disjoint, log.precision)
+        yield from _of_parts(norms, parts, log.precision)
         for part in parts.members:
             yield from _of(part, log)
+
+
+def _of_clipping(norms: Norms, precision: Precision) -> Iterator[Breach]:
+    before, after = norms.sides.get("before"), norms.sides.get("after")
+    if after is not None:
+        yield from _limited(norms, after, precision)
+        if before is not None:
+            yield from _lowered(norms, before, after, precision)
+            yield from _ratio(norms, before, after, precision)
+
+
+def _of_parts(norms: Norms, parts: Parts, precision: Precision) -> Iterator[Breach]:
+    for side, whole in norms.sides.items():
+        held = [part.sides[side] for part in parts.members if side in part.sides]
+        for part in held:
+            yield from _no_part_above(whole, part, precision)
+        yield from _squares_add(whole, held, parts.disjoint, precision)
 
 
 def _not_negative(curve: Curve) -> Iterator[Breach]:
@@ -78,7 +89,8 @@ def _in_order(curve: Curve, own: bool) -> Iterator[Breach]:
     )
     if own:
         # Others may write several numbers for one step, as of each batch of an epoch.
-        differs = np.diff(curve.values, prepend=curve.values[:1]) != 0.0
+        same = curve.values[1:] == curve.values[:-1]
+        differs = ~np.concatenate(([True], same | np.isnan(curve.values[1:])))
         yield from told(
             "in-order",
             (curve.name,),
@@ -156,20 +168,32 @@ def _no_part_above(whole: Curve, part: Curve, precision: Precision) -> Iterator[
     )
 
 
-def _squares_add(
-    whole: Curve, parts: Sequence[Curve], disjoint: bool, precision: Precision
-) -> Iterator[Breach]:
-    if len(parts) < 2:  # noqa: PLR2004 of one part there is nothing to add
+def _no_sum_below(total: Curve, norm: Curve, precision: Precision) -> Iterator[Breach]:
+    steps, (sums, norms) = joined(total, norm)
+    yield from told(
+        "sum-above-norm",
+        (total.name, norm.name),
+        steps,
+        _above(norms, sums, 2 * precision.relative, precision),
+        lambda at: f"{total.name}, a sum of norms, is below {norm.name}, {at.at}: it is at least the L2 norm",
+        sums,
+        norms,
+    )
+
+
+def _squares_add(whole: Curve, parts: Sequence[Curve], disjoint: bool, precision: Precision) -> Iterator[Breach]:
+    if len(parts) < 2:
         return
     steps, (total, *each) = joined(whole, *parts)
     held = np.nan_to_num(np.stack(each), nan=0.0, posinf=np.inf)
     norm = _norm(held)
     with np.errstate(over="ignore"):
         sums = held.sum(axis=0)
+        difference = np.abs(np.where(np.isfinite(total), total, 0.0) - sums)
     # Each term is written, and each addition rounds, in float32 at worst.
     exactly = (len(parts) + 2) * max(precision.written, 2.0**-23)
     can_tell = np.isfinite(total) & (sums > norm * (1.0 + 4 * precision.relative + 2 * exactly))
-    summed = can_tell & (np.abs(total - sums) <= exactly * sums)
+    summed = can_tell & (difference <= exactly * sums)
     names = (whole.name, *(part.name for part in parts))
     yield from told(
         "root-of-squares",
@@ -177,8 +201,8 @@ def _squares_add(
         steps,
         summed,
         lambda at: (
-            f"{whole.name} is the sum of its parts' norms, not their L2 norm, the root of the sum of their squares: "
-            f"too high by {at.factor} at step {at.step}"
+            f"{whole.name} is the sum of its parts' norms, not their L2 norm, the root of the sum of their squares:"
+            f" too high by {at.factor} at step {at.step}"
         ),
         total,
         norm,

@@ -30,15 +30,13 @@ class _Thing:
     sides: dict[Side, tuple[Tag, Curve]] = field(default_factory=dict)
     ratio: tuple[Tag, Curve] | None = None
     limit: tuple[Tag, Curve] | None = None
-    sums: list[tuple[Tag, Curve]] = field(default_factory=list)
+    sums: dict[Side, tuple[Tag, Curve]] = field(default_factory=dict)
 
     def take(self, tag: Tag, curve: Curve) -> bool:
         """Whether its place was free."""
-        if tag.role == "norm":
-            return self.sides.setdefault(tag.side, (tag, curve))[0] is tag
-        if tag.role == "sum":
-            self.sums.append((tag, curve))
-            return True
+        if tag.role in ("norm", "sum"):
+            held = self.sides if tag.role == "norm" else self.sums
+            return held.setdefault(tag.side, (tag, curve))[0] is tag
         if getattr(self, tag.role) is not None:
             return False
         setattr(self, tag.role, (tag, curve))
@@ -46,7 +44,7 @@ class _Thing:
 
     @property
     def tags(self) -> list[Tag]:
-        held = [*self.sides.values(), *self.sums, *filter(None, (self.ratio, self.limit))]
+        held = [*self.sides.values(), *self.sums.values(), *filter(None, (self.ratio, self.limit))]
         return [tag for tag, _ in held]
 
     @property
@@ -67,7 +65,9 @@ class _Thing:
         beside = any(mine.phrase and mine.phrase == theirs.phrase for mine, theirs in pairs)
         is_whole = any(tag.total for tag in self.tags) or self.is_clipped
         separator = part.name[len(self.name) : len(self.name) + 1]
-        return separator in ("/", ".") and (own or beside or is_whole) or separator == "_" and is_whole and not own
+        if separator == "_":
+            return is_whole and not own
+        return separator in ("/", ".") and (own or beside or is_whole)
 
 
 def _goes_on(phrase: str, tag: str) -> bool:
@@ -78,7 +78,8 @@ def _goes_on(phrase: str, tag: str) -> bool:
 def log_of(run: Run, name: str) -> Log:
     """The norms in a run, as far as its tags are understood."""
     things: dict[str, _Thing] = {}
-    unread, others = [], []
+    unread: list[str] = []
+    others: list[str] = []
     for tag, curve in run.curves.items():
         said = read(tag)
         if said is None or not things.setdefault(said.name, _Thing(said.name)).take(said, curve):
@@ -135,7 +136,7 @@ def _norms(thing: _Thing, children: Mapping[str, list[_Thing]], own: bool) -> No
         limit=thing.limit[1] if thing.limit else None,
         clipping=_always(sides["before"]) if clips and "before" in sides else None,
         parts=(Parts(parts, disjoint),) if parts else (),
-        sums=tuple(curve for _, curve in thing.sums),
+        sums={side: curve for side, (_, curve) in thing.sums.items()},
     )
 
 
@@ -164,5 +165,5 @@ def _roles(thing: _Thing) -> Iterator[str]:
         yield f"{thing.ratio[0].tag} is after over before"
     if thing.limit:
         yield f"{thing.limit[0].tag} is the limit of its norm"
-    for tag, _ in thing.sums:
+    for tag, _ in thing.sums.values():
         yield f"{tag.tag} is a sum of norms"

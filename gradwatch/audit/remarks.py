@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 
+from gradwatch.audit.breach import times
 from gradwatch.audit.curves import Curve, Log, Norms, joined
 
 __all__ = ["remarks"]
@@ -19,9 +21,10 @@ def remarks(log: Log) -> list[str]:
     if not any(norms.parts or norms.ratio or norms.limit or norms.clipping or norms.sums for norms in everything):
         found.append("No norm has another here that it could contradict: that none is negative is all that holds.")
     for norms in everything:
-        found += [said for curve in norms.sums for said in _summed(curve, norms)]
+        found += [said for side, total in norms.sums.items() for said in _summed(total, norms.sides.get(side))]
     for norms in log.norms:
-        found += [*_no_limit(norms), *(said for curve in list(norms.sides.values())[:1] for said in _gaps(curve))]
+        found += [] if log.own else _no_limit(norms)
+        found += [*(said for curve in list(norms.sides.values())[:1] for said in _gaps(curve))]
     return [*found, *(said for curve, _ in curves if not log.own for said in _again(curve))]
 
 
@@ -35,7 +38,7 @@ def _below(norms: Norms) -> Iterator[Norms]:
 
 def _constant(curve: Curve, norms: Norms) -> Iterator[str]:
     steps, (values,) = joined(curve)
-    if len(steps) < 2 or not np.all(values == values[0]):  # noqa: PLR2004 one number is no constant
+    if len(steps) < 2 or not np.all(values == values[0]):
         return
     if values[0] == 0.0:
         yield f"{curve.name} is exactly 0 at all {len(steps)} steps: no gradient reaches it, or none is there."
@@ -47,18 +50,20 @@ def _constant(curve: Curve, norms: Norms) -> Iterator[str]:
 def _again(curve: Curve) -> Iterator[str]:
     doubled = len(curve.steps) - len(np.unique(curve.steps))
     if doubled:
-        yield f"{curve.name} has {doubled} numbers for steps that it has another for: the last of each is looked at."
+        yield f"{curve.name} has {doubled} numbers more than steps: the last of each step is looked at."
 
 
-def _summed(curve: Curve, norms: Norms) -> Iterator[str]:
-    said = f"{curve.name} is by its name a sum of norms, which no limit of a norm is meant for"
-    for side, norm in norms.sides.items():
-        steps, (sums, norms_there) = joined(curve, norm)
-        there = (norms_there > 0.0) & np.isfinite(sums)
-        if side and there.any():
-            factors = sums[there] / norms_there[there]
+def _summed(total: Curve, norm: Curve | None) -> Iterator[str]:
+    """How far it is above the norm of the same gradients: for n tensors at most the root of n times."""
+    said = f"{total.name} is by its name a sum of norms, not the L2 norm that a limit is meant for"
+    if norm is not None:
+        steps, (sums, norms) = joined(total, norm)
+        there = (norms > 0.0) & np.isfinite(sums) & np.isfinite(norms)
+        factors = sums[there] / norms[there]
+        if len(factors):
             worst = int(np.argmax(factors))
-            said += f": up to {factors[worst]:.3g}x {norm.name}, at step {steps[there][worst]}"
+            said += f": up to {times(factors[worst])} {norm.name}, at step {steps[there][worst]}"
+            said += f", which takes {math.ceil(factors[worst] ** 2):,} tensors or more"
     yield f"{said}."
 
 
@@ -66,7 +71,7 @@ def _gaps(curve: Curve) -> Iterator[str]:
     """Steps that are missing from a sequence that is even otherwise."""
     steps = np.unique(curve.steps)
     ahead = np.diff(steps)
-    if len(ahead) < 2 or np.all(ahead == ahead.min()):  # noqa: PLR2004 one distance is no sequence
+    if len(ahead) < 2 or np.all(ahead == ahead.min()):
         return
     usual = int(np.median(ahead))
     wide = np.flatnonzero(ahead > usual)

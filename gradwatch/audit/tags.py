@@ -2,8 +2,8 @@
 
 A tag is read by its words, whatever their case:
 
-- ``grad``, ``grads``, ``gradient`` or ``gradients``, then ``norm``: the norm of a gradient. What is left of the tag
-  names what it is the norm of: ``actor_cnn`` of ``gradients/actor_cnn_norm``, nothing of ``grad_norm``.
+- ``grad``, ``grads``, ``gradient`` or ``gradients``, then ``norm``: the norm of a gradient. What is left of the
+  tag names what it is the norm of: ``actor_cnn`` of ``gradients/actor_cnn_norm``, nothing of ``grad_norm``.
 - ``before``, ``pre_clip`` or ``unclipped``; ``after``, ``post_clip`` or ``clipped``: when it was measured.
 - ``total``, ``global`` or ``overall``: of the whole.
 - ``clip`` with ``ratio`` or ``coef``: the norm after clipping over the norm before it.
@@ -31,18 +31,24 @@ _GAP = r"[\s/._-]*"
 _GRADIENT = rf"{_START}grad(?:ient)?s?"
 _CLIP = "clip(?:ping|ped)?"
 _TWO = rf"(?:(?:l2|l_2|2(?:\.0)?){_GAP})?"
-_STATISTIC = "mean|avg|average|std|var|variance|min|max|median|ema|smoothed|running|log|log10|hist|delta|count|squared"
+_STATISTIC = (
+    "mean|avg|average|std|var|variance|min|max|median|ema|smoothed|running|log|log10|hist|delta|count|squared"
+)
 
 _OWN = re.compile(r"^(?P<name>.+)/(?P<what>norm_before|norm_after|clip_ratio)$")
 _NORM = re.compile(rf"{_GRADIENT}{_GAP}{_TWO}norms?{_END}")
 # With a name in between: gradients/actor_cnn_norm.
-_AROUND = re.compile(rf"^(?P<folder>.*?){_GRADIENT}[\s/._-](?P<name>.+?){_GAP}{_TWO}{_START}norms?(?P<rest>{_END}.*)$")
+_AROUND = re.compile(
+    rf"^(?P<folder>.*?){_GRADIENT}[\s/._-](?P<name>.+?){_GAP}{_TWO}{_START}norms?(?P<rest>{_END}.*)$"
+)
 _OTHER_NORM = re.compile(
     rf"{_GRADIENT}{_GAP}(?!2(?:\.0+)?{_GAP}norm)\d+(?:\.\d+)?{_GAP}norm|{_START}(?:l?inf|l_?[013-9]){_GAP}norms?{_END}"
 )
 _OF_STEPS = re.compile(rf"{_START}(?:{_STATISTIC}|p\d+){_GAP}$")
 _OF_STEPS_BEHIND = re.compile(rf"^{_GAP}(?:{_STATISTIC}|p\d+|ratio){_END}{_GAP}$")
-_LIMIT = re.compile(rf"{_START}(?:max{_GAP}(?:grad(?:ient)?s?{_GAP})?norm|clip(?:ping)?{_GAP}(?:limit|threshold)){_END}")
+_LIMIT = re.compile(
+    rf"{_START}(?:max{_GAP}(?:grad(?:ient)?s?{_GAP})?norm|clip(?:ping)?{_GAP}(?:limit|threshold)){_END}"
+)
 _RATIO = re.compile(rf"{_GRADIENT}{_GAP}(?:norm{_GAP})?clip(?:ping)?{_GAP}(?:ratio|coef|coefficient){_END}")
 _SUM = re.compile(rf"{_START}sum(?:{_GAP}of{_GAP}norms?)?{_END}")
 _SIDES: tuple[tuple[Side, re.Pattern[str]], ...] = (

@@ -22,7 +22,9 @@ def told(audits: Sequence[Audit], width: int) -> list[str]:
     """At most a screen: what contradicts in any run, worst first, then how it was read."""
     several = len(audits) > 1
     lines = list(_head(audits))
-    found = [(breach.factor, _in_run(audit, breach.message, several)) for audit in audits for breach in audit.breaches]
+    found = [
+        (breach.factor, _in_run(audit, breach.message, several)) for audit in audits for breach in audit.breaches
+    ]
     found.sort(key=lambda pair: -pair[0])
     lines += _listed("contradicts", [text for _, text in found], _BREACHES, width)
     by_run = [[_in_run(audit, text, several) for text in audit.remarks] for audit in audits]
@@ -58,7 +60,8 @@ def as_json(path: str, audits: Sequence[Audit]) -> str:
 def _plain(fields: dict[str, Any]) -> dict[str, Any]:
     """Infinity is a string, as in gradwatch's own JSONL: JSON lacks it."""
     return {
-        name: "Infinity" if isinstance(value, float) and math.isinf(value) else value for name, value in fields.items()
+        name: "Infinity" if isinstance(value, float) and math.isinf(value) else value
+        for name, value in fields.items()
     }
 
 

@@ -18,7 +18,13 @@ BROKEN = [
     ({**KEPT, "run/max_norm": [0.8, 0.8]}, "within-limit", (1, 2), "1 against 0.8 at step 1"),
     ({**KEPT, "run/grad_clip_ratio": [0.2, 0.5]}, "ratio", (1, 2), "0.5 against 1 at step 2"),
     ({TOTAL: [2.0, 2.0], ONE: [1.9, 3.8]}, "part-below-whole", (1, 2), "3.8 against 2 at step 2 (1.9x)"),
-    ({TOTAL: [2.0, 7.0], ONE: [1.0, 3.0], TWO: [1.0, 4.0]}, "root-of-squares", (2, 2), "too high by 1.41x at step 1"),
+    ({AFTER: [1.0, 3.0], f"{AFTER}_SUM_OF_NORMS": [1.7, 2.0]}, "sum-above-norm", (1, 2), "2 against 3 at step 2"),
+    (
+        {TOTAL: [2.0, 7.0], ONE: [1.0, 3.0], TWO: [1.0, 4.0]},
+        "root-of-squares",
+        (2, 2),
+        "too high by 1.41x at step 1",
+    ),
     ({TOTAL: [5.0, 4.5], ONE: [3.0, 3.0], TWO: [4.0, 4.0]}, "root-of-squares", (1, 2), "4.5 against 5 at step 2"),
 ]
 HELD = [
@@ -38,7 +44,9 @@ HELD = [
 ]
 
 
-@pytest.mark.parametrize(("curves", "law", "steps", "words"), BROKEN, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("curves", "law", "steps", "words"), BROKEN, ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_a_law_that_is_broken_is_told(curves, law, steps, words, tmp_path):
     (found,) = audit(write(tmp_path, curves))
     (breach,) = found.breaches
