@@ -84,8 +84,8 @@ def told(
     worst = where[np.argmax(off[where])]
     step, factor = int(steps[worst]), float(off[worst])
     against = "" if bounds is None else f" against {bounds[worst]:.4g}"
-    times = f" ({times(factor)})" if 1.0 < factor < np.inf else ""
-    place = Place(step, f"{values[worst]:.4g}{against} at step {step}{times}", times(factor))
+    beside = f" ({times(factor)})" if 1.0 < factor < np.inf else ""
+    place = Place(step, f"{values[worst]:.4g}{against} at step {step}{beside}", times(factor))
     counted = len(steps) if of is None else of
     message = f"{say(place)}; in {len(where)} of {counted} steps."
     yield Breach(law, names, message, len(where), counted, int(steps[where[0]]), step, factor)

@@ -201,8 +201,8 @@ def _squares_add(whole: Curve, parts: Sequence[Curve], disjoint: bool, precision
         steps,
         summed,
         lambda at: (
-            f"{whole.name} is the sum of its parts' norms, not their L2 norm, the root of the sum of their squares:"
-            f" too high by {at.factor} at step {at.step}"
+            f"{whole.name} is the sum of its parts' norms, not their L2 norm, the root of the sum of their squares"
+            f": too high by {at.factor} at step {at.step}"
         ),
         total,
         norm,

@@ -24,7 +24,7 @@ def remarks(log: Log) -> list[str]:
         found += [said for side, total in norms.sums.items() for said in _summed(total, norms.sides.get(side))]
     for norms in log.norms:
         found += [] if log.own else _no_limit(norms)
-        found += [*(said for curve in list(norms.sides.values())[:1] for said in _gaps(curve))]
+        found += [said for curve in list(norms.sides.values())[:1] for said in _gaps(curve)]
     return [*found, *(said for curve, _ in curves if not log.own for said in _again(curve))]
 
 
