@@ -19,6 +19,11 @@ __all__ = ["logs_of"]
 
 _SIDES: tuple[Side, Side] = ("before", "after")
 
+# A factor times a gradient is rounded to the gradient's type, at the worst bfloat16 with its 8 bits.
+_TYPES_ROUNDING = 2.0**-8
+
+_NINE_DIGITS = 1e-8
+
 # Beyond this torch's own norm, by which a clip scales, is not the true one (docs/rules.md).
 _TORCHS_ERROR = 0.02
 
@@ -85,8 +90,8 @@ class _Optimizer:
         limit = _limit(record, entry.get("clips"))
         self.limit.append(limit)
         self.clipping.append(float(record.max_norm is not None))
-        brief = record.max_norm is not None and "clips" not in entry
-        self.above.append(brief and record.norm_after > (record.max_norm or 0.0) * (1 + _TORCHS_ERROR))
+        untold = record.max_norm is not None and math.isnan(limit) and "clips" not in entry
+        self.above.append(untold and record.norm_after > (record.max_norm or 0.0) * (1 + _TORCHS_ERROR))
         for held, read in ((self.lines, record.modules), (self.parameters, record.parameters)):
             for name, pair in read.items():
                 held.setdefault(name, []).append((record.step, pair))
@@ -111,19 +116,33 @@ def _limit(record: StepRecord, clips: Any) -> float:
     """What the norm of the whole may be at most; NaN where no clip call is known to have been given all of it.
 
     A clip scales by the norm that torch has computed, and can be no more exact than that and than the type of the
-    gradients are.
+    gradients are. A brief line has no clip calls, but where all lines were scaled by one factor it was one call.
     """
-    if record.max_norm is None or not isinstance(clips, list) or len(clips) != 1:
+    if record.max_norm is None:
         return math.nan
+    if not isinstance(clips, list):
+        return record.max_norm * (1.0 + _TORCHS_ERROR) if _is_scaled_as_one(record) else math.nan
     try:
-        scope, returned = float(clips[0]["scope_before"]), float(clips[0]["norm_returned"])
-        two = float(clips[0]["norm_type"]) == 2.0
-        rounding = float(clips[0].get("rounding", 0.0))
-    except (TypeError, ValueError, KeyError):
+        (clip,) = clips
+        returned, norm_type = float(clip["norm_returned"]), float(clip["norm_type"])
+        scope = float(clip["scope_before"] if clip.get("scope_before") is not None else returned)
+        rounding = float(clip.get("rounding", 0.0))
+    except (TypeError, ValueError, KeyError, AttributeError):
         return math.nan
-    if not two or not math.isclose(scope, record.norm_before, rel_tol=1e-6) or not 0.0 < returned < math.inf:
+    is_whole = math.isclose(scope, record.norm_before, rel_tol=_TORCHS_ERROR)
+    if norm_type != 2.0 or not is_whole or not 0.0 < returned < math.inf:
         return math.nan
-    return record.max_norm * max(1.0, scope / returned) * (1.0 + rounding)
+    return record.max_norm * max(1.0, record.norm_before / returned) * (1.0 + rounding)
+
+
+def _is_scaled_as_one(record: StepRecord) -> bool:
+    """Whether two lines or more, which hold all of the gradient, were scaled down by the same factor."""
+    pairs = [pair for pair in record.modules.values() if 0.0 < pair.norm_before < math.inf]
+    factors = [pair.norm_after / pair.norm_before for pair in pairs]
+    held = math.hypot(*(pair.norm_before for pair in pairs))
+    if len(factors) < 2 or not factors[0] < 1.0 or held < record.norm_before * (1.0 - _NINE_DIGITS):
+        return False
+    return all(math.isclose(factor, factors[0], rel_tol=_TYPES_ROUNDING) for factor in factors)
 
 
 def _sides(name: str, rows: list[tuple[int, GroupNorms]]) -> dict[Side, Curve]:

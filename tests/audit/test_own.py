@@ -79,6 +79,23 @@ def test_a_number_that_is_changed_contradicts(lines):
     assert {"ratio", "part-below-whole", "root-of-squares"} <= changed(path, entries)
 
 
+def test_a_brief_line_knows_its_limit_where_all_was_scaled_as_one(tmp_path):
+    path = tmp_path / "run.jsonl"
+    train(FORMS["brief"](tmp_path))
+    entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for entry in entries:
+        if entry.get("optimizer") == "net":
+            entry["norm_after"] *= 1.93
+    assert changed(path, entries) == {"within-limit"}
+    for entry in entries:
+        if entry.get("optimizer") == "net":
+            # As two clip calls, each for one of them, would have left it.
+            entry["modules"][0][1] *= 0.5
+    assert changed(path, entries) == set()
+    (found,) = audit(path)
+    assert "above max_norm at 3 steps" in found.remarks[0]
+
+
 def test_a_step_that_comes_twice_contradicts_where_it_says_something_else(lines):
     path, entries = lines
     again = dict(next(entry for entry in entries if entry["kind"] == "step"))
