@@ -86,7 +86,7 @@ class _Optimizer:
         self.steps.append(record.step)
         self.whole.append(GroupNorms(record.norm_before, record.norm_after))
         ratio = entry.get("clip_ratio")
-        self.ratio.append(float(ratio) if isinstance(ratio, (int, float)) else math.nan)
+        self.ratio.append(ratio if isinstance(ratio, float) else math.nan)
         limit = _limit(record, entry.get("clips"))
         self.limit.append(limit)
         self.clipping.append(float(record.max_norm is not None))
@@ -127,7 +127,7 @@ def _limit(record: StepRecord, clips: Any) -> float:
         returned, norm_type = float(clip["norm_returned"]), float(clip["norm_type"])
         scope = float(clip["scope_before"] if clip.get("scope_before") is not None else returned)
         rounding = float(clip.get("rounding", 0.0))
-    except (TypeError, ValueError, KeyError, AttributeError):
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
         return math.nan
     is_whole = math.isclose(scope, record.norm_before, rel_tol=_TORCHS_ERROR)
     if norm_type != 2.0 or not is_whole or not 0.0 < returned < math.inf:

@@ -16,7 +16,7 @@ __all__ = ["log_of"]
 # What gradwatch has written into TensorBoard is exact but for the float32 there.
 _OWN = Precision(relative=EXACT.relative + TORCH.written, absolute=TORCH.absolute, written=TORCH.written)
 
-_WHEN: Mapping[Side, str] = {"before": "before", "after": "after", "": "at a time that is not said"}
+_WHEN: Mapping[Side, str] = {"before": "before", "after": "after", "": "(when is not said)"}
 
 # Parts that are named in the sentence about their whole.
 _MOST_PARTS = 6
@@ -86,7 +86,7 @@ def log_of(run: Run, name: str) -> Log:
             (unread if is_about_gradients(tag) else others).append(tag)
     unread += [tag for thing in things.values() for tag in _settled(thing)]
     things = {name: thing for name, thing in things.items() if thing.tags}
-    children = _children(list(things.values()))
+    children = _children(things)
     held = {part.name for parts in children.values() for part in parts}
     tops = [thing for thing in things.values() if thing.name not in held]
     norms = [_norms(thing, children, run.own) for thing in tops]
@@ -111,15 +111,24 @@ def _settled(thing: _Thing) -> Iterator[str]:
         thing.ratio = None
 
 
-def _children(things: list[_Thing]) -> Mapping[str, list[_Thing]]:
+def _children(things: Mapping[str, _Thing]) -> Mapping[str, list[_Thing]]:
     """The parts of each by its name: those of no smaller whole."""
     children: dict[str, list[_Thing]] = {}
-    for part in things:
-        wholes = [thing for thing in things if thing.may_be_whole_of(part)]
-        if wholes:
-            nearest = max(wholes, key=lambda thing: len(thing.name))
+    for part in things.values():
+        wholes = (things[name] for name in _beginnings(part.name) if name in things)
+        nearest = next((whole for whole in wholes if whole.may_be_whole_of(part)), None)
+        if nearest is not None:
             children.setdefault(nearest.name, []).append(part)
     return children
+
+
+def _beginnings(name: str) -> Iterator[str]:
+    """What of a name stands before one of its separators, the longest first, and nothing."""
+    for at in range(len(name) - 1, 0, -1):
+        if name[at] in "/._":
+            yield name[:at]
+    if name:
+        yield ""
 
 
 def _norms(thing: _Thing, children: Mapping[str, list[_Thing]], own: bool) -> Norms:
@@ -127,7 +136,8 @@ def _norms(thing: _Thing, children: Mapping[str, list[_Thing]], own: bool) -> No
     sides = {side: curve for side, (_, curve) in thing.sides.items()}
     clips = not own and any(tag.clip for tag in thing.tags)
     # Lines of gradwatch's own report may overlap; of others' names one may be a part of the next.
-    nested = any(one is not other and other.name.startswith(one.name) for one in parts for other in parts)
+    names = {part.name for part in parts}
+    nested = any(beginning in names for name in names for beginning in _beginnings(name))
     disjoint = not own and not nested and not any(tag.own for tag in thing.tags)
     return Norms(
         thing.name,
@@ -147,9 +157,14 @@ def _always(curve: Curve) -> Curve:
 def _understood(thing: _Thing, children: Mapping[str, list[_Thing]]) -> str:
     said = f"{thing.name or 'the whole'}: {', '.join(_roles(thing))}"
     parts = list(_below(thing, children))
-    shown = [f"{part.name} ({', '.join(_WHEN[side] for side in part.sides)})" for part in parts[:_MOST_PARTS]]
+    shown = [_with_sides(part) for part in parts[:_MOST_PARTS]]
     more = f" and {len(parts) - len(shown)} more" if len(parts) > len(shown) else ""
     return f"{said}; parts of it, by their names: {', '.join(shown)}{more}" if parts else said
+
+
+def _with_sides(part: _Thing) -> str:
+    said = ", ".join(_WHEN[side] for side in part.sides if side)
+    return f"{part.name} ({said})" if said else part.name
 
 
 def _below(thing: _Thing, children: Mapping[str, list[_Thing]]) -> Iterator[_Thing]:
