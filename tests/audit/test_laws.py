@@ -39,6 +39,14 @@ HELD = [
     {**KEPT, "run/max_grad_norm": [0.8, 0.7]},
     # An exploration and a statistic of many steps are no norms of a part.
     {"grad_norm": [1.0], "grad_norm/mean": [2.0], "grad_inf_norm/layer": [7.0], "train/clip_ratio": [0.3]},
+    {**KEPT, "run/clip_ratio": [0.3, 0.3]},
+    # Each has a limit of its own: the second is no part of the first.
+    {
+        **KEPT,
+        "run_cnn/grad_norm_after_clip": [9.0, 9.0],
+        "run_cnn/max_norm": [9.0, 9.0],
+        "run/max_norm": [1.0, 1.0],
+    },
     # Nobody says that these are parts of each other.
     {"grad_norm/layer1": [1.0], "grad_norm/layer1_bn": [2.0]},
 ]
@@ -73,6 +81,6 @@ def test_a_file_that_goes_back_holds_two_runs(tmp_path):
 
 
 def test_a_run_that_is_resumed_goes_back_in_a_new_file(tmp_path):
-    write(tmp_path, {"grad_norm": [1.0, 2.0]}, steps=[1, 2])
+    write(tmp_path, {"grad_norm": [1.0, 2.0, 2.5]}, steps=[1, 2, 3])
     (found,) = audit(write(tmp_path, {"grad_norm": [3.0, 4.0]}, steps=[2, 3]))
     assert (found.breaches, found.steps) == ([], 3)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import gradwatch
@@ -18,7 +18,7 @@ FORMS = {
 }
 
 
-def train(sink, seed=0, steps=3, limits=(1e-3,), scale=1.0, dtype=torch.float32):
+def train(sink, seed=0, steps=3, limits=(1e-3,), scale=1.0, dtype=torch.float32, grown=1.0):
     """Two optimizers; of one the parts overlap, the other's names are nested; clipped as a whole or by layer."""
     torch.manual_seed(seed)
     net = torch.nn.Sequential(torch.nn.Linear(4, 9), torch.nn.Tanh(), torch.nn.Linear(9, 2)).to(dtype)
@@ -30,9 +30,12 @@ def train(sink, seed=0, steps=3, limits=(1e-3,), scale=1.0, dtype=torch.float32)
             for optimizer in optimizers.values():
                 optimizer.zero_grad()
             (head(net(torch.randn(5, 4, dtype=dtype))).pow(2).mean() * scale).backward()
-            # One clip call for the whole, one for each layer, or none.
+            # One clip call for the whole, one for each layer, for one of them, or none.
             for limit, given in zip(limits, [net] if len(limits) == 1 else [net[0], net[2]], strict=False):
-                torch.nn.utils.clip_grad_norm_(given.parameters(), limit)
+                if limit is not None:
+                    torch.nn.utils.clip_grad_norm_(given.parameters(), limit)
+            for parameter in () if any(limits) else net.parameters():
+                parameter.grad.mul_(grown)
             for optimizer in optimizers.values():
                 optimizer.step()
 
@@ -41,13 +44,16 @@ def train(sink, seed=0, steps=3, limits=(1e-3,), scale=1.0, dtype=torch.float32)
 @settings(max_examples=6, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 99),
-    limits=st.lists(st.sampled_from([1e-3, 0.1, 10.0]), max_size=2),
+    limits=st.sampled_from([(), (1e-3,), (10.0,), (1e-3, 0.1), (None, 1e-3), (1e-3, None)]),
     scale=st.sampled_from([1.0, 1e-30, 1e15, 0.0, float("nan"), float("inf")]),
     dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float64]),
+    grown=st.sampled_from([1.0, 2.0]),
 )
-def test_a_real_run_contradicts_nothing(form, tmp_path_factory, seed, limits, scale, dtype):
+@example(seed=0, limits=(), scale=1.0, dtype=torch.float32, grown=2.0)
+@example(seed=0, limits=(None, 1e-3), scale=1.0, dtype=torch.float32, grown=1.0)
+def test_a_real_run_contradicts_nothing(form, tmp_path_factory, seed, limits, scale, dtype, grown):
     folder = tmp_path_factory.mktemp("run")
-    train(FORMS[form](folder), seed=seed, limits=limits, scale=scale, dtype=dtype)
+    train(FORMS[form](folder), seed=seed, limits=limits, scale=scale, dtype=dtype, grown=grown)
     (found,) = audit(folder / "run.jsonl" if form in ("brief", "full") else folder)
     assert found.breaches == []
     assert found.steps == 3
@@ -73,6 +79,9 @@ def test_a_number_that_is_changed_contradicts(lines):
     step = next(entry for entry in entries if entry["kind"] == "step" and entry["optimizer"] == "net")
     step["norm_after"] *= 1.001
     assert changed(path, entries) == {"within-limit", "ratio"}
+    # torch's own norm was too low by as much, and it scales by that.
+    step["clips"][0]["norm_returned"] /= 1.001
+    assert changed(path, entries) == {"ratio"}
     step["norm_after"] /= 1.001
     assert changed(path, entries) == set()
     step["norm_before"] *= 0.999
@@ -91,6 +100,11 @@ def test_a_brief_line_knows_its_limit_where_all_was_scaled_as_one(tmp_path):
         if entry.get("optimizer") == "net":
             # As two clip calls, each for one of them, would have left it.
             entry["modules"][0][1] *= 0.5
+    assert changed(path, entries) == set()
+    for entry in entries:
+        if entry.get("optimizer") == "net":
+            # Of what no line holds nothing is known.
+            entry["modules"] = {"a": [1e-3, 1e-4], "b": [1e-3, 1e-4]}
     assert changed(path, entries) == set()
     (found,) = audit(path)
     assert "above max_norm at 3 steps" in found.remarks[0]
