@@ -34,7 +34,7 @@ def told(audits: Sequence[Audit], width: int) -> list[str]:
     unread = sorted({tag for audit in audits for tag in audit.log.unread})
     lines += _listed("not understood, not looked at", unread, _UNREAD, width)
     others = len({tag for audit in audits for tag in audit.log.others})
-    return [*lines, f"not about norms of gradients: {others} other tags"] if others else lines
+    return [*lines, f"not about norms of gradients: {_many(others, 'other tag')}"] if others else lines
 
 
 def as_json(path: str, audits: Sequence[Audit]) -> str:
@@ -69,8 +69,13 @@ def _head(audits: Sequence[Audit]) -> Iterator[str]:
     steps, norms = sum(audit.steps for audit in audits), sum(audit.norms for audit in audits)
     runs = f", {len(audits)} runs" if len(audits) > 1 else ""
     wrong = sum(len(audit.breaches) for audit in audits)
-    verdict = f"{wrong} contradictions" if wrong > 1 else "1 contradiction" if wrong else "nothing contradicts"
-    yield f"{verdict}: {steps} steps, {norms} curves of norms looked at ({audits[0].log.form}{runs})"
+    verdict = _many(wrong, "contradiction") if wrong else "nothing contradicts"
+    looked_at = f"{_many(steps, 'step')}, {_many(norms, 'curve')} of norms looked at"
+    yield f"{verdict}: {looked_at} ({audits[0].log.form}{runs})"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _in_run(audit: Audit, text: str, several: bool) -> str:
