@@ -65,7 +65,7 @@ class Run:
             *("yes" if switch else "no" for switch in (o.shared_features, o.layer_norm, o.actor_clip)),
             self._first_said(),
             f"{max(before for _, before, _ in self.whole.points):.2g}",
-            f"from {silent[0]} on, {len(silent)} of {updates}" if silent else "never",
+            f"first at {silent[0]}, in {len(silent)} of {updates}" if silent else "never",
             f"{self.last('train/actor_loss'):.3g}",
             f"{self.last('eval/saturated'):.0%}, {self.last('eval/action_spread'):.3f}",
         )

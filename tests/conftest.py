@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socketserver
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,9 @@ import pytest
 # Made-up values are the same in each run, and a machine that is busy is no fault.
 hypothesis.settings.register_profile("gradwatch", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("gradwatch")
+
+# How often Python's server looks whether it is to end: every half a second, which each test would wait that opens one.
+socketserver.BaseServer.serve_forever.__defaults__ = (0.02,)
 
 
 @pytest.fixture(autouse=True)

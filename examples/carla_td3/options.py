@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 import torch
 
 from examples.carla_td3.env import SCENARIOS
-from examples.carla_td3.env.carla import ServerError, find_server
 
 __all__ = ["PRESETS", "OptionError", "Options", "parse"]
 
@@ -207,11 +206,6 @@ def _check(each: Field[Any], value: Any) -> None:
 
 
 def _check_machine(options: Options) -> None:
-    if options.env == "carla":
-        try:
-            find_server(options.host, options.port)
-        except ServerError as error:
-            raise OptionError(str(error)) from error
     kind, _, number = options.device.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (number and not number.isdigit()):
         raise OptionError(f"--device got {options.device!r}, but expects auto, cpu, cuda or cuda:1: choose one.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from examples.carla_td3.history import History, Line
@@ -33,78 +33,78 @@ class Panel:
 
     def __init__(self, history: History, first: int, last: int, box: tuple[int, int, int, int]) -> None:
         self._history = history
-        self._box = box
-        self._span = (first, max(last, first + 1))
-        self._decades = {side: _decades(lines, first, last) for side, lines in history.sides.items()}
+        left, top, right, bottom = box
+        self._corner = left, bottom - ALERTS
+        height = (self._corner[1] - top) / len(history.sides)
+        self._plots = [
+            Plot(
+                side,
+                lines,
+                first,
+                max(last, first + 1),
+                (left, top + row * height, right, top + (row + 1) * height),
+            )
+            for row, (side, lines) in enumerate(history.sides.items())
+        ]
 
     def draw(self, draw: ImageDraw, decision: int) -> None:
         """As it stands after this decision."""
-        left, top, right, bottom = self._box
-        height = (bottom - top - ALERTS) / len(self._history.sides)
-        for row, (side, lines) in enumerate(self._history.sides.items()):
-            plot = (left + MARGIN, top + row * height + HEADING, right - LEGEND, top + (row + 1) * height - 8)
-            self._axes(draw, plot, side)
-            # The whole, which is the root of its parts' squares, lies behind them.
-            for index, line in enumerate(lines):
-                self._curve(draw, plot, side, line, index, decision)
-                self._legend(draw, plot, line, index, decision)
+        for plot in self._plots:
+            plot.draw(draw, decision)
         for row, words in enumerate(self._history.firing(decision)[:2]):
             colour = CRITICAL if words.startswith("CRITICAL") else WARNING
-            draw.text((left, bottom - ALERTS + 15 * row), words, fill=colour, font_size=12)
+            draw.text((self._corner[0], self._corner[1] + 15 * row), words, fill=colour, font_size=12)
 
-    def _axes(self, draw: ImageDraw, plot: tuple[float, float, float, float], side: str) -> None:
-        low, high = self._decades[side]
-        draw.text(
-            (self._box[0], plot[1] - HEADING), f"{side}: gradient norm, pale before", fill=WORDS, font_size=11
+
+class Plot:
+    """The lines of one side; arguments as those of the panel."""
+
+    def __init__(
+        self, side: str, lines: Sequence[Line], first: int, last: int, box: tuple[float, float, float, float]
+    ) -> None:
+        self._side, self._lines, self._span = side, lines, (first, last)
+        self._edge, top, right, bottom = box
+        self._left, self._top, self._right, self._bottom = (
+            *(self._edge + MARGIN, top + HEADING),
+            *(right - LEGEND, bottom - 8),
         )
-        for decade in range(low, high + 1, max(1, (high - low) // 4)):
-            y = self._height(plot, side, 10.0**decade)
-            draw.line([(plot[0], y), (plot[2], y)], fill=GRID)
-            # Where the lowest line lies is what is exactly 0.
-            draw.text((self._box[0], y - 6), f"1e{decade}" if decade > low else "0", fill=WORDS, font_size=10)
+        shown = [norm for line in lines for at, *norms in line.points if first <= at <= last for norm in norms]
+        logs = [math.log10(norm) for norm in shown if 0 < norm < math.inf]
+        # One decade more below, so that what is exactly 0 lies apart.
+        self._low = math.floor(min(logs, default=-1.0)) - 1
+        self._high = max(math.ceil(max(logs, default=0.0)), self._low + 2)
 
-    def _curve(
-        self,
-        draw: ImageDraw,
-        plot: tuple[float, float, float, float],
-        side: str,
-        line: Line,
-        index: int,
-        decision: int,
-    ) -> None:
-        first, last = self._span
-        shown = [point for point in line.points if first <= point[0] <= min(decision, last)]
-        for at, colour, width in ((1, PALE[index], 1), (2, COLOURS[index], 2)):
-            places = [
-                (
-                    plot[0] + (point[0] - first) / (last - first) * (plot[2] - plot[0]),
-                    self._height(plot, side, point[at]),
-                )
-                for point in shown
-                if not math.isnan(point[at])
-            ]
-            if len(places) > 1:
+    def draw(self, draw: ImageDraw, decision: int) -> None:
+        """As it stands after this decision."""
+        self._axes(draw)
+        # The whole, which is the root of its parts' squares, lies behind them.
+        for index, line in enumerate(self._lines):
+            known = [point for point in line.points if point[0] <= decision]
+            for at, colour, width in ((1, PALE[index], 1), (2, COLOURS[index], 2)):
+                places = [
+                    (self._x(point[0]), self._y(point[at]))
+                    for point in known
+                    if point[0] >= self._span[0] and not math.isnan(point[at])
+                ]
                 draw.line(places, fill=colour, width=width)
+            now = f"{known[-1][1]:.3g} -> {known[-1][2]:.3g}" if known else "no update yet"
+            place = self._right + 8, self._top + 28 * index
+            draw.text(place, f"{line.name}\n  {now}", fill=COLOURS[index], font_size=11, spacing=1)
 
-    def _legend(
-        self, draw: ImageDraw, plot: tuple[float, float, float, float], line: Line, index: int, decision: int
-    ) -> None:
-        known = [point for point in line.points if point[0] <= decision]
-        now = f"{known[-1][1]:.3g} -> {known[-1][2]:.3g}" if known else "no update yet"
-        place = (plot[2] + 8, plot[1] + 28 * index)
-        draw.text(place, f"{line.name}\n  {now}", fill=COLOURS[index], font_size=11, spacing=1)
+    def _axes(self, draw: ImageDraw) -> None:
+        title = f"{self._side}: gradient norm, pale before clipping"
+        draw.text((self._edge, self._top - HEADING), title, fill=WORDS, font_size=11)
+        for decade in range(self._low, self._high + 1, max(1, (self._high - self._low) // 4)):
+            y = self._y(10.0**decade)
+            draw.line([(self._left, y), (self._right, y)], fill=GRID)
+            # Where the lowest line lies is what is exactly 0.
+            draw.text((self._edge, y - 6), f"1e{decade}" if decade > self._low else "0", fill=WORDS, font_size=10)
 
-    def _height(self, plot: tuple[float, float, float, float], side: str, norm: float) -> float:
-        """0 lies on the lower edge, and what is beyond the upper one on that."""
-        low, high = self._decades[side]
-        share = (math.log10(norm) - low) / (high - low) if 0 < norm < math.inf else float(norm > 0)
-        return plot[3] - min(1.0, max(0.0, share)) * (plot[3] - plot[1])
+    def _x(self, decision: int) -> float:
+        first, last = self._span
+        return self._left + (decision - first) / (last - first) * (self._right - self._left)
 
-
-def _decades(lines: Iterable[Line], first: int, last: int) -> tuple[int, int]:
-    """Powers of ten below and above all norms that are shown."""
-    shown = [norm for line in lines for at, *norms in line.points if first <= at <= last for norm in norms]
-    logs = [math.log10(norm) for norm in shown if 0 < norm < math.inf]
-    low, high = math.floor(min(logs, default=-1.0)), math.ceil(max(logs, default=0.0))
-    # One decade more below, so that what is exactly 0 lies apart.
-    return low - 1, max(high, low + 1)
+    def _y(self, norm: float) -> float:
+        """0 lies on the lower edge, infinity on the upper one."""
+        log = math.log10(norm) if 0 < norm < math.inf else self._high if norm > 0 else self._low
+        return self._bottom - (log - self._low) / (self._high - self._low) * (self._bottom - self._top)

@@ -33,8 +33,9 @@ __all__ = ["check_film", "record"]
 # A film's sides are multiples of 16, as its encoder asks for.
 WIDTH, HEIGHT, CAMERA = 832, 352, 320
 TICKS_A_SECOND = 20
-# What each kind of film is written with: the module, and the package that brings it.
-WRITERS = {".gif": ("PIL", "pillow"), ".mp4": ("imageio_ffmpeg", "imageio-ffmpeg")}
+# What each kind of film needs: the module, and the package that brings it.
+DRAWN = (("PIL", "pillow"), ("pandas", "pandas"))
+NEEDED = {".gif": DRAWN, ".mp4": (*DRAWN, ("imageio_ffmpeg", "imageio-ffmpeg"))}
 
 
 def check_film(path: Path) -> None:
@@ -43,18 +44,13 @@ def check_film(path: Path) -> None:
     Raises:
         OptionError: it cannot.
     """
-    if path.suffix not in WRITERS:
-        raise OptionError(f"--record got {str(path)!r}, but a film is a .gif or a .mp4: choose one of these.")
-    needed = [package for module, package in (WRITERS[".gif"], WRITERS[path.suffix]) if _missing(module)]
-    if needed:
-        raise OptionError(
-            f"--record got {str(path)!r}, which is written with {needed[0]}, and that is not installed: "
-            f"pip install {needed[0]}."
-        )
+    if path.suffix not in NEEDED:
+        raise OptionError(f"The film is to be {str(path)!r}, but films are .gif or .mp4: choose one of these.")
+    missing = " ".join(package for module, package in NEEDED[path.suffix] if _missing(module))
+    if missing:
+        raise OptionError(f"A film in {path.suffix} needs what is not installed here: pip install {missing}.")
     if not path.parent.is_dir():
-        raise OptionError(
-            f"--record got {str(path)!r}, but there is no folder {str(path.parent)!r}: make it first."
-        )
+        raise OptionError(f"The film is to be {str(path)!r}, but there is no such folder: make it first.")
 
 
 def record(folder: Path, path: Path, episode: int | None = None) -> str:

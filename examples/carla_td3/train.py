@@ -8,7 +8,7 @@ import rich
 
 import gradwatch
 from examples.carla_td3.checkpoint import Checkpoints, open_folder
-from examples.carla_td3.env.carla import ServerError
+from examples.carla_td3.env.carla import ServerError, find_server
 from examples.carla_td3.options import OptionError, Options, parse
 from examples.carla_td3.record import check_film, record
 from examples.carla_td3.reporting import Report
@@ -25,7 +25,11 @@ def main(arguments: list[str] | None = None) -> int:
         the CARLA server is not there, or no more, 130 if it was stopped by hand; 1 is Python's own, for an error.
     """
     try:
-        report = run(parse(arguments))
+        options = parse(arguments)
+        if options.env == "carla":
+            # Before a folder is made.
+            find_server(options.host, options.port)
+        report = run(options)
     except (OptionError, ServerError, gradwatch.errors.SinkError, gradwatch.errors.MissingExtraError) as error:
         print(error, file=sys.stderr)
         return 2

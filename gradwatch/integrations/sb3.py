@@ -19,10 +19,10 @@ class Callback(BaseCallback):
     """Watches every optimizer of an agent: each is named by the network that it belongs to.
 
     These are ``actor`` and ``critic`` (TD3, SAC), ``ent_coef`` for SAC's temperature, and the lone ``optimizer``
-    of PPO, A2C and DQN. A further ``learn`` with the same callback goes on counting, and so does one in another
-    process whose callback was given ``load_state_dict(state)``, where ``state`` is what ``state_dict()`` of this one
-    returned: keep it beside ``agent.save``. Stable-Baselines3 tells a callback of no error: after one, watching ends
-    with the interpreter, or with the next ``learn``.
+    of PPO, A2C and DQN. A further ``learn`` with the same callback goes on counting. For another process keep
+    ``state_dict()`` beside ``agent.save``, and give it to ``load_state_dict`` of the callback there.
+    Stable-Baselines3 tells a callback of no error: after one, watching ends with the interpreter, or with the next
+    ``learn``.
 
     Args:
         options: the arguments of ``gradwatch.track``; ``modules`` replaces the networks.

@@ -18,8 +18,8 @@ class Callback(TrainerCallback):  # type: ignore[misc]
     """Watches the optimizer of a Trainer, also one that accumulates, clips, or scales its loss.
 
     What the watch has counted is kept beside each checkpoint, in ``gradwatch.pt``, and a run resumed from one in
-    the Trainer's own folder goes on from there. A Trainer tells its callbacks of no error: after one, watching ends
-    with the interpreter, or with the next ``train``.
+    the Trainer's own folder goes on from there. A Trainer tells its callbacks of no error: after one, watching
+    ends with the interpreter, or with the next ``train``.
 
     Args:
         options: the arguments of ``gradwatch.track``; ``modules`` replaces the parts of the model.

@@ -38,6 +38,8 @@ class Endpoint(ThreadingTCPServer):
     TEXT_LASTS_SECONDS = 1.0
     # A client takes some 0.3 ms of the interpreter that trains: many more would be felt there.
     CLIENTS_A_SECOND = 50
+    # After a client that could not be accepted.
+    PAUSE_SECONDS = 0.1
 
     allow_reuse_address = True
     daemon_threads = True
@@ -101,7 +103,12 @@ class Endpoint(ThreadingTCPServer):
 
     def get_request(self) -> tuple[Any, Any]:
         """A client has come; what TLS has to agree on first is for the thread that serves it."""
-        request, client_address = super().get_request()
+        try:
+            request, client_address = super().get_request()
+        except OSError:
+            # No descriptor is left: who waits is still there, and would be tried again and again without a pause.
+            time.sleep(self.PAUSE_SECONDS)
+            raise
         if self._tls is not None:
             request = self._tls.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
         return request, client_address

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gradwatch.blocks import Kept, Steps
+from gradwatch.errors import SinkError
 from gradwatch.incidents import Incidents
 from gradwatch.records import Alert, Health, Incident, RunInfo, StepRecord
 from gradwatch.sinks.encoding import line
 from gradwatch.sinks.jsonl import Jsonl
+from gradwatch.sinks.losses import reason_of
 
 __all__ = ["FlightRecorder", "beside"]
 
@@ -93,15 +95,28 @@ class FlightRecorder:
     def _write_down(self, reason: str) -> None:
         if self._run is None:
             return
+        try:
+            path = self._next_path()
+            half = path.with_suffix(".part")
+            try:
+                self._write_to(half, self._run, reason)
+                half.replace(path)
+            except BaseException:
+                half.unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            raise SinkError(
+                f"The flight recorder cannot write beside {str(self._path)!r} ({reason_of(error)}): make room, or "
+                "make the folder writable."
+            ) from error
+
+    def _write_to(self, path: Path, run: RunInfo, reason: str) -> None:
         steps = self._kept.steps()
-        path = self._next_path()
-        half = path.with_suffix(".part")
-        with half.open("w", encoding="utf-8") as file:
-            file.write(line("run", self._run))
+        with path.open("w", encoding="utf-8") as file:
+            file.write(line("run", run))
             file.write(line("flight", _Flight(reason, time.time(), len(steps))))
             file.writelines(line("step", record) for record in steps)
             file.writelines(line("alert", alert) for alert in self._alerts)
-        half.replace(path)
 
     def _next_path(self) -> Path:
         """A file of a new number; what is too many then is removed, oldest first."""

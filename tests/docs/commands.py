@@ -29,7 +29,7 @@ def try_commands(text: str) -> str:
 
 def _run(arguments: list[str]) -> str:
     kept = arguments[: arguments.index(">")] if ">" in arguments else arguments
-    kept = ["docs" if word == "URL" else word for word in kept]
+    kept = ["https://example.org/docs" if word == "URL" else word for word in kept]
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         assert gradwatch.cli.main(kept) == 0, arguments
     assert printed.getvalue(), arguments
@@ -50,4 +50,6 @@ def _check(words: list[str]) -> None:
     elif program.startswith("python"):
         assert (ROOT / rest[0]).is_file(), words
     else:
-        assert f'"{program}>=' in PYPROJECT, f"No test knows the command {' '.join(words)!r}."
+        name = program.removeprefix(".venv/bin/")
+        assert all((ROOT / word).exists() for word in rest if word.startswith("tests/")), words
+        assert re.search(rf'"{name}[">]', PYPROJECT), f"No test knows the command {' '.join(words)!r}."

@@ -130,5 +130,5 @@ def test_where_the_road_ends_before_the_route_another_start_is_taken(carla):
     start, route = plan_any(fork, starts, 180.0, chance)
     assert start is starts[1]
     assert route.length >= 180.0
-    with pytest.raises(RuntimeError, match="from none of 1 spawn points the road goes on for 180 m"):
+    with pytest.raises(ServerError, match="From none of the 1 spawn points of fork the road goes on for 180 m"):
         plan_any(fork, starts[:1], 180.0, chance)

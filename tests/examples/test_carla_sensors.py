@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from examples.carla_td3.env.carla import sensors
+from examples.carla_td3.env.carla import ServerError, sensors
 
 
 def of(*frames):
@@ -33,7 +33,7 @@ def test_a_picture_that_does_not_come_is_an_error(monkeypatch):
     monkeypatch.setattr(sensors, "PATIENCE", 0.01)
     with pytest.raises(RuntimeError, match="no picture of frame 6"):
         sensors._picture(boxed(5), 6)
-    with pytest.raises(RuntimeError, match="another client ticks the world"):
+    with pytest.raises(ServerError, match="Another client ticks the world"):
         sensors._picture(boxed(5, 7), 6)
 
 

@@ -3,31 +3,21 @@
 import json
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from examples.carla_td3 import evaluation, options, td3, train
+from examples.carla_td3 import evaluation, td3, train
 from examples.carla_td3.env.carla import CarlaEnv, environment
 from tests.examples.carla_fixtures import simulation
 
-SHORT = [
-    "--max-timesteps",
-    "8",
-    "--learning-starts",
-    "4",
-    "--batch-size",
-    "2",
-    "--prometheus-port",
-    "0",
-    "--device",
-    "cpu",
-]
-SHORT += ["--buffer-size", "50", "--num-eval-episodes", "1", "--eval-freq", "6"]
+SHORT = ["--max-timesteps", "12", "--learning-starts", "4", "--batch-size", "2", "--prometheus-port", "0"]
+SHORT += ["--device", "cpu", "--buffer-size", "50", "--num-eval-episodes", "1", "--eval-freq", "6"]
 
 
 @pytest.fixture
 def command(monkeypatch, tmp_path):
     """The server, and the command line of a short run on it."""
     simulated, (host, port) = simulation(monkeypatch)
-    monkeypatch.setattr(options, "find_server", lambda *address: None)
+    monkeypatch.setattr(train, "find_server", lambda *address: None)
     monkeypatch.setattr(environment, "SETTLE", 2)
 
     def make_env(given):
@@ -51,11 +41,15 @@ def test_a_run_drives_learns_is_judged_in_between_and_goes_on(command, tmp_path,
     assert given_back(simulated)
     (folder,) = tmp_path.iterdir()
     steps = [json.loads(line) for line in (folder / "gradwatch.jsonl").read_text().splitlines()]
-    assert [line["optimizer"] for line in steps if line["kind"] == "step"].count("critic") == 4
-    more = ["--resume", str(folder), "--max-timesteps", "10", "--prometheus-port", "0"]
+    assert [line["optimizer"] for line in steps if line["kind"] == "step"].count("critic") == 8
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events.Reload()
+    # Five decisions of four ticks are an episode. The one that the evaluation of step 6 cut is not counted with the next.
+    assert [(e.step, e.value) for e in events.Scalars("train/episode_length")] == [(5, 5.0), (11, 5.0)]
+    more = ["--resume", str(folder), "--max-timesteps", "14", "--prometheus-port", "0"]
     assert train.main(more) == 3
     assert given_back(simulated)
-    assert "6 critic and 3 actor updates" in capsys.readouterr().out
+    assert "10 critic and 5 actor updates" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (RuntimeError("time-out of 60000ms"), 2)])

@@ -70,6 +70,14 @@ def test_the_vector_tells_speed_and_side(make):
     assert vector[4] < 0
 
 
+def test_the_throttle_drives_and_the_brake_stops(make):
+    env = make(vehicles=0, action_repeat=8)
+    env.reset(seed=3)
+    moved = env.step(np.array([0.0, 1.0], dtype=np.float32))[4]["speed"]
+    stopped = env.step(np.array([0.0, -1.0], dtype=np.float32))[4]["speed"]
+    assert moved > 1.0 > 0.1 > stopped
+
+
 def test_a_seed_decides_everything(make):
     actions = np.random.default_rng(0).uniform(-0.2, 1.0, size=(30, 2)).astype(np.float32)
 

@@ -2,6 +2,7 @@
 
 import copy
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import gradwatch
 from examples.carla_td3.checkpoint import Checkpoints
 from examples.carla_td3.options import parse
 from examples.carla_td3.replay import SPLIT, Batch, Replay
-from examples.carla_td3.td3 import TD3
+from examples.carla_td3.td3 import TD3, train
 from examples.carla_td3.transfer import downloaded, uploaded
 from tests.gpu.devices import CUDA, MODE_IS_YOUNG, no_waiting
 
@@ -139,3 +140,15 @@ def test_no_watched_update_waits_for_the_device(device, tmp_path):
             for _ in range(4):
                 agent.update(replay.sample(2, chance, there))
         assert watch.health().internal_errors == 0
+
+
+def test_training_makes_its_device_the_one_that_is_meant_where_none_is_named(monkeypatch):
+    class ReachedError(Exception):
+        pass
+
+    def reached(device):
+        raise ReachedError(str(device))
+
+    monkeypatch.setattr(torch.cuda, "set_device", reached)
+    with pytest.raises(ReachedError, match="cuda:1"):
+        train(replace(asked("fixed"), device="cuda:1"), None, None)

@@ -1,6 +1,10 @@
 """A film of a run: made of its folder, in step with its gradients."""
 
+import json
+import runpy
 import sys
+from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -81,12 +85,12 @@ def test_what_is_missing_is_told_before_anything_is_trained(kind, tmp_path, monk
     assert train.main([*RUN, "--log-dir", str(tmp_path), "--record", str(tmp_path / f"film{kind}")]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert "pip install pillow" in said
+    assert f"pip install pillow pandas{' imageio-ffmpeg' if kind == '.mp4' else ''}." in said
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_film_of_another_kind_and_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(OptionError, match=r"a \.gif or a \.mp4"):
+    with pytest.raises(OptionError, match=r"are \.gif or \.mp4"):
         record.check_film(tmp_path / "film.avi")
     with pytest.raises(OptionError, match="make it first"):
         record.check_film(tmp_path / "no" / "film.gif")
@@ -110,3 +114,47 @@ def test_a_mp4_is_written_with_what_the_encoder_is_told(tmp_path, monkeypatch):
 
 def test_a_run_goes_on_without_the_film_of_before(filmed):
     assert parse(["--resume", str(filmed[0]), "--max-timesteps", "200", "--prometheus-port", "0"]).record is None
+
+
+def test_what_fires_is_said_while_it_does_and_what_is_critical_first(filmed):
+    history = History(filmed[0], parse([*RUN]))
+
+    def alert(step, rule, severity, state, cause=None):
+        place = {"optimizer": "actor", "module": "actor_mlp"}
+        return {**place, "step": step, "rule": rule, "severity": severity, "state": state, "cause": cause}
+
+    history.alerts = [
+        alert(1, "growth", "warning", "firing"),
+        alert(2, "zero", "critical", "firing"),
+        alert(2, "zero", "critical", "explained", {"kind": "saturated-tanh", "where": "actor_mlp"}),
+        alert(3, "growth", "warning", "resolved"),
+    ]
+    zero = "CRITICAL zero at actor_mlp: saturated-tanh at actor_mlp"
+    # The actor's n-th update comes with decision 6 + 2n.
+    assert history.firing(7) == []
+    assert history.firing(9) == ["WARNING growth at actor_mlp"]
+    assert history.firing(10) == [zero, "WARNING growth at actor_mlp"]
+    assert history.firing(12) == [zero]
+
+
+def test_the_picture_of_the_study_is_made_of_runs(filmed, tmp_path, capsys):
+    script = Path(__file__).parents[2] / "docs" / "study_picture.py"
+    runpy.run_path(str(script))["main"](str(tmp_path / "study.svg"), [str(filmed[0])] * 3)
+    drawn = ElementTree.parse(tmp_path / "study.svg").getroot()
+    curves = [part for part in drawn.iter() if part.tag.endswith("polyline")]
+    assert len(curves) == 9
+    assert len(curves[0].get("points").split()) == 5
+    table = capsys.readouterr().out.splitlines()
+    assert len(table) == 5
+    assert table[2].startswith("| no | yes | yes |")
+    assert "| never |" in table[2]
+
+
+def test_a_step_that_a_resumed_run_made_again_counts_once(filmed, tmp_path):
+    lines = (filmed[0] / "gradwatch.jsonl").read_text().splitlines()
+    again = [json.loads(line) for line in lines if '"step"' in line and '"critic"' in line][-1]
+    again["norm_after"] = 7.0
+    (tmp_path / "gradwatch.jsonl").write_text("\n".join([*lines, json.dumps(again)]) + "\n")
+    points = History(tmp_path, parse([*RUN])).sides["critic"][0].points
+    assert [point[0] for point in points] == list(range(7, 17))
+    assert points[-1][2] == 7.0

@@ -17,7 +17,7 @@ from tests.judge.healthy import NAN, noisy, record_of
 from tests.reachable import reachable_bytes
 
 OPTIMIZERS = ("actor", "critic", "entropy")
-EARLY, LATE = 3_000, 100_000
+EARLY, LATE = 3_000, 60_000
 
 # What each optimizer goes through in 250 steps: from which step on, for how many, and what is so in a record then.
 LIFE: list[tuple[int, int, dict[str, Any]]] = [
@@ -50,7 +50,7 @@ def lived(step: int, rng: random.Random) -> StepRecord:
     return record_of(2 * step, norms, 1e-3 if step % 1000 > 800 else 1.0, **(ills[0] if ills else {}))
 
 
-def test_nothing_grows_between_a_thousand_steps_and_a_hundred_thousand_records() -> None:
+def test_nothing_grows_between_a_thousand_steps_and_sixty_thousand_records() -> None:
     rules = default_rules()
     judge = Judge(rules)
     kept, saved, fired = {}, {}, Counter[str]()
@@ -61,8 +61,8 @@ def test_nothing_grows_between_a_thousand_steps_and_a_hundred_thousand_records()
             kept[count] = reachable_bytes(judge, rules, but=(StepRecord,))
             saved[count] = len(json.dumps(judge.state_dict()))
     assert kept[EARLY] > 30_000
-    assert kept[LATE] < 1.1 * kept[EARLY]
-    assert saved[LATE] < 1.1 * saved[EARLY]
+    assert kept[LATE] < 1.05 * kept[EARLY]
+    assert saved[LATE] < 1.05 * saved[EARLY]
     # Ranks are not compared in these records. Norms that rise again and again and a module that is silent again and again are known from the first time on.
     often = {rule.id for rule in rules} - {"growth", "diverged"}
     assert all(fired[rule] > 50 for rule in often), fired

@@ -1,13 +1,14 @@
 """A loop on a CUDA device that is not there; prints what it made of it. Run by ``test_no_host_read``.
 
-Autograd wants a real device, so that gradients are set by hand. With the name of a read as its argument, that
-read is put into the measuring: the control.
+Autograd wants a real device, so that gradients are set by hand. The loop runs once for each of some reads that are
+put into the measuring, the controls, and once as it is.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -47,17 +48,15 @@ class NoDevice:
         return None
 
 
-def put_in(read: str) -> None:
-    write = devices.write_norms
-
+def with_a_read(read: Callable[[Tensor], object]) -> Callable[[Tensor, Tensor, list[Tensor]], None]:
     def reading(out: Tensor, places: Tensor, tensors: list[Tensor]) -> None:
-        write(out, places, tensors)
-        READS[read](out)
+        write_norms(out, places, tensors)
+        read(out)
 
-    devices.write_norms = reading
+    return reading
 
 
-def train() -> None:
+def train(name: str, copies: Copies) -> None:
     parameters = [nn.Parameter(torch.empty(shape, device="cuda")) for shape in ((4, 3), (3,), (), (0,))]
     parameters.append(nn.Parameter(torch.empty(5, dtype=torch.bfloat16, device="cuda")))
     optimizer = torch.optim.SGD(parameters, lr=0.1, foreach=True)
@@ -68,14 +67,17 @@ def train() -> None:
             torch.nn.utils.clip_grad_norm_(parameters, 1.0, foreach=False)
             optimizer.step()
         print(
-            f"errors={watch.health().internal_errors} blocks={len(copies.passing)} waiting={len(copies.waiting)}"
+            name,
+            f"errors={watch.health().internal_errors} blocks={len(copies.passing)} waiting={len(copies.waiting)}",
         )
         # The values that leaving the `with` would report do not exist.
         watch._reporting._queue._steps.clear()
 
 
 torch.get_device_module = lambda _: NoDevice
-if len(sys.argv) > 1:
-    put_in(sys.argv[1])
-with FakeTensorMode(), torch.no_grad(), Copies() as copies:
-    train()
+write_norms = devices.write_norms
+# The one without a read comes last: those before have left nothing behind.
+for name, write in {**{name: with_a_read(read) for name, read in READS.items()}, "none": write_norms}.items():
+    devices.write_norms = write
+    with FakeTensorMode(), torch.no_grad(), Copies() as copies:
+        train(name, copies)

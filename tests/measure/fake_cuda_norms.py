@@ -1,6 +1,6 @@
 """Norms of tensors on a CUDA device that is not there; prints what is wrong. Run by ``test_norms_unread``.
 
-With an argument, a read is put into the norms: the control.
+Once for each of some reads that are put in, the controls, and once as they are.
 """
 
 from __future__ import annotations
@@ -39,12 +39,11 @@ def tensors_on(device: torch.device) -> list[Tensor]:
     return found
 
 
-def check(what: str, holds: bool) -> None:
-    if not holds:
-        print("wrong:", what)
+def measure(read: str) -> None:
+    def check(what: str, holds: bool) -> None:
+        if not holds:
+            print(read, "wrong:", what)
 
-
-def measure() -> None:
     there = tensors_on(CUDA)
     mixed = [tensor for pair in zip(tensors_on(CPU), there, strict=True) for tensor in pair]
     for tensors in (there, there[:1], mixed):
@@ -57,7 +56,7 @@ def measure() -> None:
     out = torch.zeros(len(there) + 1, dtype=torch.float64, device=CUDA)
     places = torch.arange(len(there), device=CUDA)
     write_norms(out, places, there)
-    if len(sys.argv) > 1:
+    if read == "cpu":
         out.cpu()
 
 
@@ -66,8 +65,12 @@ def reading(tensors: list[Tensor]) -> list[Tensor]:
 
 
 fused = norms._fused
-if "item" in sys.argv:
-    norms._fused = reading
-with FakeTensorMode(), Copies() as copies:
-    measure()
-print("waiting:", len(copies.waiting))
+# The one without a read comes last: those before have left nothing behind.
+for read in ("cpu", "item", "none"):
+    norms._fused = reading if read == "item" else fused
+    with FakeTensorMode(), Copies() as copies:
+        try:
+            measure(read)
+        except RuntimeError as error:
+            print(read, "refused:", str(error).splitlines()[0])
+    print(read, "waiting:", len(copies.waiting))

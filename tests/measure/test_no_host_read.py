@@ -136,22 +136,22 @@ def test_a_value_that_is_read_is_noticed(
     assert reads_of(clipped_steps) > 0
 
 
-def on_fake_cuda(*arguments: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="module")
+def on_fake_cuda() -> dict[str, str]:
+    """What a loop made of it, by the read that was put in."""
     # In a process of its own: fake CUDA tensors leave torch believing that there is a device.
     script = Path(__file__).with_name("fake_cuda_loop.py")
-    return subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True)
-
-
-def test_on_a_fake_cuda_device_only_full_blocks_are_copied_and_nothing_waits() -> None:
-    ran = on_fake_cuda()
+    ran = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
+    return {read: told for read, _, told in (line.partition(" ") for line in ran.stdout.splitlines())}
+
+
+def test_on_a_fake_cuda_device_only_full_blocks_are_copied_and_nothing_waits(on_fake_cuda: dict[str, str]) -> None:
     # 40 steps are two full blocks of 16.
-    assert ran.stdout.split() == ["errors=0", "blocks=2", "waiting=0"], ran.stdout + ran.stderr
+    assert on_fake_cuda["none"] == "errors=0 blocks=2 waiting=0"
 
 
 @pytest.mark.parametrize("read", ["cpu", "item", "tolist"])
-def test_on_a_fake_cuda_device_a_read_is_noticed(read: str) -> None:
-    ran = on_fake_cuda(read)
-    assert ran.returncode == 0, ran.stderr
-    errors, _, waiting = ran.stdout.split()
+def test_on_a_fake_cuda_device_a_read_is_noticed(on_fake_cuda: dict[str, str], read: str) -> None:
+    errors, _, waiting = on_fake_cuda[read].split()
     assert (errors, waiting) != ("errors=0", "waiting=0")

@@ -83,6 +83,10 @@ def test_promtool_accepts_the_rules(path):
     assert ("keep_firing_for" in (ROOT / "deploy" / path).read_text()) is ("prometheus" in path)
 
 
+def test_vmalert_accepts_its_rules():
+    run("vmalert", "-dryRun", "-rule=vmalert-rules.yml")
+
+
 def test_each_rule_fires_where_it_should_and_only_there():
     run("promtool", "test", "rules", "prometheus-rules.test.json")
 

@@ -12,7 +12,6 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import gradwatch
-from gradwatch.measure.replicas import Replicas
 
 ON_TWO = (
     "equal_replicas",
@@ -54,15 +53,13 @@ def _train(
             optimizer.step()
             dist.barrier()
         told = [] if watch is None else watch.history
-        # Read before the end, which takes the keys back.
-        keys = dist.distributed_c10d._get_default_store().num_keys()
+        # The end takes the keys back, of which the other rank may not have read the last.
+        dist.barrier()
     return {
         "alerts": [] if watch is None else [(a.severity, a.step) for a in watch.alerts if a.rule == "diverged"],
         "compared": [record.compared for record in told if record.compared is not None],
-        "keys": keys,
         "errors": 0 if watch is None else watch.health().internal_errors,
         "seconds": time.monotonic() - began,
-        "every": Replicas.EVERY,
     }
 
 

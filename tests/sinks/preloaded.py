@@ -9,6 +9,8 @@ import warnings
 from importlib import import_module
 
 os.environ["OMP_NUM_THREADS"] = "1"
+# A bar is drawn at each step, and not by the clock.
+os.environ["TQDM_MININTERVAL"] = "0"
 warnings.simplefilter("ignore")
 for name in ("rich.progress", "tqdm", "pytorch_lightning", "transformers", "gradwatch"):
     with contextlib.suppress(ImportError):

@@ -1,11 +1,13 @@
 """Clients that are many, slow, or ask for something else."""
 
+import errno
 import http.client
 import socket
 import threading
 import time
 import urllib.request
 from contextlib import suppress
+from socketserver import ThreadingTCPServer
 
 import pytest
 
@@ -192,3 +194,21 @@ def test_what_cannot_be_made_or_sent_disturbs_no_other(capsys):
     finally:
         endpoint.end()
     assert capsys.readouterr().err == ""
+
+
+def test_where_no_descriptor_is_left_it_does_not_try_again_and_again(endpoint, monkeypatch):
+    """Each try would let go of the interpreter that trains, and take it again."""
+    tries = []
+
+    def exhausted(_):
+        tries.append(time.monotonic())
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ThreadingTCPServer, "get_request", exhausted)
+        waits = threading.Thread(target=get, args=(endpoint,))
+        waits.start()
+        time.sleep(0.5)
+        assert 0 < len(tries) <= 6
+    waits.join(20)
+    assert not waits.is_alive()

@@ -16,6 +16,7 @@ from torch import nn
 import gradwatch
 from gradwatch.blocks import Block, Steps
 from gradwatch.cli import main
+from gradwatch.errors import SinkError
 from gradwatch.reading import Lines
 from gradwatch.records import Cause, Health
 from gradwatch.sinks import Jsonl
@@ -169,7 +170,14 @@ def test_a_file_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(Steps, "__iter__", lambda self: iter([record(1), 1 / 0]))
     with pytest.raises(ZeroDivisionError):
         recorder.write([record(1)], [alert()])
-    assert not list(tmp_path.glob("*.flight-*.jsonl"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    recorder = opened(tmp_path / "file" / "run.jsonl")
+    with pytest.raises(SinkError, match=r"flight recorder cannot write beside .* make room"):
+        recorder.write([record(1)], [alert()])
 
 
 def test_report_shows_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,6 @@ import pytest
 
 from tests.sinks.screens import Shown, redirected, run
 
-SIZES = [(80, 24), (140, 40)]
 SAID = range(0, 60, 10)
 TOLD = r"<(?:print\d+|log\d+|half\d+andwhole|before|after)>"
 
@@ -118,6 +117,12 @@ with watched():
 """
 THE_END = "\nprint('<after>')\n"
 
+# In a larger terminal lines break elsewhere, and more of them are seen: whatever draws the bar.
+SIZED = [
+    *((bar, (80, 24)) for bar in PROGRAMS),
+    *((bar, (140, 40)) for bar in ("plain", "two of tqdm", "rich outside")),
+]
+
 
 def said() -> list[str]:
     """What each program says, in this order."""
@@ -133,8 +138,7 @@ def told(shown: Shown, columns: int) -> list[str]:
 
 
 @pytest.mark.interop
-@pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("bar", PROGRAMS)
+@pytest.mark.parametrize(("bar", "size"), SIZED, ids=str)
 def test_every_line_of_the_program_is_there_once_and_no_more_of_the_bar_than_without(
     bar: str, size: tuple[int, int]
 ) -> None:
@@ -145,8 +149,7 @@ def test_every_line_of_the_program_is_there_once_and_no_more_of_the_bar_than_wit
     for odd in ("saved to [/home/user/run] [red]loss[/red] :smile:", "is up"):
         assert shown.text.count(odd) == bare.text.count(odd)
     bars = [sum("%" in line and "of the time" not in line for line in one.lines) for one in (bare, shown)]
-    # A bar draws itself by the clock: a slow machine sees a few more of it. A flooded screen holds one a step.
-    assert bars[1] <= bars[0] + 5
+    assert bars[1] <= bars[0]
     assert sum("norm (L2)" in line for line in shown.lines) == 1
     assert shown.margins is None
     assert "gradwatch: no alert fired." in shown.text

@@ -68,7 +68,8 @@ class Run:
 
     def steps(self, count: int) -> Iterator[int]:
         """Numbers the iterations from 1; where the modules are saved, no more than `SAVED` of them."""
-        for self.step in range(1, (min(count, SAVED) if self._saving else count) + 1):
+        last = min(count, SAVED) if self._saving else count
+        for self.step in range(1, last + 1):
             with self._look() if self._saving else nullcontext():
                 yield self.step
                 if self._saving:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
 
 from gradwatch.diagnose.graph.saved import signed
 from gradwatch.diagnose.graph.walk import row_of
@@ -148,22 +147,15 @@ def _scores_are_masked(site: Site) -> bool:
 
 
 def attention(site: Site) -> Finding:
-    """Fused: query or key is zero, there is one token only, a mask leaves one, or all weights are one-hot."""
-    query, key, mask = (site.tensor(name) for name in ("query", "key", "attn_mask"))
+    """Fused: query or key is zero, there is one token only, or it is flat."""
+    query, key = site.tensor("query"), site.tensor("key")
     if site.index > 1 or query is None or key is None:
         return flat(site)
     if largest(key if site.index == 0 else query) == 0.0:
         return product(site)
     if key.shape[-2] == 1:
         return Finding("constant", {"candidates": 1, "reason": "a softmax over one token is 1 whatever comes in"})
-    if mask is not None and _leaves_one(mask):
-        return Finding("masked", {"candidates": key.shape[-2], "candidates_left": 1})
-    return Finding("saturated-sigmoid", {"candidates": key.shape[-2]})
-
-
-def _leaves_one(mask: Tensor) -> bool:
-    open_to = mask if mask.dtype == torch.bool else torch.isfinite(mask)
-    return bool((open_to.sum(dim=-1) == 1).all())
+    return flat(site)
 
 
 def normaliser(site: Site) -> Finding:

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Debian's Prometheus, Alertmanager and Pushgateway in a folder: nothing is installed, and no start-up script runs.
+# Debian's Prometheus, Alertmanager, Pushgateway and vmalert in a folder: nothing is installed, and no start-up script runs.
 set -euo pipefail
 mkdir -p "$1"
 cd "$1"
-if ! apt-get download --quiet prometheus prometheus-alertmanager prometheus-pushgateway; then
+if ! apt-get download --quiet prometheus prometheus-alertmanager prometheus-pushgateway victoria-metrics; then
     echo "apt knows no such packages: run \`apt-get update\` once, as root, on Debian 12 or later." >&2
     exit 1
 fi

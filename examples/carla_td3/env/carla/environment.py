@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from gymnasium.error import ResetNeeded
 
 from examples.carla_td3.env.carla.route import plan_any
 from examples.carla_td3.env.carla.sensors import Sensors, small_and_gray
@@ -109,6 +110,8 @@ class CarlaEnv(DrivingBase):
             self._place = self._line.locate(self._state.x, self._state.y, near=0.0)
 
     def _drive(self, steering: float, pedal: float) -> Moment:
+        if self._sensors is None:
+            raise ResetNeeded("No episode of this environment is in the world: call reset() first.")
         with self._server.telling():
             before, place = self._state, self._place
             control = self._server.carla.VehicleControl(
@@ -116,7 +119,6 @@ class CarlaEnv(DrivingBase):
             )
             self._car.apply_control(control)
             frame = self._server.tick()
-            assert self._sensors is not None
             seen = self._sensors.seen(frame)
             self._snapshot = self._server.world.get_snapshot()
             self._state = self._look(before)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from examples.carla_td3.env.carla.handshake import ServerError
 from examples.carla_td3.env.road import Place
 
 __all__ = ["Route", "plan", "plan_any"]
@@ -95,10 +96,13 @@ def plan_any(
     """The first of the ``starts`` (``carla.Transform``) from which the road is long enough, and the route.
 
     Raises:
-        RuntimeError: there is none.
+        ServerError: there is none.
     """
     for start in starts:
         route = plan(carla_map, start.location, length, chance)
         if route is not None:
             return start, route
-    raise RuntimeError(f"from none of {len(starts)} spawn points the road goes on for {length:.0f} m")
+    raise ServerError(
+        f"From none of the {len(starts)} spawn points of {carla_map.name} the road goes on for {length:.0f} m, as "
+        "a route needs."
+    )

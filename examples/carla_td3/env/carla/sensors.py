@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from examples.carla_td3.env.camera import AHEAD, HEIGHT, SIDE, UP, WIDTH
+from examples.carla_td3.env.carla.handshake import ServerError
 from examples.carla_td3.env.carla.server import ROLE, Server
 
 __all__ = ["Seen", "Sensors", "small_and_gray"]
@@ -68,6 +69,7 @@ class Sensors:
 
         Raises:
             RuntimeError: the picture does not come.
+        ServerError: another client drives in the same world.
         """
         image = _picture(self._images, frame)
         crossings = _until(self._crossings, frame)
@@ -90,7 +92,7 @@ def _picture(images: SimpleQueue[Any], frame: int) -> Any:
         if image.frame == frame:
             return image
         if image.frame > frame:
-            raise RuntimeError(f"a picture of frame {image.frame}, not {frame}: another client ticks the world")
+            raise ServerError(f"Another client ticks the world: a picture of frame {image.frame}, not {frame}.")
 
 
 def _until(events: deque[Any], frame: int) -> list[Any]:

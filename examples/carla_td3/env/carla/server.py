@@ -96,19 +96,18 @@ class Server:
         """
         if not self._open:
             return
-        self._open = False
-        undo = self._undo.pop_all()
         self.client.set_timeout(PATIENCE)
         try:
             self.client.get_server_version()
         except RuntimeError:
             # The server is gone, and its world with it.
-            undo.pop_all()
-            self._holder = None
+            self._open, self._holder = False, None
+            self._undo.pop_all()
             return
         self.client.set_timeout(LONGEST_CALL)
+        self._open = False
         with self.telling("could not be given back as it was"):
-            undo.close()
+            self._undo.close()
 
     @contextmanager
     def telling(self, what: str = "is lost") -> Iterator[None]:

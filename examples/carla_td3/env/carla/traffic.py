@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from examples.carla_td3.env.car import CAR_LENGTH
+from examples.carla_td3.env.carla.handshake import ServerError
 from examples.carla_td3.env.carla.route import Route
 from examples.carla_td3.env.carla.server import ROLE, Server
 from examples.carla_td3.env.road import LANE_WIDTH
@@ -29,7 +30,7 @@ def populate(server: Server, count: int, starts: Sequence[Any], chance: np.rando
         Their ids.
 
     Raises:
-        RuntimeError: there is not enough room for them.
+        ServerError: there is not enough room for them.
     """
     command = server.carla.command
     server.traffic.set_random_device_seed(int(chance.integers(2**31)))
@@ -50,7 +51,7 @@ def populate(server: Server, count: int, starts: Sequence[Any], chance: np.rando
             answer.actor_id for answer in server.client.apply_batch_sync(spawns, True) if not answer.has_error()
         ]
     if len(ids) < count:
-        raise RuntimeError(f"the town has room for {len(ids)} other vehicles, not for {count}")
+        raise ServerError(f"The town has room for {len(ids)} vehicles, not {count}: choose a smaller --scenario.")
     return ids
 
 
