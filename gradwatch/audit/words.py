@@ -15,7 +15,7 @@ from gradwatch.sinks.labels import printable
 __all__ = ["as_json", "told"]
 
 # Of each kind; a screen has no room for more, and --json has them all.
-_BREACHES, _REMARKS, _UNDERSTOOD, _UNREAD = 4, 3, 4, 3
+_BREACHES, _REMARKS, _UNDERSTOOD, _UNREAD = 3, 3, 2, 3
 
 
 def told(audits: Sequence[Audit], width: int) -> list[str]:
