@@ -49,6 +49,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         return 0
     if options.command == "report":
         return _report(options.path, options.html)
+    if options.command == "audit":
+        return _audit(options.path, options.json)
     # argparse has refused any other.
     print(options.text(options), end="", flush=True)
     if options.command == "rules" and options.docs is None:
@@ -69,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="what happened in a run, from its JSONL or flight recorder's file")
     report.add_argument("path", metavar="RUN.jsonl")
     report.add_argument("--html", metavar="FILE", help="write it as a page for a browser instead, with charts")
+    audit = commands.add_parser("audit", help="check the arithmetic of a log: a TensorBoard directory or JSONL")
+    audit.add_argument("path", metavar="PATH")
+    audit.add_argument("--json", action="store_true", help="print one JSON object instead")
     rules = commands.add_parser("rules", help="print the Prometheus alerting rules")
     rules.set_defaults(text=_rules)
     rules.add_argument(
@@ -88,6 +93,7 @@ _EXAMPLES = """\
 examples:
   gradwatch report run.jsonl                    what was wrong, and what to do
   gradwatch report run.jsonl --html run.html    the same as a page, with charts
+  gradwatch audit runs/1                        whether the gradient norms in a log can be true
   gradwatch rules > gradwatch-rules.yml         for a Prometheus server
   gradwatch dashboard > gradwatch.json          for Grafana
 """
@@ -107,6 +113,21 @@ def _report(path: str, html: str | None) -> int:
     width = min(shutil.get_terminal_size().columns, _WIDEST)
     print("\n".join(told(run, width)), flush=True)
     return 0
+
+
+def _audit(path: str, as_object: bool) -> int:
+    """Exit status: 0 where nothing contradicts, 1 where something does, 2 where it cannot be read."""
+    from gradwatch.audit import as_json, audit, told
+    from gradwatch.errors import GradwatchError
+
+    try:
+        audits = audit(path)
+    except GradwatchError as error:
+        sys.stderr.write(f"gradwatch: {error}\n")
+        return 2
+    width = min(shutil.get_terminal_size().columns, _WIDEST)
+    print(as_json(path, audits) if as_object else "\n".join(told(audits, width)), flush=True)
+    return int(any(found.breaches for found in audits))
 
 
 # Characters of a line that are read at ease.
