@@ -39,7 +39,7 @@ class Run:
         self.options: Options = parse(["--resume", str(folder), "--prometheus-port", "0", "--device", "cpu"])
         self._events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
         self._events.Reload()
-        history = History(folder, self.options)
+        history = History(folder)
         self.whole, _, self.mlp = history.sides["actor"]
         self.alerts: list[dict[str, Any]] = [alert for alert in history.alerts if alert["optimizer"] == "actor"]
 

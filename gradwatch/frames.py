@@ -29,6 +29,7 @@ _COLUMNS = {
     "nonfinite": "bool",
     "backward_passes": "int64",
     "loss_scale": "float64",
+    "loop_step": "float64",
     "run": "str",
 }
 
@@ -43,8 +44,9 @@ def read(path: str | os.PathLike[str]) -> pd.DataFrame:
 
     Columns: ``optimizer``, ``step``, ``time`` (Unix time in seconds), ``norm_before``, ``norm_after``,
     ``clip_ratio``, ``max_norm`` (NaN: no limit), ``clipped``, ``skipped``, ``nonfinite``, ``backward_passes``,
-    ``loss_scale`` (NaN: none), ``run``, then ``LINE.before`` and ``LINE.after`` for each line of the report, and
-    the same for parameters where the file has them. Of the norms of lines nine digits are kept in a file.
+    ``loss_scale`` and ``loop_step`` (NaN: none), ``run``, then ``LINE.before`` and ``LINE.after`` for each line
+    of the report, and the same for parameters where the file has them. Of the norms of lines nine digits are kept
+    in a file.
 
     ``frame.attrs["alerts"]`` is the list of the file's alerts, each as it was written, and ``attrs["torn"]`` the
     number of lines that could not be read.

@@ -101,6 +101,7 @@ class Lines:
             backward_passes=int(entry.get("backward_passes", 1)),
             skipped=bool(entry.get("skipped", False)),
             loss_scale=None if scale is None else _number(scale),
+            loop_step=None if entry.get("loop_step") is None else int(entry["loop_step"]),
             missing=_names(entry, "missing"),
             nonfinite=_names(entry, "nonfinite"),
             missing_modules=_names(entry, "missing_modules"),

@@ -178,6 +178,7 @@ class StepRecord:
         backward_passes: backward passes since this optimizer's last step that wrote one of its gradients.
         skipped: the optimizer did not apply the update.
         loss_scale: the GradScaler's factor, None where none was used.
+        loop_step: the loop's own step, as ``Watch.loop_step`` gave it; None where it gave none.
         missing: names of parameters whose ``.grad`` is None.
         nonfinite: names of parameters whose gradient holds NaN or Inf.
         missing_modules: names of modules none of whose parameters has a gradient.
@@ -212,6 +213,7 @@ class StepRecord:
     backward_passes: int = 1
     skipped: bool = False
     loss_scale: float | None = None
+    loop_step: int | None = None
     missing: tuple[str, ...] = ()
     nonfinite: tuple[str, ...] = ()
     missing_modules: tuple[str, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import operator
 import os
 import platform
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from gradwatch.arguments import check_call, checked_guard, checked_modules, list
 from gradwatch.beginning import Reminder
 from gradwatch.blocks import Steps
 from gradwatch.diagnose import Diagnosis, Stray
-from gradwatch.errors import TrackerStateError
+from gradwatch.errors import ArgumentError, TrackerStateError
 from gradwatch.explaining import Explainer
 from gradwatch.frames import frame_of
 from gradwatch.guarding import Guard
@@ -140,6 +141,7 @@ class Watch:
                 tracked.deciding = partial(refusing.measured, tracked)
         self._run = run
         self._info: RunInfo | None = None
+        self._loop_step: int | None = None
         self._state = "new"
         self._turn = Turn()
         self._reminder = Reminder(optimizers.values())
@@ -266,6 +268,27 @@ class Watch:
         finally:
             self._soon(lambda: self._explainer.found(diagnosis, names))
 
+    @property
+    def loop_step(self) -> int | None:
+        """The loop's own step, such as that of an environment: set it in the loop, before the steps that it is of.
+
+        Records bear it from then on, and TensorBoard and MLflow draw against it, so that these curves and the
+        loop's own have one axis. None, as at first: they draw against the steps of each optimizer.
+
+        Raises:
+            ArgumentError: it is set to what is no whole number.
+        """
+        return self._loop_step
+
+    @loop_step.setter
+    def loop_step(self, step: SupportsIndex | None) -> None:
+        try:
+            self._loop_step = None if step is None else operator.index(step)
+        except TypeError as error:
+            raise ArgumentError(
+                f"loop_step={step!r}: give the loop's own step, a whole number, or None."
+            ) from error
+
     def health(self) -> Health:
         """How gradwatch itself is doing."""
         shield, fanout = self._observer.shield, self._fanout
@@ -363,6 +386,8 @@ class Watch:
         if self._refusing is not None:
             self._refusing.done(optimizer)
         if step is not None:
+            if self._loop_step is not None:
+                step.row = step.row._replace(loop_step=self._loop_step)
             urgent = unusual or self._refusing is not None or self._judge.in_suspense or self._explainer.is_looking
             self._reporting.take(step, urgent)
         if not self._judge.asks_why:

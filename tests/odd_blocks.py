@@ -51,6 +51,7 @@ def blocks(draw: Any, optimizer: str = "actor") -> Block:
                 draw(st.integers(0, 3)),
                 tuple(draw(st.lists(_clips(columns), max_size=2))),
                 draw(st.booleans()),
+                draw(st.none() | st.integers(0, 1 << 40)),
                 draw(_optional),
                 draw(st.sampled_from([None, {"mlp": ("a", "b")}])),
                 draw(st.sampled_from([None, "critic"])),

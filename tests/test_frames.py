@@ -39,7 +39,7 @@ def test_the_columns_of_a_watch(tmp_path: Path) -> None:
     frame = watch.to_frame()
     assert list(frame.columns) == [
         "optimizer", "step", "time", "norm_before", "norm_after", "clip_ratio", "max_norm", "clipped", "skipped",
-        "nonfinite", "backward_passes", "loss_scale", "run", "net.before", "net.after", "head.before", "head.after",
+        "nonfinite", "backward_passes", "loss_scale", "loop_step", "run", "net.before", "net.after", "head.before", "head.after",
     ]  # fmt: skip
     assert len(frame) == len(watch.history) == 60
     row, record = frame.iloc[14], watch.history[14]
@@ -93,7 +93,7 @@ def test_what_was_put_aside_is_read_before(tmp_path: Path) -> None:
 def test_a_run_without_a_step_has_all_columns(tmp_path: Path) -> None:
     watch = train(tmp_path / "x", steps=0)
     pd.testing.assert_frame_equal(gradwatch.read(tmp_path / "x"), watch.to_frame())
-    assert len(watch.to_frame().columns) == 13
+    assert len(watch.to_frame().columns) == 14
 
 
 def test_what_is_no_run_is_one_sentence(tmp_path: Path) -> None:

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradwatch
-from examples.carla_td3.options import Options
 
-__all__ = ["History", "Line", "decision_of"]
-
-
-def decision_of(optimizer: str, step: int, options: Options) -> int:
-    """The decision after which an optimizer made this step of its own."""
-    updates = step * options.policy_delay if optimizer == "actor" else step
-    every = options.update_every
-    return (options.learning_starts // every + updates) * every
+__all__ = ["History", "Line"]
 
 
 @dataclass(frozen=True)
@@ -32,26 +25,27 @@ class History:
 
     Args:
         folder: of the run.
-        options: of the run.
 
     Raises:
         MissingExtraError: pandas is not installed.
         ArgumentError: there is no such file.
     """
 
-    def __init__(self, folder: Path, options: Options) -> None:
+    def __init__(self, folder: Path) -> None:
         frame = gradwatch.read(folder / "gradwatch.jsonl")
-        self._options = options
         self.alerts: list[dict[str, Any]] = frame.attrs["alerts"]
         # What a resumed run did again counts as the resumed one did it.
-        steps = frame.drop_duplicates(["optimizer", "step"], keep="last")
+        steps = frame.dropna(subset=["loop_step"]).drop_duplicates(["optimizer", "step"], keep="last")
+        self._decisions: dict[tuple[str, int], float] = steps.set_index(["optimizer", "step"])[
+            "loop_step"
+        ].to_dict()
         self.sides = {side: self._lines(steps[steps["optimizer"] == side], side) for side in ("actor", "critic")}
 
     def firing(self, decision: int) -> list[str]:
         """What fires after this decision, in a few words each, what is critical first."""
         active: dict[tuple[str, str, str | None], str] = {}
         for alert in self.alerts:
-            if decision_of(alert["optimizer"], alert["step"], self._options) > decision:
+            if self._decisions.get((alert["optimizer"], alert["step"]), math.inf) > decision:
                 continue
             place = (alert["rule"], alert["optimizer"], alert["module"])
             if alert["state"] == "resolved":
@@ -66,7 +60,7 @@ class History:
 
     def _lines(self, steps: Any, side: str) -> list[Line]:
         """Of the whole, then of its parts."""
-        decisions = [decision_of(side, step, self._options) for step in steps["step"]]
+        decisions = steps["loop_step"].astype(int).tolist()
         names = {side: ("norm_before", "norm_after")}
         names |= {name: (f"{name}.before", f"{name}.after") for name in (f"{side}_cnn", f"{side}_mlp")}
         return [

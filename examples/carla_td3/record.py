@@ -72,7 +72,7 @@ def record(folder: Path, path: Path, episode: int | None = None) -> str:
     options = parse(["--resume", str(folder), "--prometheus-port", "0", "--device", "cpu"])
     replay, newest = _buffer(folder, options)
     first, last = _chosen(_episodes(replay, newest), episode)
-    frames = _frames(replay, options, History(folder, options), first, last)
+    frames = _frames(replay, options, History(folder), first, last)
     rate = TICKS_A_SECOND / options.action_repeat
     if path.suffix == ".gif":
         _write_gif(frames, path, rate)

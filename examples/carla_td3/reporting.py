@@ -16,7 +16,6 @@ from torch.utils.tensorboard.writer import SummaryWriter
 import gradwatch
 from examples.carla_td3.checklist import Checklist
 from examples.carla_td3.evaluation import Episode, Evaluation
-from examples.carla_td3.history import decision_of
 from examples.carla_td3.options import Options
 from examples.carla_td3.questions import Questions
 from examples.carla_td3.transfer import downloaded
@@ -47,7 +46,7 @@ class Report:
         self._rated = start, time.perf_counter()
         self.sinks: list[Any] = [
             gradwatch.sinks.Console(),
-            gradwatch.sinks.TensorBoard(_OnDecisions(self._writer, options), prefix="debug"),
+            gradwatch.sinks.TensorBoard(self._writer, prefix="debug"),
             gradwatch.sinks.Jsonl(folder / "gradwatch.jsonl"),
             self.checklist,
         ]
@@ -150,20 +149,3 @@ class Report:
 
     def _scalar(self, tag: str, value: float, step: int) -> None:
         self._writer.add_scalar(tag, value, step)
-
-
-class _OnDecisions:
-    """Puts gradwatch's curves, which count an optimizer's steps, on the axis of the agent's own."""
-
-    def __init__(self, writer: SummaryWriter, options: Options) -> None:
-        self._writer = writer
-        self._options = options
-
-    def add_scalar(self, tag: str, value: float, step: int, walltime: float) -> None:
-        self._writer.add_scalar(tag, value, self._decision(tag, step), walltime)
-
-    def add_text(self, tag: str, text: str, step: int) -> None:
-        self._writer.add_text(tag, text, self._decision(tag, step))
-
-    def _decision(self, tag: str, step: int) -> int:
-        return decision_of("actor" if "/actor" in tag else "critic", step, self._options)

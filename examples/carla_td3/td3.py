@@ -325,6 +325,7 @@ def train(options: Options, checkpoints: Checkpoints, report: Report) -> TD3:
                 agent.balance(replay.vectors())
             if step > options.learning_starts and step % options.update_every == 0:
                 agent.cool(min(1.0, (options.max_timesteps - step + 1) / max(1, options.anneal)))
+                watch.loop_step = step
                 report.updated(step, agent.update(replay.sample(options.batch_size, chance, agent.device)))
             if _due(step, options.eval_freq, options):
                 report.evaluated(step, evaluate(agent.act, judged, options.num_eval_episodes))

@@ -209,6 +209,7 @@ class Block(Sequence[StepRecord]):
             backward_passes=row.backward_passes,
             skipped=row.skipped,
             loss_scale=row.loss_scale,
+            loop_step=row.loop_step,
             nonfinite=layout.named(self._bad[index]) if self._any_bad[index] else (),
             left_out=row.left_out or {},
             clipped_instead=row.clipped_instead,

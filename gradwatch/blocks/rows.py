@@ -95,6 +95,7 @@ class StepRow(NamedTuple):
     backward_passes: int = 1
     clips: tuple[NotedClip, ...] = ()
     skipped: bool = False
+    loop_step: int | None = None
     loss_scale: float | None = None
     left_out: Mapping[str, tuple[str, ...]] | None = None
     clipped_instead: str | None = None
@@ -129,7 +130,7 @@ class InCommon(NamedTuple):
         complete: every gradient is there in each step, before and after.
         marks: those that hold for any gradient in any step.
         skipped: some step was.
-        unusual: some step has one of the fields that have no value as a rule, behind ``skipped``.
+        unusual: some step has one of the fields that have no value as a rule, behind ``loop_step``.
         calls: the clip calls of each step, in their order; None where steps differ in them.
     """
 
@@ -142,7 +143,7 @@ class InCommon(NamedTuple):
 
 def in_common(rows: Sequence[StepRow]) -> InCommon:
     """What these rows have in common, one at least."""
-    _, _, facts, _, clips, skipped, *others = zip(*rows, strict=True)
+    _, _, facts, _, clips, skipped, _, *others = zip(*rows, strict=True)
     # Steps that are alike share theirs.
     kinds = set(facts)
     return InCommon(

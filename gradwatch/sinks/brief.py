@@ -53,6 +53,8 @@ def _parts(
 ) -> Iterator[str]:
     before, after, _, *lines = row
     yield f'{shown.steps[place]}, "time": {_time(shown.times[place])}'
+    if shown.loop_steps[place] is not None:
+        yield f', "loop_step": {shown.loop_steps[place]}'
     yield f', "norm_before": {encoded(before)}, "norm_after": {encoded(after)}'
     if shown.limits[place] is not None:
         yield f', "max_norm": {encoded(shown.limits[place])}'

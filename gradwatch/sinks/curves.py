@@ -21,6 +21,7 @@ class Curves(NamedTuple):
         optimizer: its name.
         modules: the lines of the report.
         steps: of the optimizer.
+        loop_steps: the loop's own; None where it gave none.
         times: Unix time of each in seconds.
         norms: the norm before clipping, after, and their ratio; then before and after of one module after the
             other, ``[steps, 3 + 2 * modules]``.
@@ -33,12 +34,18 @@ class Curves(NamedTuple):
     optimizer: str
     modules: tuple[str, ...]
     steps: Sequence[int]
+    loop_steps: Sequence[int | None]
     times: Sequence[float]
     norms: FloatArray
     limits: Sequence[float | None]
     clipped: Sequence[bool]
     skipped: Sequence[bool]
     nonfinite: Sequence[bool]
+
+    @property
+    def axis(self) -> Sequence[int]:
+        """What each is drawn against: the loop's own step, and the optimizer's where there is none."""
+        return [own if step is None else step for own, step in zip(self.steps, self.loop_steps, strict=True)]
 
 
 def curves(alike: Alike) -> Curves:
@@ -55,6 +62,7 @@ def curves(alike: Alike) -> Curves:
         optimizer=records.layout.optimizer,
         modules=records.layout.lines.names,
         steps=[row.step for row in rows],
+        loop_steps=[row.loop_step for row in rows],
         times=[row.time for row in rows],
         norms=norms,
         limits=[limit for limit, _ in clipping],
@@ -72,6 +80,7 @@ def _of_records(records: Sequence[StepRecord]) -> Curves:
         optimizer=records[0].optimizer,
         modules=tuple(records[0].modules),
         steps=[r.step for r in records],
+        loop_steps=[r.loop_step for r in records],
         times=[r.time for r in records],
         norms=np.array(norms, dtype=np.float64),
         limits=[r.max_norm for r in records],

@@ -66,6 +66,7 @@ def _key(block: Block, index: int) -> Hashable:
         row.lost_passes,
         row.skipped,
         row.loss_scale is None,
+        row.loop_step is None,
         row.left_out and tuple(row.left_out.items()),
         row.clipped_instead,
     )
@@ -103,6 +104,7 @@ def _form(record: StepRecord) -> str:
         modules=dict.fromkeys(record.modules, norms),
         parameters=dict.fromkeys(record.parameters, norms),
         loss_scale=record.loss_scale if record.loss_scale is None else blank,
+        loop_step=record.loop_step if record.loop_step is None else blank,
     )
     return line("step", empty).replace("%", "%%").replace(encoded(blank), "%s")
 
@@ -140,6 +142,7 @@ class _Numbers:
             yield from _where_given(norms) if were_given else ()
         yield from (_picked(words, indices) for words in self._tables)
         yield from _where_given([row.loss_scale for row in rows])
+        yield from _where_given([row.loop_step for row in rows])
 
     def _norms(self, side: int, columns: Columns | None = None) -> Sequence[str]:
         block = self._block

@@ -17,7 +17,7 @@ class Point(NamedTuple):
 
     Attributes:
         optimizer: its name.
-        step: of the optimizer.
+        step: the loop's own, or of the optimizer where the loop gave none.
         time: Unix time in seconds.
         values: by tag.
     """
@@ -33,7 +33,7 @@ def points(records: Sequence[StepRecord], prefix: str = "gradwatch") -> Iterator
     for group in Steps.of(records).alike:
         shown = curves(group)
         names = tags(prefix, shown.optimizer, shown.modules)
-        for step, time, row in zip(shown.steps, shown.times, shown.norms.tolist(), strict=True):
+        for step, time, row in zip(shown.axis, shown.times, shown.norms.tolist(), strict=True):
             yield Point(shown.optimizer, step, time, dict(zip(names, row, strict=True)))
 
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from gradwatch.blocks import FloatArray, Steps
+from gradwatch.blocks import FloatArray, StepRow, Steps
 from gradwatch.errors import SinkError
 from gradwatch.printing import printable
 from gradwatch.records import Alert, Health, RunInfo, StepRecord
@@ -43,7 +43,7 @@ class _Writer(Protocol):
 
 
 class TensorBoard:
-    """Writes scalars against the steps of the optimizer, and alerts as texts.
+    """Writes scalars against the optimizer's steps, or the loop's (``Watch.loop_step``), and alerts as texts.
 
     - ``gradwatch/{optimizer}/norm_before``, ``norm_after``, ``clip_ratio``,
     - ``gradwatch/{optimizer}/{module}/norm_before`` and ``norm_after``,
@@ -77,6 +77,7 @@ class TensorBoard:
         # Steps and alerts in the file that is written.
         self._held = (0, 0)
         self._newest_step = 0
+        self._last_loop_step: dict[str, int] = {}
         self._ambiguous: frozenset[str] = frozenset()
         self._tags: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {}
         self._active: set[tuple[str, str, str, str | None]] = set()
@@ -111,10 +112,12 @@ class TensorBoard:
         for step, due in in_order(steps, alerts):
             # An alert counts in the record that it was raised on, so it is taken in before.
             for alert in due:
-                self._take(alert, time.time() if step is None else row_of(*step).time)
+                self._take(alert, None if step is None else row_of(*step))
             firing.append(self._firing)
         for group in steps.alike:
             shown = curves(group)
+            if shown.loop_steps[-1] is not None:
+                self._last_loop_step[shown.optimizer] = shown.loop_steps[-1]
             counts = [firing[at].get(shown.optimizer, (0, 0)) for at in group.at]
             self._write_scalars(shown, np.hstack((shown.norms, counts)))
         if self._owned is not None:
@@ -154,7 +157,10 @@ class TensorBoard:
         if anew:
             self._losses.tell("is written again")
 
-    def _take(self, alert: Alert, wall_time: float) -> None:
+    def _take(self, alert: Alert, row: StepRow | StepRecord | None) -> None:
+        wall_time, at = time.time(), self._last_loop_step.get(alert.optimizer, alert.step)
+        if row is not None:
+            wall_time, at = row.time, alert.step if row.loop_step is None else row.loop_step
         key = (alert.optimizer, alert.severity, alert.rule, alert.module)
         if alert.state == "firing":
             self._active.add(key)
@@ -167,16 +173,16 @@ class TensorBoard:
         tag = label(f"alerts/{alert.optimizer}" if old else f"{self._prefix}/{alert.optimizer}/alerts")
         text = _MARKUP.sub(r"\\\g<0>", printable(str(alert)))
         if self._owned is not None:
-            self._owned.add_text(tag, text, alert.step, wall_time)
+            self._owned.add_text(tag, text, at, wall_time)
         elif self._writer is not None:
-            self._writer.add_text(tag, text, alert.step)
+            self._writer.add_text(tag, text, at)
 
     def _write_scalars(self, shown: Curves, values: FloatArray) -> None:
         tags = self._tags_of(shown.optimizer, shown.modules)
         if self._owned is not None:
-            self._owned.add_scalars(tags, values, shown.steps, shown.times)
+            self._owned.add_scalars(tags, values, shown.axis, shown.times)
         elif self._writer is not None:
-            for step, wall_time, row in zip(shown.steps, shown.times, values.tolist(), strict=True):
+            for step, wall_time, row in zip(shown.axis, shown.times, values.tolist(), strict=True):
                 for tag, value in zip(tags, row, strict=True):
                     self._writer.add_scalar(tag, value, step, wall_time)
 

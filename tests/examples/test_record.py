@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from examples.carla_td3 import record, train
-from examples.carla_td3.history import History, decision_of
+from examples.carla_td3.history import History
 from examples.carla_td3.options import OptionError, parse
 from examples.carla_td3.replay import Replay
 
@@ -71,12 +71,10 @@ def test_an_episode_that_the_buffer_has_half_forgotten_is_none(tmp_path):
 
 
 def test_norms_stand_at_the_decision_that_they_belong_to(filmed):
-    options = parse([*RUN])
-    history = History(filmed[0], options)
+    history = History(filmed[0])
     assert [line.name for line in history.sides["actor"]] == ["actor", "actor_cnn", "actor_mlp"]
     assert [point[0] for point in history.sides["critic"][0].points] == list(range(7, 17))
     assert [point[0] for point in history.sides["actor"][0].points] == [8, 10, 12, 14, 16]
-    assert decision_of("actor", 3, options) == 12
 
 
 @pytest.mark.parametrize("kind", [".gif", ".mp4"])
@@ -117,7 +115,7 @@ def test_a_run_goes_on_without_the_film_of_before(filmed):
 
 
 def test_what_fires_is_said_while_it_does_and_what_is_critical_first(filmed):
-    history = History(filmed[0], parse([*RUN]))
+    history = History(filmed[0])
 
     def alert(step, rule, severity, state, cause=None):
         place = {"optimizer": "actor", "module": "actor_mlp"}
@@ -155,6 +153,6 @@ def test_a_step_that_a_resumed_run_made_again_counts_once(filmed, tmp_path):
     again = [json.loads(line) for line in lines if '"step"' in line and '"critic"' in line][-1]
     again["norm_after"] = 7.0
     (tmp_path / "gradwatch.jsonl").write_text("\n".join([*lines, json.dumps(again)]) + "\n")
-    points = History(tmp_path, parse([*RUN])).sides["critic"][0].points
+    points = History(tmp_path).sides["critic"][0].points
     assert [point[0] for point in points] == list(range(7, 17))
     assert points[-1][2] == 7.0
