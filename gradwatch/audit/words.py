@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from gradwatch.audit.auditing import Audit
-from gradwatch.sinks.labels import printable
+from gradwatch.printing import printable
 
 __all__ = ["as_json", "told"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Iterator, Sequence
 
+from gradwatch.printing import printable
 from gradwatch.report.tables import Table
-from gradwatch.sinks.labels import printable
 
 __all__ = ["Markup", "element", "join", "table"]
 

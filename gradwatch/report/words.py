@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from textwrap import wrap
 
 from gradwatch.alerts import Incident
+from gradwatch.printing import printable
 from gradwatch.report.run import Flight, Run
 from gradwatch.report.series import Series, all_series
 from gradwatch.report.tables import (
@@ -21,7 +22,6 @@ from gradwatch.report.tables import (
     number,
     share,
 )
-from gradwatch.sinks.labels import printable
 from gradwatch.sinks.table import shortened
 
 __all__ = ["about", "clipping", "lasting", "told"]
