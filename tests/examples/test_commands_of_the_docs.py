@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from examples.carla_td3.options import parse
+from tests.docs.pages import blocks_of
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "docs" / "study.md", ROOT / "examples" / "carla_td3" / "README.md"]
@@ -16,8 +17,7 @@ VALUES = {"$shared": "--no-shared-features", "$norm": "--layer-norm", "$clip": "
 
 def commands():
     for page in PAGES:
-        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-        blocks = "\n".join(re.findall(r"^```\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
+        blocks = "\n".join(block.text.replace("\\\n", " ") for block in blocks_of(page))
         for variable, value in VALUES.items():
             blocks = blocks.replace(variable, value)
         yield from re.findall(r"python -m examples\.carla_td3\.train (.*)", blocks)
