@@ -37,7 +37,9 @@ class Scratch:
     SIZE = 1 << 18
 
     def __init__(self) -> None:
-        self.wide = torch.empty(self.SIZE, dtype=torch.float64, device="cpu")
+        # This may be imported in inference mode, and what is made in it cannot be written outside.
+        with torch.inference_mode(False):
+            self.wide = torch.empty(self.SIZE, dtype=torch.float64, device="cpu")
         # The same CPU memory seen by numpy: a view made once, no read.
         self.array = cast("FloatArray", self.wide.numpy())
 

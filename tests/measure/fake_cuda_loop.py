@@ -21,6 +21,9 @@ import gradwatch
 from gradwatch.measure import devices
 from tests.measure.copies import Copies
 
+# Imported before there is a device that is not there.
+track = gradwatch.track
+
 READS = {"cpu": Tensor.cpu, "item": lambda t: t.sum().item(), "tolist": Tensor.tolist}
 
 
@@ -60,7 +63,7 @@ def train(name: str, copies: Copies) -> None:
     parameters = [nn.Parameter(torch.empty(shape, device="cuda")) for shape in ((4, 3), (3,), (), (0,))]
     parameters.append(nn.Parameter(torch.empty(5, dtype=torch.bfloat16, device="cuda")))
     optimizer = torch.optim.SGD(parameters, lr=0.1, foreach=True)
-    with gradwatch.track(optimizer) as watch:
+    with track(optimizer) as watch:
         for step in range(40):
             for parameter in parameters[step % 2 :]:
                 parameter.grad = torch.empty_like(parameter)

@@ -268,3 +268,10 @@ def test_measuring_changes_no_gradient() -> None:
     planned(tensors)
     global_norm(tensors)
     assert all(torch.equal(a, b) for a, b in zip(tensors, copies, strict=True))
+
+
+def test_scratch_that_is_made_in_inference_mode_is_written_outside_of_it():
+    with torch.inference_mode():
+        scratch = Scratch()
+    scratch.wide.fill_(1.0)
+    assert not scratch.wide.is_inference()
