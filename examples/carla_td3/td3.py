@@ -158,6 +158,8 @@ class TD3:
         self._descend(self.critic, self.critic_optimizer, critic_loss, o.critic_clip)
         self.updates += 1
         said = {"train/critic_loss": critic_loss.detach(), "train/q": q1.detach().mean()}
+        if o.wrong_metric:  # now: the actor's loss writes into the critic as well
+            said |= self._wrong_norms("critic", self.critic)
         if self.updates % o.policy_delay:
             return said
 
@@ -173,7 +175,9 @@ class TD3:
         self._descend(self.actor, self.actor_optimizer, actor_loss + penalty, o.actor_clip)
         self._follow()
         said["train/actor_loss"] = actor_loss.detach()
-        return {**said, **self._wrong_norms()} if o.wrong_metric else said
+        if o.wrong_metric:
+            said |= self._wrong_norms("actor", self.actor)
+        return said
 
     def state_dict(self) -> dict[str, Any]:
         parts = {name: part.state_dict() for name, part in self._parts().items()}
@@ -224,15 +228,13 @@ class TD3:
             clip_grad_norm_(network.parameters(), clip)
         optimizer.step()
 
-    def _wrong_norms(self) -> dict[str, Tensor]:
+    def _wrong_norms(self, side: str, network: Actor | Critic) -> dict[str, Tensor]:
         """The seed's metric: a sum of norms, where the square root of the sum of their squares is meant."""
-        parts = {"actor": self.actor, "critic": self.critic}
         return {
             f"debug/{side}_{part}_grad_norm_AFTER_clip_SUM_OF_NORMS": torch.stack(
-                [p.grad.norm() for p in getattr(network, part).parameters() if p.grad is not None]
+                [p.grad.norm() for p in module.parameters() if p.grad is not None]
             ).sum()
-            for side, network in parts.items()
-            for part in ("cnn", "mlp")
+            for part, module in (("cnn", network.cnn), ("mlp", network.mlp))
         }
 
     @torch.no_grad()
