@@ -27,6 +27,15 @@ def nothing_compiled() -> Iterator[None]:
         compiler.counters.clear()
 
 
+# One call each, or a few, that take a minute: side by side nothing is left beside the last of them.
+LONG = ("tests/unseen/", "tests/zoo/", "tests/ranks/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long begins first."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Side by side, a file of tests stays in one process; one with few tests that take long does not."""
@@ -38,4 +47,5 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
                 return "tests/ranks"  # the ranks are started once
             return nodeid if nodeid.startswith("tests/unseen/") else super()._split_scope(nodeid)
 
+    config.option.loadscopereorder = False  # which would put files with few tests last
     return ByFile(config, log)

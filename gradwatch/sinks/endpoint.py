@@ -65,7 +65,11 @@ class Endpoint(ThreadingTCPServer):
         self._next_at = 0.0
         found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         self.address_family = found[0][0]
+        self._thread: threading.Thread | None = None
         super().__init__(address, _Handler)
+
+    def begin(self) -> None:
+        """Serve, in a thread; whoever holds it by now can end it, wherever an interrupt comes."""
         self._thread = threading.Thread(target=self._serve, name="gradwatch-endpoint", daemon=True)
         self._thread.start()
 
@@ -79,11 +83,12 @@ class Endpoint(ThreadingTCPServer):
     def end(self) -> None:
         """Send every client away and free the port; waits up to half a second for the thread to see it."""
         self._ending = True
-        if self._thread.is_alive():
+        if self._thread is not None and self._thread.is_alive():
             self.shutdown()
         self.server_close()
         self.service_actions()
-        self._thread.join()
+        if self._thread is not None and self._thread.ident is not None:
+            self._thread.join()
 
     def let_go_in_child(self) -> None:
         """Close what a forked child inherited; the threads live in the parent alone."""

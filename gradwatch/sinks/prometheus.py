@@ -106,6 +106,7 @@ class Prometheus:
         self._server = self._listening(registry)
         _listening.add(self)
         try:
+            self._server.begin()
             self._announce(self._server)
         except BaseException:
             self._stop()

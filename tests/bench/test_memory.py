@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 import gradwatch
 from tests.bench.isolated import Isolated
@@ -55,8 +56,9 @@ def all_bytes() -> int:
 def torchs_bytes() -> int:
     """Of all tensors: torch allocates them where Python does not see it."""
     tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
-    # Tensors of other tests may still be there that have no storage.
-    storages = [thing.untyped_storage() for thing in tensors if thing.layout is torch.strided]
+    # Tensors of other tests may still be there that have no storage, or none that is real.
+    real = [thing for thing in tensors if thing.layout is torch.strided and not isinstance(thing, FakeTensor)]
+    storages = [thing.untyped_storage() for thing in real]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 

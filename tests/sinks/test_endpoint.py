@@ -33,6 +33,7 @@ def text():
 @pytest.fixture
 def endpoint(text):
     endpoint = Endpoint(("127.0.0.1", 0), "text/plain", text)
+    endpoint.begin()
     yield endpoint
     endpoint.end()
 
@@ -156,6 +157,7 @@ def test_who_had_to_wait_for_a_slow_client_is_not_sent_away_for_that(monkeypatch
     monkeypatch.setattr(Endpoint, "LONGEST_SECONDS", 2.0)
     monkeypatch.setattr(Endpoint, "CONNECTIONS", 1)
     endpoint = Endpoint(("127.0.0.1", 0), "text/plain", lambda: time.sleep(0.5) or b"late")
+    endpoint.begin()
     try:
         with connect(endpoint):
             assert waiting(lambda: endpoint._since)
@@ -166,6 +168,7 @@ def test_who_had_to_wait_for_a_slow_client_is_not_sent_away_for_that(monkeypatch
 
 def test_the_end_waits_for_no_slow_client():
     endpoint = Endpoint(("127.0.0.1", 0), "text/plain", Text())
+    endpoint.begin()
     slow = [connect(endpoint) for _ in range(12)]
     assert waiting(lambda: len(endpoint._since) >= Endpoint.CONNECTIONS)
     endpoint.end()
@@ -184,6 +187,8 @@ def test_what_cannot_be_made_or_sent_disturbs_no_other(capsys):
         return one
 
     endpoint = Endpoint(("127.0.0.1", 0), "text/plain", text)
+    endpoint.begin()
+
     try:
         with pytest.raises(http.client.HTTPException):
             get(endpoint)
