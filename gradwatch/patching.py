@@ -23,6 +23,11 @@ Listener = TypeVar("Listener")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+# Torch 2.6 gives a reference away with each answer, until the compiler's callback, or None, has none left; 2.13
+# does not, and those between were not tried.
+_MAY_ASK = torch.__version__ >= "2.13"  # compared as a version: "2.6" is older
+
+
 def untraced(function: F) -> F:
     """The function as ``torch.compile`` leaves it alone: a compiled step or clip call leaves its graph for it.
 
@@ -30,6 +35,8 @@ def untraced(function: F) -> F:
     called, compiled or not. Here that is paid only where the compiler is at work in this thread.
     """
     disabled = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
+    if not _MAY_ASK:
+        return cast("F", disabled)
     # None where no compiler looks at the frames of this thread.
     compiler = torch._C._dynamo.eval_frame.get_eval_frame_callback
 

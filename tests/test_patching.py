@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterable
 from types import SimpleNamespace
@@ -159,3 +160,13 @@ def test_what_is_untraced_works_as_before() -> None:
         return number * 2
 
     assert untraced(double)(4) == 8
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="None is counted no more")
+def test_what_is_called_a_thousand_times_leaves_none_as_many_references() -> None:
+    function = untraced(lambda: None)
+    function()
+    before = sys.getrefcount(None)
+    for _ in range(1000):
+        function()
+    assert abs(sys.getrefcount(None) - before) < 100
