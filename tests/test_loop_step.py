@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import gradwatch
-from gradwatch.blocks import Steps
+from gradwatch.blocks import Facts, StepRow, Steps
+from gradwatch.blocks.rows import in_common
 from gradwatch.errors import ArgumentError
 from gradwatch.sinks.points import points
 
@@ -72,6 +73,11 @@ def test_curves_and_words_stand_at_the_loops_step() -> None:
 
 def test_loggers_that_take_points_get_it_too() -> None:
     assert [point.step for point in points(Steps.of(run([]).history))] == [1, 2, 30, 40, 50, 60]
+
+
+def test_a_step_that_bears_one_is_judged_with_its_block_as_before() -> None:
+    rows = [StepRow(step, 0.0, Facts.usual(1), loop_step=10 * step) for step in (1, 2)]
+    assert not in_common(rows).unusual
 
 
 def test_what_is_no_whole_number_is_refused_where_it_is_set() -> None:

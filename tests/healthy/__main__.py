@@ -23,11 +23,12 @@ from rich.progress import (
 from tests.healthy.recipes import RECIPES
 from tests.healthy.run import carried_out
 from tests.healthy.table import show
+from tests.healthy.warm_ups import WARM_UPS
 from tests.healthy.workloads import VARIANTS, WORKLOADS
 
 
 def main(arguments: list[str] | None = None) -> int:
-    known = {workload.name: workload for workload in (*WORKLOADS, *VARIANTS, *RECIPES)}
+    known = {workload.name: workload for workload in (*WORKLOADS, *VARIANTS, *RECIPES, *WARM_UPS)}
     parser = _parser(known)
     options = parser.parse_args(arguments)
     names = options.names or [workload.name for workload in options.chosen]
@@ -57,6 +58,7 @@ def _parser(names: Iterable[str]) -> argparse.ArgumentParser:
     for name, chosen, what in (
         ("variants", VARIANTS, "those in other settings"),
         ("recipes", RECIPES, "usual recipes"),
+        ("warm-ups", WARM_UPS, "a BERT in sixteen warm-ups"),
     ):
         parser.add_argument(
             f"--{name}", dest="chosen", action="store_const", const=chosen, help=f"{what}, in place of the four"

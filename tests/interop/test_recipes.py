@@ -10,11 +10,15 @@ from tests.interop.library import library
 library("stable_baselines3")
 
 from tests.healthy.recipes import RECIPES  # noqa: E402
+from tests.healthy.warm_ups import WARM_UPS  # noqa: E402
 
 pytestmark = pytest.mark.interop
 
 
-@pytest.mark.parametrize("workload", RECIPES, ids=[workload.name for workload in RECIPES])
+TRIED = (*RECIPES, WARM_UPS[0])
+
+
+@pytest.mark.parametrize("workload", TRIED, ids=[workload.name for workload in TRIED])
 def test_the_first_steps(workload: Workload) -> None:
     outcome = carried_out(workload, 1, 12)
     assert sum(outcome.steps.values()) >= 12

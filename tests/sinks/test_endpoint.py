@@ -217,3 +217,13 @@ def test_where_no_descriptor_is_left_it_does_not_try_again_and_again(endpoint, m
         assert 0 < len(tries) <= 6
     waits.join(20)
     assert not waits.is_alive()
+
+
+def test_one_that_an_interrupt_met_before_it_served_is_ended_all_the_same():
+    for begun in (False, True):
+        endpoint = Endpoint(("127.0.0.1", 0), "text/plain", Text())
+        if begun:  # made, and not started
+            endpoint._thread = threading.Thread(target=endpoint._serve)
+        endpoint.end()
+        with pytest.raises(OSError, match=r"closed file|Bad file descriptor"):
+            endpoint.socket.getsockname()
