@@ -94,6 +94,7 @@ class Outcome:
         first: mean of the first tenth of what was reached.
         last: mean of the last tenth.
         episodes: all that was alerted.
+        watch: the watch, closed.
     """
 
     workload: Workload
@@ -102,6 +103,7 @@ class Outcome:
     first: float
     last: float
     episodes: tuple[Episode, ...]
+    watch: gradwatch.Watch
 
     def count(self, severity: str) -> int:
         """Alerts of this severity."""
@@ -128,7 +130,7 @@ def carried_out(
     made = {name: record.step for name, record in run.watch.last.items()}
     tenth = max(1, len(run.reached) // 10)
     first, last = (float(np.mean(part)) for part in (run.reached[:tenth], run.reached[-tenth:]))
-    return Outcome(workload, seed, made, first, last, tuple(_episodes(run.watch.alerts)))
+    return Outcome(workload, seed, made, first, last, tuple(_episodes(run.watch.alerts)), run.watch)
 
 
 def _episodes(alerts: Sequence[Alert]) -> Iterator[Episode]:
