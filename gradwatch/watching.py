@@ -272,8 +272,8 @@ class Watch:
     def loop_step(self) -> int | None:
         """The loop's own step, such as that of an environment: set it in the loop, before the steps that it is of.
 
-        Records bear it from then on, and TensorBoard and MLflow draw against it, so that these curves and the
-        loop's own have one axis. None, as at first: they draw against the steps of each optimizer.
+        Records bear it from then on, and TensorBoard, MLflow and Trackio draw against it, so that these curves and
+        the loop's own have one axis. None, as at first: they draw against the steps of each optimizer.
 
         Raises:
             ArgumentError: it is set to what is no whole number.

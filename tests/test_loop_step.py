@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -72,7 +74,32 @@ def test_curves_and_words_stand_at_the_loops_step() -> None:
 
 
 def test_loggers_that_take_points_get_it_too() -> None:
-    assert [point.step for point in points(Steps.of(run([]).history))] == [1, 2, 30, 40, 50, 60]
+    drawn = list(points(Steps.of(run([]).history)))
+    assert [point.at for point in drawn] == [1, 2, 30, 40, 50, 60]
+    assert [point.step for point in drawn] == [1, 2, 3, 4, 5, 6]
+
+
+def test_trackio_has_an_alert_where_its_step_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: list[int] = []
+    alerts: list[int] = []
+    one = SimpleNamespace(
+        log=lambda values, step=None: logged.append(step),
+        alert=lambda title, text, level, step: alerts.append(step),
+        finish=lambda: None,
+    )
+    levels = SimpleNamespace(ERROR=1, WARN=2, INFO=3)
+    library = SimpleNamespace(init=lambda *_, **__: one, AlertLevel=levels)
+    monkeypatch.setitem(sys.modules, "trackio", library)
+    monkeypatch.setitem(
+        sys.modules, "trackio.context_vars", SimpleNamespace(current_run=SimpleNamespace(get=lambda: None))
+    )
+    monkeypatch.setattr(gradwatch.sinks.Trackio, "REMEMBERED", 4)
+    sink = gradwatch.sinks.Trackio("p")
+    run([sink], first=1, dead_from=3)
+    assert logged == [10, 20, 30, 40, 50, 60]
+    assert alerts[0] == 50
+    assert set(alerts) <= {50, 60}
+    assert list(sink._drawn) == [("optimizer", step) for step in (3, 4, 5, 6)]
 
 
 def test_a_step_that_bears_one_is_judged_with_its_block_as_before() -> None:

@@ -20,7 +20,9 @@ _LONGEST_TAG = 5000
 
 
 class MLflow:
-    """Logs ``gradwatch/OPTIMIZER/...`` against the steps of the optimizer; each alert is a tag of the run.
+    """Logs ``gradwatch/OPTIMIZER/...`` against the optimizer's steps, or the loop's (``Watch.loop_step``).
+
+    Each alert is a tag of the run.
 
     It writes by the run's id, so that the thread does not matter; the run that is active is a matter of threads.
 
@@ -62,7 +64,7 @@ class MLflow:
         if self._client is None:
             return
         metrics = [
-            self._metric(_REFUSED.sub("_", tag), value, int(point.time * 1000), point.step)
+            self._metric(_REFUSED.sub("_", tag), value, int(point.time * 1000), point.at)
             for point in points(records)
             for tag, value in point.values.items()
         ]

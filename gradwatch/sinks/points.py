@@ -17,13 +17,15 @@ class Point(NamedTuple):
 
     Attributes:
         optimizer: its name.
-        step: the loop's own, or of the optimizer where the loop gave none.
+        step: of the optimizer.
+        at: what it is drawn against: the loop's own step, and the optimizer's where there is none.
         time: Unix time in seconds.
         values: by tag.
     """
 
     optimizer: str
     step: int
+    at: int
     time: float
     values: dict[str, float]
 
@@ -33,8 +35,8 @@ def points(records: Sequence[StepRecord], prefix: str = "gradwatch") -> Iterator
     for group in Steps.of(records).alike:
         shown = curves(group)
         names = tags(prefix, shown.optimizer, shown.modules)
-        for step, time, row in zip(shown.axis, shown.times, shown.norms.tolist(), strict=True):
-            yield Point(shown.optimizer, step, time, dict(zip(names, row, strict=True)))
+        for step, at, time, row in zip(shown.steps, shown.axis, shown.times, shown.norms.tolist(), strict=True):
+            yield Point(shown.optimizer, step, at, time, dict(zip(names, row, strict=True)))
 
 
 def tags(prefix: str, optimizer: str, modules: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ __all__ = ["Trackio"]
 
 
 class Trackio:
-    """Logs ``gradwatch/OPTIMIZER/...`` at the steps of the optimizer, and alerts as Trackio's own.
+    """Logs ``gradwatch/OPTIMIZER/...`` at the steps of the optimizer, or of the loop, and alerts as Trackio's own.
 
     Trackio goes on counting from the highest step that it was given. What the program logs without a step keeps
     the count that it had.
@@ -24,12 +24,17 @@ class Trackio:
         project: where a run is begun, named as the tracked run, if none is active when tracking begins.
     """
 
+    # Steps after which an alert may still come, of all optimizers.
+    REMEMBERED = 1000
+
     def __init__(self, project: str) -> None:
         self._project = project
         self._trackio: Any = None
         self._log: Callable[..., object] | None = None
         self._run: Any = None
         self._owned = False
+        # By optimizer and step, what the newest are drawn against: an alert may come after its step.
+        self._drawn: dict[tuple[str, int], int] = {}
 
     def open(self, run: RunInfo, health: Callable[[], Health]) -> None:
         """Find the run, or begin one.
@@ -51,12 +56,20 @@ class Trackio:
         if self._log is None:
             return
         for point in points(records):
-            self._log(point.values, step=point.step)
+            self._drawn[point.optimizer, point.step] = point.at
+            self._log(point.values, step=point.at)
+        for oldest in list(self._drawn)[: -self.REMEMBERED]:
+            del self._drawn[oldest]
         levels = self._trackio.AlertLevel
         for alert in alerts:
             level = {"critical": levels.ERROR, "warning": levels.WARN}[alert.severity]
             level = level if alert.state == "firing" else levels.INFO
-            self._run.alert(f"gradwatch: {alert.title}", str(alert), level, step=alert.step)
+            self._run.alert(
+                f"gradwatch: {alert.title}",
+                str(alert),
+                level,
+                step=self._drawn.get((alert.optimizer, alert.step), alert.step),
+            )
 
     def close(self) -> None:
         """Let go of the run, which goes on if the program began it."""
