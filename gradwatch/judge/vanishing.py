@@ -57,7 +57,8 @@ class Vanishing:
     goes on with what has begun so.
 
     Above the limit size proves nothing: a module that has lost three decades of its usual share is suspected, and
-    counts where a look at the graph finds the activation dead that the gradient passes.
+    counts where a look at the graph finds the activation dead that the gradient passes. That may pass, as in an
+    agent that has seen few states: it is a warning for as long as any other.
 
     Args:
         limit: norm consumed below which it has vanished.
@@ -65,7 +66,7 @@ class Vanishing:
         fires_after: steps running before the alert.
         clears_after: steps running above the limit before the episode is over.
         critical_after: steps running after which it is critical: as many as the windows of ``growth`` and
-            ``clip-saturated``; at once where an activation is found dead.
+            ``clip-saturated``; at once where it is below the limit and an activation is found dead.
     """
 
     id = "vanishing"
@@ -225,8 +226,9 @@ class Vanishing:
             finding = self._finding(path, memory.naming.words(path), norm, whole, steps)
             why = [shown[module] for module in modules if module in shown]
             if why and norm > 0.0:
+                by = finding.critical_by if norm < self._limit else frozenset[str]()
                 limit = memory.shares.limit(places, whole)
-                finding = replace(finding, threshold=limit, severity="critical", cause=why[0], at_once=True)
+                finding = replace(finding, threshold=limit, cause=why[0], at_once=True, critical_by=by)
             if steps >= self.fires_after or finding.at_once:
                 memory.streaks.tell(places)
             found.append(finding)
