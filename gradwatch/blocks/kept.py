@@ -45,7 +45,7 @@ class Kept:
         """Take in what is newer than all before."""
         if not self._most or not len(steps):
             return
-        fresh = {id(held): _fresh(held) for held, _ in steps.pairs}
+        fresh = {id(held): _fresh(held) for held in steps.sequences}
         pairs = tuple((fresh[id(held)], place) for held, place in steps.pairs)
         self._entries.append(_Entry(pairs, sum(map(self._size_of, fresh.values()))))
         self._seen += len(pairs)
@@ -58,7 +58,7 @@ class Kept:
         # A copy of its kind, since nothing can come between its parts: to make a tuple may collect garbage, run
         # whatever is done then, and let a training loop add a step.
         pairs = [pair for entry in self._entries.copy() for pair in entry.pairs]
-        fresh = {id(held): _fresh(held) for held, _ in pairs}
+        fresh = {id(held): _fresh(held) for held in Steps(pairs).sequences}
         return Steps((fresh[id(held)], place) for held, place in pairs[-self._most :])
 
     def _let_go(self) -> None:
