@@ -207,7 +207,7 @@ def _read_call(
     args: tuple[Any, ...], kwargs: dict[str, Any], signature: _Signature
 ) -> tuple[tuple[Any, ...], dict[str, Any], ClipEvent] | None:
     """The event of a call, and its arguments made whole again; None where it is not one that torch takes."""
-    given = args[0] if args else kwargs.get("parameters")
+    given: Any = args[0] if args else kwargs.get("parameters")
     limit: Any = args[1] if len(args) > 1 else kwargs.get(signature.limit)
     norm_type: Any = None
     if signature.has_norm_type:
