@@ -101,15 +101,9 @@ class Pass:
         )
 
 
-class _Here(threading.local):
-    """The pass that runs in this thread."""
-
-    one: Pass | None = None
-
-
 # By thread, the pass that runs in it; and the one that runs in this thread.
 _running: dict[int, Pass] = {}
-_here = _Here()
+_here = threading.local()
 
 # Passes that were not seen to begin, by torch's number of the graph task.
 _unseen: dict[int, Pass] = {}
@@ -315,7 +309,7 @@ def _noting(listener: PassListener, column: int) -> Callable[[Tensor], None]:
 
     def written(_: Tensor) -> None:
         # A thread's own attribute, which compiled autograd can trace, unlike the number of the thread.
-        one = here.one or _elsewhere()
+        one = getattr(here, "one", None) or _elsewhere()
         one.written[listener].append(column)
 
     return written
