@@ -48,8 +48,8 @@ class Row(NamedTuple):
         result: the name under which what it made is saved.
         flat: kind of cause where it is flat; "" where it never is.
         as_loss: the same where the loss goes through it: a hinge that is kept, a distance of 0.
-        bound: how large what it makes is: at most ``one``, no larger than its ``inputs`` or than what it ``picks``
-            of them, a ``product``, ``quotient`` or ``sum`` of them, the ``total`` of all elements, or anything.
+        bound: how large what it makes is: at most ``one``, no larger than its ``inputs``, a ``product``,
+            ``quotient`` or ``sum`` of them, the ``total`` of all elements, or anything.
         never_nan: whether it makes Inf of what is too large, and NaN of NaN alone.
         singular: where its slope is infinite and its value is not: a name and values of what it saved.
         pole: where both are infinite.
@@ -71,7 +71,7 @@ class Row(NamedTuple):
     result: str = ""
     flat: str = ""
     as_loss: str = ""
-    bound: Literal["one", "inputs", "picks", "product", "quotient", "sum", "total", "any"] = "any"
+    bound: Literal["one", "inputs", "product", "quotient", "sum", "total", "any"] = "any"
     never_nan: bool = False
     singular: tuple[str, tuple[float, ...]] | None = None
     pole: tuple[str, tuple[float, ...]] | None = None
@@ -237,7 +237,7 @@ _rows(
 
 _teaches = Row("loss", saved=("self", "target"), flat="zero-loss", as_loss="zero-loss")
 _rows("MseLoss SmoothL1Loss HuberLoss MultiMarginLoss MultilabelMarginLoss SoftMarginLoss", _teaches)
-_rows("NllLoss NllLoss2D", _teaches, saved=("self",), bound="picks")
+_rows("NllLoss NllLoss2D", _teaches, saved=("self",), bound="inputs")
 _rows("BinaryCrossEntropy BinaryCrossEntropyWithLogits", _teaches)
 _rows("CtcLoss CudnnCtcLoss", _teaches, saved=("log_probs",), remedy=_LENGTHS)
 
