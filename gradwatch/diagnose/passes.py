@@ -16,7 +16,6 @@ from gradwatch.diagnose.look.calls import Calls, readable
 from gradwatch.diagnose.look.numbers import arithmetic, badness, largest
 from gradwatch.diagnose.look.place import Place
 from gradwatch.diagnose.look.probe import Probe
-from gradwatch.diagnose.look.sides import Sides
 from gradwatch.diagnose.look.site import Finding, Sighting, Site
 from gradwatch.diagnose.look.values import Values, values_of
 from gradwatch.diagnose.reasons.lost import LEFT, why_broken, why_lost
@@ -61,7 +60,6 @@ class Pass:
         self.arrived: dict[Node, float] = {}
         self.findings: dict[tuple[Node, int], tuple[Node, Finding]] = {}
         self.values: dict[Node, Values] = {}
-        self._sides = Sides(self.place)
         self._failed = failed
         self._handles: list[RemovableHandle] = []
 
@@ -114,7 +112,7 @@ class Pass:
         for index, handed_on in enumerate(self.seen[node].outgoing):
             if self.graph.inputs[node][index][0] is None or (node, index) in self.findings:
                 continue
-            site = Site(probe, index, self._sides)
+            site = Site(probe, index, self.place)
             if handed_on == 0.0 or handed_on < LEFT * arrives < math.inf:
                 self.findings[node, index] = (node, why_lost(site))
             elif not math.isfinite(handed_on) and math.isfinite(arrives):
@@ -132,7 +130,7 @@ class Pass:
             joint, joined = (None, {}) if handed_on is None else parts(self.graph, probe.node, index)
             for number, part in joined.items():
                 if handed_on is not None and largest(part.of(handed_on)) == 0.0:
-                    found = why_lost(Site(probe, index, self._sides, part))
+                    found = why_lost(Site(probe, index, self.place, part))
                     self.findings[joint, number] = (probe.node, found)
 
 

@@ -99,7 +99,7 @@ class Row(NamedTuple):
     @property
     def teaches(self) -> bool:
         """Whether it makes a loss of what a network gave; a hinge does not, which is an activation elsewhere."""
-        return self.as_loss != "" and self.flat not in ("dead-relu", "clamped")
+        return self.as_loss != "" and self.flat not in ("dead-relu", "clamped", "masked")
 
 
 _ROOT = "Put an epsilon inside the root, sqrt(x + eps): its slope is infinite at 0."
@@ -124,7 +124,7 @@ def _rows(names: str, row: Row, **more: Any) -> None:
     ROWS.update(dict.fromkeys(names.split(), row._replace(**more)))
 
 
-_view = Row("view", saved=(), bound="inputs", remedy=_RANGE)
+_view = Row("view", saved=(), flat="masked", as_loss="zero-loss", bound="inputs", remedy=_RANGE)
 _rows(
     "AsStrided Chunk Expand ExpandAs Flip Narrow Permute Repeat Roll Select Split SplitWithSizes Squeeze T "
     "Transpose Unbind UnsafeSplit UnsafeSplitWithSizes Unsqueeze",
@@ -177,7 +177,10 @@ _rows("ClampMax", _clamps, limits=(None, "max"))
 _rows("Hardtanh", _clamps, limits=("min_val", "max_val"))
 _rows("Hardsigmoid", _clamps, limits=(-3.0, 3.0))
 _rows("Softshrink Hardshrink", _clamps)
-_rows("Minimum Maximum", Row("selection", saved=("self", "other"), bound="inputs"))
+_rows(
+    "Minimum Maximum",
+    Row("selection", saved=("self", "other"), flat="clamped", as_loss="zero-loss", bound="inputs"),
+)
 _shares = Row("softmax", saved=(), result="result", flat="saturated-sigmoid", constant=_ONE_CLASS)
 _rows("Softmax", _shares, shares=torch.clone)
 _rows("LogSoftmax", _shares, as_loss="zero-loss", shares=torch.exp)
@@ -192,7 +195,6 @@ _rows(
     Row("steps", flat="constant", constant=_STEPS),
 )
 
-_rows("GridSampler2D GridSampler3D", Row("steps", saved=("input", "grid"), flat="constant", constant=_STEPS))
 
 _at_zero = Row("distance", flat="zero-input", as_loss="zero-loss")
 _rows("Abs", _at_zero, bound="inputs")
@@ -224,7 +226,7 @@ _rows("Sqrt", _root, remedy=_ROOT)
 _rows("Rsqrt Reciprocal", _root, singular=None, pole=("result", (-math.inf, math.inf)), remedy=_DIVIDED)
 _rows("Atan2 Xlogy", Row("function", saved=("self", "other")))
 
-_lets_through = Row("selection", saved=(), flat="masked", bound="inputs")
+_lets_through = Row("selection", saved=(), flat="masked", as_loss="zero-loss", bound="inputs")
 _rows("Index IndexSelect MaskedSelect Gather Take Embedding EmbeddingBag", _lets_through)
 _rows("MaskedFill Where", _lets_through, fills=True)
 _rows("NanToNum", _lets_through)
@@ -232,7 +234,18 @@ _rows("NativeDropout", _lets_through, bound="any")
 _rows(
     "AsStridedScatter ConstantPadNd Copy CopyBackwards CopySlices DiagonalScatter Fill IndexCopy IndexFill "
     "IndexPut MaskedScatter Scatter SelectScatter SliceScatter Tril Triu Zero",
-    Row("overwriting", saved=(), flat="masked"),
+    _lets_through,
+    family="overwriting",
+    bound="any",
+)
+# Flat between its steps where it takes the nearest, and everywhere outside of what it samples.
+_rows(
+    "GridSampler2D GridSampler3D",
+    _lets_through,
+    family="steps",
+    saved=("input", "grid"),
+    bound="any",
+    constant=_STEPS,
 )
 
 _teaches = Row("loss", saved=("self", "target"), flat="zero-loss", as_loss="zero-loss")

@@ -13,8 +13,8 @@ from gradwatch.diagnose.graph.parts import Part
 from gradwatch.diagnose.graph.saved import read_saved
 from gradwatch.diagnose.graph.walk import Graph, Node, row_of
 from gradwatch.diagnose.look.numbers import badness, largest
+from gradwatch.diagnose.look.place import Place
 from gradwatch.diagnose.look.probe import Answer, Probe
-from gradwatch.diagnose.look.sides import Sides
 
 __all__ = ["Evidence", "Finding", "Sighting", "Site"]
 
@@ -52,13 +52,13 @@ class Site:
     Attributes:
         probe: asks the operation; knows its gradients.
         index: number of the input.
-        sides: where it is.
+        place: tells where it is.
         part: the part of the input that is looked at; None for all of it.
     """
 
     probe: Probe
     index: int
-    sides: Sides
+    place: Place
     part: Part | None = None
     _read: dict[str, Any] = field(default_factory=dict, repr=False)
 
@@ -70,12 +70,22 @@ class Site:
     @property
     def graph(self) -> Graph:
         """The graph that it is in."""
-        return self.sides.graph
+        return self.place.graph
 
     @property
     def row(self) -> Row:
         """What is known of the operation."""
         return row_of(self.node) or UNKNOWN
+
+    @property
+    def in_loss(self) -> bool:
+        """Whether it is a part of the loss, rather than of the network."""
+        return self.place.side(self.node) == "loss"
+
+    @property
+    def kind(self) -> str:
+        """The kind of cause where it lets nothing through; "" where it always does."""
+        return self.row.as_loss if self.row.as_loss and self.in_loss else self.row.flat
 
     @property
     def handed_on(self) -> Tensor | None:

@@ -85,13 +85,12 @@ def _kind_of_constant(site: Site, factor: Tensor | None) -> tuple[str, Evidence]
     """A constant factor of zero weighs the loss, is a frozen weight, masks what a network makes, or is just 0."""
     if factor is None:
         return "zero-factor", {"factor": "it was not saved"}
-    call = site.sides.place.call(site.node)
+    call = site.place.call(site.node)
     if call is not None and isinstance(call.module, _DropoutNd):
         return "masked", {"probability": call.module.p}
     if _is_frozen_weight(site):
         return "zero-weight", {"frozen": 1}
-    side = site.sides.of(site.node)
-    if side == "loss" or (side == "output" and factor.dim() == 0):
+    if site.in_loss or (site.place.side(site.node) == "output" and factor.dim() == 0):
         return "zero-loss", {}
     # A mask leaves out elements of what it is applied to: it is no matrix, no number, and has no more elements.
     one_of_ours = site.handed_on is not None and factor.numel() <= site.handed_on.numel()
@@ -110,11 +109,8 @@ def _is_frozen_weight(site: Site) -> bool:
 
 def _kind_of_made(site: Site, producer: Node) -> tuple[str, Evidence]:
     """A factor that was computed: by what, decides."""
-    place = site.sides.place
-    made_by: Evidence = {
-        "factor_made_by": producer.name(),
-        "factor_made_in": place.path(producer) or "(no module)",
-    }
+    made_in = site.place.path(producer) or "(no module)"
+    made_by: Evidence = {"factor_made_by": producer.name(), "factor_made_in": made_in}
     row = row_of(producer)
     if row is not None and row.flat in _MAKES_ZERO and row.family not in ("softmax", "attention", "gates"):
         return row.flat, made_by

@@ -73,7 +73,7 @@ def _of_type(site: Site) -> Evidence:
 
 def _nothing_left(site: Site) -> Finding:
     """The input is empty: an empty mask or index left no element of it, or no sample came here."""
-    teaches = site.sides.of(site.node) == "loss" and not _was_selected(site)
+    teaches = site.in_loss and not _was_selected(site)
     return Finding("zero-loss" if teaches else "masked", {"elements": 0, "reason": "nothing was selected"})
 
 
@@ -82,7 +82,7 @@ def _was_selected(site: Site) -> bool:
     node = site.graph.producer(site.node, site.index)
     while node is not None and (row_of(node) or UNKNOWN).family != "selection":
         node = site.graph.producer(node, 0) if site.graph.inputs[node] else None
-    return node is not None and site.sides.of(node) != "loss"
+    return node is not None and site.place.side(node) != "loss"
 
 
 def _steps(site: Site) -> Finding:
@@ -94,9 +94,8 @@ def _steps(site: Site) -> Finding:
 
 def _left_out(site: Site) -> Finding:
     """A mask, a selection or a slice leaves out all that a gradient came in for; of a loss, all of the loss."""
-    kind = "zero-loss" if site.sides.of(site.node) == "loss" else "masked"
     if site.row.moves != "cuts" or site.part is None or site.handed_on is None:
-        return Finding(kind, {"share_masked": 1.0, "elements": site.gradient.numel()})
+        return Finding(site.kind, {"share_masked": 1.0, "elements": site.gradient.numel()})
     elements = site.part.of(site.handed_on).numel()
     return Finding("masked", {"share_masked": 1.0, "elements": elements, "reason": "a slice leaves it out"})
 
@@ -108,8 +107,8 @@ def _selection(site: Site) -> Finding:
     other = site.tensor(site.row.saved[1 - site.index])
     if site.graph.inputs[site.node][1 - site.index][0] is not None:
         return Finding("masked", {"share_not_taken": 1.0})
-    kept = site.sides.of(site.node) == "loss" and other is not None and largest(other) == 0.0
-    return Finding("zero-loss" if kept else "clamped", {"share_not_taken": 1.0, "elements": site.gradient.numel()})
+    kind = site.kind if other is not None and largest(other) == 0.0 else site.row.flat
+    return Finding(kind, {"share_not_taken": 1.0, "elements": site.gradient.numel()})
 
 
 _BY_FAMILY: dict[Family, Callable[[Site], Finding]] = {
