@@ -131,7 +131,7 @@ class Contributions:
         place, forward = self._pass.place, Forward(self._pass.graph, self._pass.values, self._pass.loss)
         culprit, entrance = forward.culprit(), forward.entrance()
         if culprit is not None:
-            return place.cause("nonfinite-op", culprit.node, culprit.evidence)
+            return place.cause("nonfinite-op", *culprit)
         came_in: Evidence = {"reason": "no operation was seen to make it of finite numbers"}
         if entrance is not None:
             call = place.call(entrance)

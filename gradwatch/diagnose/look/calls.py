@@ -150,7 +150,7 @@ class Calls:
             return
         if self._is_bare(known.module):
             self._stack().append(known.module)
-        elif self._budget.call():
+        elif self._budget.allows("calls"):
             self._guarded(self._enter, known, given)
         else:
             self.detach()

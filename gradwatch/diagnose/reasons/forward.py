@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from gradwatch.diagnose.graph.walk import Graph, Node, hands_on, is_leaf, row_of, spreading
 from gradwatch.diagnose.look.numbers import Extent
@@ -17,14 +16,7 @@ from gradwatch.diagnose.look.site import Evidence
 from gradwatch.diagnose.look.values import Values
 from gradwatch.diagnose.reasons.bounds import Bounds, is_shifted, largest_of_type
 
-__all__ = ["Culprit", "Forward"]
-
-
-class Culprit(NamedTuple):
-    """An operation that made something not finite, and the numbers that prove it."""
-
-    node: Node
-    evidence: Evidence
+__all__ = ["Forward"]
 
 
 class Forward:
@@ -44,8 +36,8 @@ class Forward:
             self._made.setdefault(graph.roots[0], Extent(loss, loss, loss))
         self._bounds = Bounds(graph, seen, self._made)
 
-    def culprit(self) -> Culprit | None:
-        """The first operation; None where nothing is proved: an input is not known, or was not finite."""
+    def culprit(self) -> tuple[Node, Evidence] | None:
+        """The first operation that made it, and the numbers that prove it; None where nothing does."""
         reached = spreading(self._graph.roots, self._below_without_bound)
         broken = [node for node in reached if node in self._seen and node in self._made]
         broken = [node for node in broken if not self._made[node].finite]
@@ -54,7 +46,7 @@ class Forward:
         first = min(spreading([_first(broken)], self._below_without_bound), key=_number)
         if first not in self._seen or not self._fed_finite(first) or not self._can_break(first):
             return None
-        return Culprit(first, self._evidence(first))
+        return first, self._evidence(first)
 
     def entrance(self) -> Node | None:
         """The first operation that NaN or Inf came into from outside the graph, as from the data."""
