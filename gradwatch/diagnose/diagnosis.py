@@ -123,6 +123,7 @@ class Diagnosis:
         self._armed = True
         self._thread = get_ident()
         ended = self.began(roots, gradients)
+        runs.listen(self)  # to those inside of it, as a re-entrant checkpoint makes them
 
         def end() -> None:
             ended()
