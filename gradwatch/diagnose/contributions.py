@@ -69,7 +69,7 @@ class Contributions:
     def _given(self, node: Node) -> list[float]:
         """What its consumers handed on to an operation."""
         consumers = (consumer for consumer in self._pass.graph.consumers[node] if consumer.node in self._pass.seen)
-        return [self._pass.seen[c.node].outgoing[c.input] for c in consumers if c.input >= 0]
+        return [self._pass.seen[c.node].left[c.input] for c in consumers if c.input >= 0]
 
     def _why(self, leaf: Node, size: float) -> Cause | None:
         if FAINT <= size < math.inf:

@@ -168,7 +168,7 @@ def test_a_module_that_raises_does_not_confuse_the_next_call() -> None:
     assert diagnosis.causes["inner.0"].where == "inner.1"
 
 
-@pytest.mark.parametrize("broken", ["why_lost", "Graph"])
+@pytest.mark.parametrize("broken", ["why", "Graph"])
 def test_errors_inside_stay_inside(
     monkeypatch: pytest.MonkeyPatch, broken: str, caplog: pytest.LogCaptureFixture
 ) -> None:
