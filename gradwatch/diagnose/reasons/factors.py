@@ -25,23 +25,19 @@ _MAKES_ZERO = ("dead-relu", "saturated-sigmoid", "clamped", "masked")
 def product(site: Site) -> Finding:
     """A product that is 0, or small, for every gradient that comes in: the other factor is so there."""
     other, factor = _other_factor(site)
-    if site.left:
-        return _small(site, other, factor)
-    kind, evidence = _kind_of_factor(site, other, factor)
-    if factor is not None:
-        evidence = {"share_of_zeros": share(factor == 0), "elements": factor.numel(), **evidence}
-        if largest(factor):
-            evidence["reason"] = "zero wherever a gradient comes in"
-    return Finding(kind, evidence)
-
-
-def _small(site: Site, other: int | None, factor: Tensor | None) -> Finding:
-    if factor is not None and site.row.bound == "quotient":
+    if site.left and site.row.bound == "quotient" and factor is not None:
         factor = factor.double().reciprocal() if site.index == 0 else None
-    if factor is None or not 0.0 < largest(factor) < LEFT:
+    if site.left and (factor is None or not 0.0 < largest(factor) < LEFT):
         return Finding("unknown", {"reason": "what was saved does not decide"})
     kind, evidence = _kind_of_factor(site, other, factor)
-    return Finding(kind, {"largest_factor": largest(factor), "elements": factor.numel(), **evidence})
+    if factor is None:
+        return Finding(kind, evidence)
+    numbers: Evidence = (
+        {"largest_factor": largest(factor)} if site.left else {"share_of_zeros": share(factor == 0)}
+    )
+    if largest(factor) and not site.left:
+        evidence["reason"] = "zero wherever a gradient comes in"
+    return Finding(kind, {**numbers, "elements": factor.numel(), **evidence})
 
 
 def _other_factor(site: Site) -> tuple[int | None, Tensor | None]:
