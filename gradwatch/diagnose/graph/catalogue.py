@@ -177,10 +177,7 @@ _rows("ClampMax", _clamps, limits=(None, "max"))
 _rows("Hardtanh", _clamps, limits=("min_val", "max_val"))
 _rows("Hardsigmoid", _clamps, limits=(-3.0, 3.0))
 _rows("Softshrink Hardshrink", _clamps)
-_rows(
-    "Minimum Maximum",
-    Row("selection", saved=("self", "other"), flat="clamped", as_loss="zero-loss", bound="inputs"),
-)
+_rows("Minimum Maximum", _clamps, family="selection", saved=("self", "other"), as_loss="zero-loss")
 _shares = Row("softmax", saved=(), result="result", flat="saturated-sigmoid", constant=_ONE_CLASS)
 _rows("Softmax", _shares, shares=torch.clone)
 _rows("LogSoftmax", _shares, as_loss="zero-loss", shares=torch.exp)
@@ -239,14 +236,8 @@ _rows(
     bound="any",
 )
 # Flat between its steps where it takes the nearest, and everywhere outside of what it samples.
-_rows(
-    "GridSampler2D GridSampler3D",
-    _lets_through,
-    family="steps",
-    saved=("input", "grid"),
-    bound="any",
-    constant=_STEPS,
-)
+_samples = _lets_through._replace(family="steps", bound="any")
+_rows("GridSampler2D GridSampler3D", _samples, saved=("input", "grid"), constant=_STEPS)
 
 _teaches = Row("loss", saved=("self", "target"), flat="zero-loss", as_loss="zero-loss")
 _rows("MseLoss SmoothL1Loss HuberLoss MultiMarginLoss MultilabelMarginLoss SoftMarginLoss", _teaches)
