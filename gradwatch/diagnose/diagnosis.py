@@ -47,6 +47,7 @@ class Diagnosis:
         modules: what is watched, by name; a lone module is told by the paths inside it. Wrappers are seen through.
         parameters: by name, what causes are wanted for; None for all parameters of the modules.
         lines: by name, the parameters of what ``downstream`` tells apart.
+        suspects: names of parameters whose gradient is asked how it became as small as it is, whatever its size.
 
     Attributes:
         causes: by path of a module and by name of a parameter, for those whose gradient was zero, missing or not
@@ -62,6 +63,7 @@ class Diagnosis:
         modules: nn.Module | Mapping[str, nn.Module],
         parameters: Mapping[str, Tensor] | None = None,
         lines: Mapping[str, Iterable[Tensor]] | None = None,
+        suspects: Iterable[str] = (),
     ) -> None:
         given = {LONE_MODULE: modules} if isinstance(modules, nn.Module) else dict(modules)
         located = [(path or OWN_PARAMETERS, at) for name, top in given.items() for path, at in walk(top, name)]
@@ -69,6 +71,7 @@ class Diagnosis:
         self._paths = dict(located)
         named = {path: own for name, top in given.items() for path, own in named_parameters(top, name)}
         self._parameters = dict(named if parameters is None else parameters)
+        self.suspects = frozenset(suspects)
         self._names = {id(parameter): name for name, parameter in named.items()}
         self._lines = {name: frozenset(map(id, held)) for name, held in (lines or {}).items()}
         self._owners = Owners(located)
@@ -183,7 +186,8 @@ class Diagnosis:
             around.adopt(looked_at, parent)
             return
         self.passes += 1
-        given = Contributions(looked_at).to(map(id, self._parameters.values()))
+        suspects = frozenset(id(self._parameters[name]) for name in self.suspects)
+        given = Contributions(looked_at, suspects).to(map(id, self._parameters.values()))
         for parameter, contribution in given.items():
             self._found.setdefault(parameter, []).append(contribution)
         for name, fed in downstream(looked_at.graph, self._lines).items():
