@@ -54,6 +54,8 @@ class Shares:
         # the floor; and steps running in which it was, and was not.
         self._highest: FloatArray = np.full(len(modules), -math.inf)
         self._last = self.usual.copy()
+        # By place: what the highest may be at the most until the usual share, which lags behind, has come down.
+        self._caps: dict[int, float] = {}
         self._low: npt.NDArray[np.int64] = np.zeros(len(modules), dtype=np.int64)
         self._well = self._low.copy()
 
@@ -72,16 +74,24 @@ class Shares:
         before = np.where(np.isnan(self.usual), shares, self.usual)
         after = before * (1.0 - self._FOLLOWING) + self._FOLLOWING * shares
         self.usual = np.where(np.isnan(shares), before, after)
-        np.fmax(self._highest, self.usual, out=self._highest)
+        self._heighten(self.usual, shares)
 
     def follow_all(self, shares: FloatArray) -> None:
         """The same for several steps, ``[steps, modules]``, without a NaN."""
         usual = np.where(np.isnan(self.usual), shares[0], self.usual)
-        for step in self._FOLLOWING * shares:
+        for share, step in zip(shares, self._FOLLOWING * shares, strict=True):
             usual *= 1.0 - self._FOLLOWING
             usual += step
-            np.maximum(self._highest, usual, out=self._highest)
+            self._heighten(usual, share)
         self.usual = usual
+
+    def _heighten(self, usual: FloatArray, shares: FloatArray) -> None:
+        np.fmax(self._highest, usual, out=self._highest)
+        for place, cap in tuple(self._caps.items()):
+            if usual[place] <= cap or shares[place] > cap:
+                del self._caps[place]
+            else:
+                self._highest[place] = min(self._highest[place], cap)
 
     def have_lost(self, share: float, place: int) -> bool:
         """Whether a share is no longer what is usual; also where that is not known."""
@@ -115,13 +125,13 @@ class Shares:
         return math.hypot(*(whole * np.exp(self._highest[places] - self._LOSS)).tolist())
 
     def answered(self, causes: Mapping[str, Cause]) -> None:
-        """What a look has found of suspects; where it proves nothing, what is there now is as usual."""
+        """What a look has found of suspects; where it proves nothing, ten times what is there is the highest."""
         for module in [suspect for suspect in self.suspects if suspect in causes]:
             place = self._modules.index(module)
             if causes[module].kind in DEAD:
                 self.dead[module], self._well[place] = causes[module], 0
             else:
-                self.usual[place] = self._highest[place] = self._last[place] + self._NO_LOSS
+                self._caps[place] = self._highest[place] = float(self._last[place]) + self._NO_LOSS
                 self._low[place] = 0
         self.suspects = tuple(suspect for suspect in self.suspects if suspect not in causes)
 
@@ -134,7 +144,15 @@ class Shares:
     # A share is a norm divided by another one.
     _SHARE = Number(-1600.0, 710.0)
     remembers = Named(
-        Fields(usual=_SHARE, highest=_SHARE, last=Maybe(_SHARE), low=COUNT, well=COUNT, dead=Maybe(CAUSE))
+        Fields(
+            usual=_SHARE,
+            highest=_SHARE,
+            last=Maybe(_SHARE),
+            cap=Maybe(_SHARE),
+            low=COUNT,
+            well=COUNT,
+            dead=Maybe(CAUSE),
+        )
     )
 
     def state_dict(self) -> dict[str, Any]:
@@ -144,6 +162,7 @@ class Shares:
                 "usual": float(self.usual[place]),
                 "highest": float(self._highest[place]),
                 "last": None if math.isnan(self._last[place]) else float(self._last[place]),
+                "cap": self._caps.get(place),
                 "low": int(self._low[place]),
                 "well": int(self._well[place]),
                 "dead": saved_values(asdict(self.dead[module])) if module in self.dead else None,
@@ -159,6 +178,8 @@ class Shares:
                 saved = state[module]
                 self.usual[place], self._highest[place] = saved["usual"], saved["highest"]
                 self._last[place] = math.nan if saved["last"] is None else saved["last"]
+                if saved["cap"] is not None:
+                    self._caps[place] = saved["cap"]
                 self._low[place], self._well[place] = saved["low"], saved["well"]
                 if saved["dead"] is not None:
                     self.dead[module] = Cause(**restored(saved["dead"]))

@@ -81,7 +81,7 @@ def test_it_is_told_at_the_next_step_with_its_cause_and_is_critical_where_it_las
 
 
 def test_what_a_look_does_not_show_is_asked_again_when_two_decades_more_are_lost() -> None:
-    """Ten times what is there now is its usual share then, and three decades below that it is asked again."""
+    """Ten times what is there now is the highest that counts then, and three decades below that it is asked again."""
     judge = Judge([Vanishing()])
     assert judged(judge, steps(*[WELL] * 5, *[5e-5] * 5)) == []
     judge.answered("actor", {ILL: cause("unknown", ILL)})
