@@ -110,12 +110,14 @@ class Explosion:
         return max(norms) <= limit
 
     def critical_above(self, optimizer: str) -> float:
-        """The norm before clipping above which a step that is not clipped is critical; Inf where none is."""
+        """The norm before clipping above which a step that is not clipped is critical; Inf where none is.
+
+        Also what is a warning since another like it passed by itself: whoever asks would rather do without both.
+        """
         run = self._runs.get(optimizer)
         if run is None or not run.is_warm or self._may_be_accident(run, run.in_a_row + 1):
             return self._limit
-        before = max(run.baseline.height(), run.survived if run.in_a_row + 1 < self.fires_after else 0.0)
-        return min(self._limit, max(self._too_much(run.baseline), self._BACK * before))
+        return min(self._limit, max(self._too_much(run.baseline), self._BACK * run.baseline.height()))
 
     remembers = Named(
         That(

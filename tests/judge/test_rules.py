@@ -222,15 +222,15 @@ def test_a_step_that_was_skipped_has_not_passed_by_itself() -> None:
     assert [a.severity for a in alerts(Explosion(), records) if a.state == "firing"] == ["critical", "critical"]
 
 
-def test_what_passed_by_itself_is_let_pass_by_a_guard_and_known_to_a_resumed_run() -> None:
+def test_what_passed_by_itself_is_known_to_a_resumed_run_and_not_let_by_a_guard() -> None:
     rule, resumed = Explosion(), Explosion()
     for one in unclipped(*CALM, 500.0, *CALM):
         rule.look(one)
     resumed.load_state_dict(json.loads(json.dumps(rule.state_dict())))
-    assert rule.critical_above("actor") == resumed.critical_above("actor") == 1500.0
-    for norm, above in ((500.0, 1500.0), (500.0, 10.0)):
-        rule.look(record(99, norm, norm))
-        assert rule.critical_above("actor") == pytest.approx(above)
+    assert rule.critical_above("actor") == resumed.critical_above("actor") == 10.0
+    (found,), (again,) = rule.look(record(99, 500.0, 500.0)) or (), resumed.look(record(99, 500.0, 500.0)) or ()
+    assert found == again
+    assert found.severity == "warning"
 
 
 def test_a_single_step_a_hundred_times_the_usual_is_told_of_also_where_it_was_so_high_before() -> None:
