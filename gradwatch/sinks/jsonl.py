@@ -39,6 +39,9 @@ class Jsonl:
         ArgumentError: a number is not a positive whole one.
     """
 
+    # Told to the tracker: each block at once, for what is not in the file is lost with a run that is killed.
+    prompt = True
+
     def __init__(
         self,
         path: str | os.PathLike[str],
