@@ -29,8 +29,8 @@ class _Entry(NamedTuple):
 class Outlet:
     """Takes what comes to one sink, in order; a failure is logged once, and counted.
 
-    Between two writes it rests, so that steps gather: to wake a thread and to begin a write costs the training more
-    than another step in it. Alerts, who waits, and a sink with ``prompt`` end the rest at once.
+    Between two writes it rests, so that steps gather: to wake a thread and to begin a write costs the training
+    more than another step in it. Alerts, who waits, and a sink with ``prompt`` end the rest at once.
 
     Args:
         name: of the sink, in the log and in counts.

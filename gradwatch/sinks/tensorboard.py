@@ -114,11 +114,10 @@ class TensorBoard:
             for alert in due:
                 self._take(alert, None if step is None else row_of(*step))
             firing.append(self._firing)
-        for group in steps.alike:
-            shown = curves(group)
+        for shown in curves(steps):
             if shown.loop_steps[-1] is not None:
                 self._last_loop_step[shown.optimizer] = shown.loop_steps[-1]
-            counts = [firing[at].get(shown.optimizer, (0, 0)) for at in group.at]
+            counts = [firing[at].get(shown.optimizer, (0, 0)) for at in shown.at]
             self._write_scalars(shown, np.hstack((shown.norms, counts)))
         if self._owned is not None:
             self._write_out(self._owned, steps, alerts)
