@@ -61,7 +61,7 @@ class EventFile:
         self._path = ""
         self._file: Any = None
         try:
-            self.write()
+            self.write(anew=True)
         except OSError as error:
             raise SinkError(
                 f"The TensorBoard folder {folder!r} cannot be written ({error.strerror}): give a folder that is "
@@ -94,14 +94,17 @@ class EventFile:
         summary = self._text_pb(_utf8(tag).decode(), _utf8(text).decode())
         self._add(self._event(wall_time=wall_time, step=step, summary=summary))
 
-    def write(self) -> None:
+    def write(self, anew: bool) -> None:
         """Write what was added since the last time.
 
+        Args:
+            anew: to a new file, as what was written is not whole.
+
         Raises:
-            OSError: it cannot be written, and is lost; the next call begins a new file.
+            OSError: it cannot be written, and is lost; the next file is a new one.
         """
         waiting, self._waiting = self._waiting, []
-        if not self.is_whole:
+        if anew:
             self._begin(waiting)
         elif waiting:
             self._append(waiting)

@@ -22,7 +22,7 @@ class _Entry(NamedTuple):
     steps: Steps
     alerts: Sequence[Alert]
     size: int = 0
-    written: threading.Event | None = None
+    written: Callable[[], object] | None = None
     last: bool = False
 
 
@@ -78,12 +78,10 @@ class Outlet:
             if alerts or waiting + size >= self.BYTES_AT_ONCE:
                 self._hurry()
 
-    def mark(self) -> threading.Event:
-        """What is set when all that was put before is written."""
-        written = threading.Event()
+    def mark(self, written: Callable[[], object]) -> None:
+        """Have this called when all that was put before is written; it must not raise."""
         self._queue.put(_Entry(Steps(()), (), written=written))
         self._hurry()
-        return written
 
     def end(self) -> None:
         """Let the thread write what waits, close the sink and end; a second time is no harm."""
@@ -113,7 +111,7 @@ class Outlet:
         self._gone += sum(entry.size for entry in entries)
         for entry in entries:
             if entry.written is not None:
-                entry.written.set()
+                entry.written()
         return not any(entry.last for entry in entries)
 
     def _rest(self) -> None:

@@ -144,7 +144,7 @@ class TensorBoard:
             if lost is not None:
                 file.add_text("gradwatch/lost", str(lost), self._newest_step, time.time())
         try:
-            file.write()
+            file.write(anew)
         except Exception as error:  # a store of another kind than the disk has errors of its own
             self._held = (0, 0)
             self._losses.add(len(steps), len(alerts), reason_of(error))

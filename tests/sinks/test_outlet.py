@@ -10,6 +10,7 @@ from gradwatch.blocks import Block, Facts, Layout, StepRow, Steps
 from gradwatch.sinks import Memory
 from gradwatch.sinks.outlet import Outlet, bytes_of
 from tests.made_up import alert, record
+from tests.sinks.marks import all_written
 
 
 class Gated(Memory):
@@ -71,7 +72,7 @@ def test_what_is_larger_than_all_the_room_is_taken_where_nothing_else_waits(gate
     outlet = begun(gated, capacity=1)
     for _ in range(3):
         outlet.put(steps, bytes_of(steps), ())
-        assert outlet.mark().wait(10)
+        assert all_written(outlet)
     outlet.end()
     outlet.thread.join(10)
     assert (len(gated.records), outlet.dropped) == (48, 0)
@@ -140,7 +141,7 @@ def test_steps_gather_while_a_sink_rests_until_somebody_waits(long_rests):
     put(outlet, steps)
     assert sink.writes.get(timeout=10) == 16
     assert calm.resting.acquire(timeout=10)
-    for ends in (lambda: outlet.mark().wait(10), outlet.end):
+    for ends in (lambda: all_written(outlet), outlet.end):
         for _ in range(3):
             put(outlet, steps)
         assert sink.writes.empty()
