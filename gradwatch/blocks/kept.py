@@ -45,7 +45,7 @@ class Kept:
         """Take in what is newer than all before."""
         if not self._most or not len(steps):
             return
-        fresh = {id(held): _fresh(held) for held, _ in steps.pairs}
+        fresh = {id(held): _fresh(held) for held in steps.sequences}
         pairs = tuple((fresh[id(held)], place) for held, place in steps.pairs)
         self._entries.append(_Entry(pairs, sum(map(self._size_of, fresh.values()))))
         self._seen += len(pairs)

@@ -44,14 +44,13 @@ def brief_lines(shown: Curves, steps: Steps, names: Mapping[str, Sequence[str]])
     """
     # A column after the other: it is the calls that take long, not the numbers.
     form = _form(shown, tuple(names.get(shown.optimizer, ())))
-    limits = {limit: _where_given("max_norm", limit) for limit in {*shown.limits}}
     columns = (
         map(str, shown.steps),
         map(_time, shown.times),
-        [_where_given("loop_step", step) for step in shown.loop_steps],
+        _where_given("loop_step", shown.loop_steps),
         _exact(shown.norms[:, 0]),
         _exact(shown.norms[:, 1]),
-        [limits[limit] for limit in shown.limits],
+        _where_given("max_norm", shown.limits),
         [', "clipped": true' if clipped else "" for clipped in shown.clipped],
         [_odd(*steps.pairs[at]) for at in shown.at],
         *_pairs(shown.norms[:, 3:]),
@@ -73,8 +72,10 @@ def _in_a_form(name: str) -> str:
     return encoded(name).replace("%", "%%")
 
 
-def _where_given(name: str, value: float | None) -> str:
-    return "" if value is None else f', "{name}": {encoded(value)}'
+def _where_given(name: str, values: Sequence[float | None]) -> list[str]:
+    # Most steps have the same.
+    words = {value: "" if value is None else f', "{name}": {encoded(value)}' for value in {*values}}
+    return [words[value] for value in values]
 
 
 def _odd(held: Sequence[StepRecord], place: int) -> str:

@@ -73,6 +73,11 @@ class EventFile:
         """Whether what comes next is appended; a new file is begun where the last one was deleted or is torn."""
         return self._file is not None and ("://" in self._folder or Path(self._path).exists())
 
+    def expect(self, tags: tuple[str, ...]) -> None:
+        """Work out what events with these tags have in common; done before the first one where it was not."""
+        if tags not in self._forms:
+            self._forms[tags] = _Form(tags)
+
     def add_scalars(
         self, tags: tuple[str, ...], values: FloatArray, steps: Sequence[int], wall_times: Sequence[float]
     ) -> None:
@@ -84,10 +89,8 @@ class EventFile:
             steps: of the optimizer.
             wall_times: Unix time of each in seconds.
         """
-        form = self._forms.get(tags)
-        if form is None:
-            form = self._forms[tags] = _Form(tags)
-        self._waiting.append(form.filled(values, steps, wall_times))
+        self.expect(tags)
+        self._waiting.append(self._forms[tags].filled(values, steps, wall_times))
 
     def add_text(self, tag: str, text: str, step: int, wall_time: float) -> None:
         """A text for the text tab."""

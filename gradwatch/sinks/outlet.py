@@ -170,7 +170,7 @@ _A_STEP = 1000
 
 def bytes_of(steps: Steps) -> int:
     """What steps take up, about, with what judging them has worked out."""
-    return sum(_of_block(alike.records) for alike in steps.alike)
+    return sum(map(_of_block, steps.sequences))
 
 
 def _of_block(records: Sequence[object]) -> int:

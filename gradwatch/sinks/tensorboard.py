@@ -100,6 +100,9 @@ class TensorBoard:
         self._held = (0, 0)
         if self._folder is not None:
             self._owned = EventFile(self._folder)
+            for optimizer, modules in run.modules.items():
+                # Here it is no step of the training that waits for it.
+                self._owned.expect(self._tags_of(optimizer, tuple(modules)))
 
     def write(self, records: Sequence[StepRecord], alerts: Sequence[Alert]) -> None:
         """Write the scalars of each record and the words of each alert.
@@ -108,8 +111,9 @@ class TensorBoard:
             SinkError: the folder cannot be written now.
         """
         steps = Steps.of(records)
-        firing = []
-        for step, due in in_order(steps, alerts):
+        # What fires beside each step; as alerts come it may be another from one to the next.
+        firing = [] if alerts else [self._firing] * len(steps)
+        for step, due in in_order(steps, alerts) if alerts else ():
             # An alert counts in the record that it was raised on, so it is taken in before.
             for alert in due:
                 self._take(alert, None if step is None else row_of(*step))
