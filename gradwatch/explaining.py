@@ -82,7 +82,10 @@ class Explainer:
     def diagnosis(self, optimizers: Iterable[str]) -> Diagnosis:
         """One for all that these optimizers hold, not armed yet."""
         parameters = {n: p for name in optimizers for n, p in self._parameters(name).items()}
-        return Diagnosis(self._lines.modules, parameters, self._lines.lines)
+        suspects = {
+            n for name in optimizers for m in self._judge.suspects(name) for n in self._fitting.own(name, m)
+        }
+        return Diagnosis(self._lines.modules, parameters, self._lines.lines, suspects)
 
     def nothing_is_asked(self) -> None:
         """A step is done and nothing fires that has no cause: what led to it is of no more interest."""
@@ -174,7 +177,9 @@ class Explainer:
         return alerts
 
     def _of_suspects(self, diagnosis: Diagnosis, optimizer: str) -> None:
-        suspects = self._judge.suspects(optimizer)
+        # Who has been suspected since it was armed is asked about by the next.
+        own = {module: self._fitting.own(optimizer, module) for module in self._judge.suspects(optimizer)}
+        suspects = [module for module, names in own.items() if diagnosis.suspects.issuperset(names)]
         if suspects:
             causes = {m: self._fitting.to(diagnosis, "vanishing", optimizer, m) for m in suspects}
             self._judge.answered(optimizer, {m: found for m, found in causes.items() if found is not None})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -48,17 +48,27 @@ def faint(contributions: Sequence[Contribution]) -> Cause | None:
 
 
 class Contributions:
-    """Reads what one backward pass showed, when it is over."""
+    """Reads what one backward pass showed, when it is over.
 
-    def __init__(self, of: Pass) -> None:
+    Args:
+        of: the pass.
+        suspects: ``id`` of parameters that are asked how their gradient became so small, whatever its size.
+    """
+
+    def __init__(self, of: Pass, suspects: Container[int] = ()) -> None:
         self._pass = of
+        self._suspects = suspects
 
     def to(self, parameters: Iterable[int]) -> dict[int, Contribution]:
         """By ``id``, what each of the parameters got; those that the pass did not reach are left out."""
         leaves = {key: leaf for key in parameters if (leaf := self._pass.graph.leaves.get(key)) is not None}
         sizes = {key: self._size_at(leaf) for key, leaf in leaves.items()}
         reached = {key: size for key, size in sizes.items() if size is not None}
-        return {key: Contribution(size, self._why(leaves[key], size)) for key, size in reached.items()}
+        asked = {key for key, size in reached.items() if key in self._suspects or not FAINT <= size < math.inf}
+        return {
+            key: Contribution(size, self._why(leaves[key], size) if key in asked else None)
+            for key, size in reached.items()
+        }
 
     def _size_at(self, leaf: Node) -> float | None:
         if leaf in self._pass.arrived:
@@ -72,8 +82,6 @@ class Contributions:
         return [self._pass.seen[c.node].outgoing[c.input] for c in consumers if c.input >= 0]
 
     def _why(self, leaf: Node, size: float) -> Cause | None:
-        if FAINT <= size < math.inf:
-            return None
         edges = list(way_up(self._pass.graph, self._pass.seen, leaf, size))
         whole = [edge for edge in edges if edge.decades == math.inf]
         if 0.0 < size < math.inf:

@@ -48,6 +48,7 @@ class Diagnosis:
         parameters: by name, what causes are wanted for; None for all parameters of the modules.
         lines: by name, the parameters of what ``downstream`` tells apart; None for the modules given, or a lone
             module's children.
+        suspects: names of parameters whose gradient is asked how it became as small as it is, whatever its size.
 
     Attributes:
         causes: by path of a module and by name of a parameter, for those whose gradient was zero, missing or not
@@ -63,6 +64,7 @@ class Diagnosis:
         modules: nn.Module | Mapping[str, nn.Module],
         parameters: Mapping[str, Tensor] | None = None,
         lines: Mapping[str, Iterable[Tensor]] | None = None,
+        suspects: Iterable[str] = (),
     ) -> None:
         given = {LONE_MODULE: modules} if isinstance(modules, nn.Module) else dict(modules)
         located = _located(given)
@@ -70,6 +72,7 @@ class Diagnosis:
         self._paths = dict(located)
         named = _named_parameters(given)
         self._parameters = dict(named if parameters is None else parameters)
+        self.suspects = frozenset(suspects)
         self._names = {id(parameter): name for name, parameter in named.items()}
         self._lines = _ids(_modules_given(given) if lines is None else lines)
         self._owners = Owners(located)
@@ -184,7 +187,8 @@ class Diagnosis:
             around.adopt(looked_at, parent)
             return
         self.passes += 1
-        given = Contributions(looked_at).to(map(id, self._parameters.values()))
+        suspects = frozenset(id(self._parameters[name]) for name in self.suspects)
+        given = Contributions(looked_at, suspects).to(map(id, self._parameters.values()))
         for parameter, contribution in given.items():
             self._found.setdefault(parameter, []).append(contribution)
         for name, fed in downstream(looked_at.graph, self._lines).items():

@@ -11,7 +11,7 @@ from gradwatch.blocks import AFTER, BEFORE, Block
 from gradwatch.judge.baseline import Baseline
 from gradwatch.judge.rule import Finding
 from gradwatch.records import Severity, StepRecord
-from gradwatch.shapes import COUNT, FLAG, LOGARITHM, Fields, Listed, Maybe, Named, That
+from gradwatch.shapes import COUNT, FLAG, LOGARITHM, NORM, Fields, Listed, Maybe, Named, That
 
 __all__ = ["Explosion"]
 
@@ -28,7 +28,8 @@ class Explosion:
     The baseline looks back on 200 steps. A norm that comes back to where this run has held it before, as an
     agent's does with each new batch of experience, is a warning: training has survived it. A single step is one,
     too, where clipping has left no more of it than the rule allows a norm to be: nothing too large was consumed.
-    Where it stays so for ``fires_after`` steps, clipping hides an explosion.
+    Where it stays so for ``fires_after`` steps, clipping hides an explosion. And so is a single step that is no
+    higher than one that passed by itself before, as in an agent that seldom fails.
 
     When the warm-up is over, a jump is looked for in it, as the first update makes it at far too high a rate. What
     came after it is no baseline. What came before is less than one: healthy runs may begin as low by accident. So
@@ -75,7 +76,8 @@ class Explosion:
         """One finding where the norm before clipping is too large; a norm of NaN or Inf tells nothing."""
         if not math.isfinite(record.norm_before):
             return None
-        finding = self._find(record.optimizer, record.norm_before, record.norm_after)
+        consumed = math.nan if record.skipped else record.norm_after
+        finding = self._find(record.optimizer, record.norm_before, consumed)
         return [] if finding is None else [finding]
 
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding]]:
@@ -84,11 +86,12 @@ class Explosion:
         if self._all_are_usual(block.layout.optimizer, norms):
             run = self._runs[block.layout.optimizer]
             run.baseline.add_all(norms)
-            run.in_a_row = 0
+            run.came_back()
             return len(block), ()
         for index, (norm, consumed) in enumerate(
             zip(norms, block.norms(AFTER)[start:].tolist(), strict=True), start
         ):
+            consumed = math.nan if block.rows[index].skipped else consumed
             finding = self._find(block.layout.optimizer, norm, consumed) if math.isfinite(norm) else None
             if finding is not None:
                 return index, [finding]
@@ -111,33 +114,43 @@ class Explosion:
         run = self._runs.get(optimizer)
         if run is None or not run.is_warm or self._may_be_accident(run, run.in_a_row + 1):
             return self._limit
-        return min(self._limit, max(self._too_much(run.baseline), self._BACK * run.baseline.height()))
+        before = max(run.baseline.height(), run.survived if run.in_a_row + 1 < self.fires_after else 0.0)
+        return min(self._limit, max(self._too_much(run.baseline), self._BACK * before))
 
     remembers = Named(
         That(
-            Fields(recent=Listed(LOGARITHM), height=Maybe(LOGARITHM), warm=FLAG, in_a_row=COUNT),
+            Fields(
+                recent=Listed(LOGARITHM),
+                height=Maybe(LOGARITHM),
+                warm=FLAG,
+                in_a_row=COUNT,
+                peak=NORM,
+                survived=NORM,
+            ),
             lambda run: run["recent"] or not run["warm"],
             "one with norms where its warm-up is over",
         )
     )
 
     def state_dict(self) -> dict[str, Any]:
-        """The baselines by optimizer, whether their warm-up is over, and how many norms running are too large."""
-        return {
-            name: {**run.baseline.state_dict(), "warm": run.is_warm, "in_a_row": run.in_a_row}
-            for name, run in self._runs.items()
-        }
+        """The baselines by optimizer, whether their warm-up is over, and what was too large."""
+        return {name: run.state_dict() for name, run in self._runs.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave."""
         self._runs = {}
         for optimizer, saved in state.items():
-            run = self._runs[optimizer] = _Run()
-            run.baseline.load_state_dict(saved)
-            run.is_warm, run.in_a_row = saved["warm"], saved["in_a_row"]
+            self._runs[optimizer] = _Run()
+            self._runs[optimizer].load_state_dict(saved)
 
     def _find(self, optimizer: str, norm: float, consumed: float) -> Finding | None:
-        """What is wrong with a finite norm; one with which nothing is goes into the baseline."""
+        """What is wrong with a finite norm; one with which nothing is goes into the baseline.
+
+        Args:
+            optimizer: its name.
+            norm: before clipping.
+            consumed: NaN where the step was skipped.
+        """
         run = self._run_of(optimizer)
         baseline = run.baseline
         if norm > self._limit:
@@ -146,8 +159,11 @@ class Explosion:
             return Finding(None, norm, self._limit, message, at_once=True)
         if run.is_warm and norm > self._factor * baseline.median() and norm > self._too_much(baseline):
             run.in_a_row += 1
-            return self._finding(norm, consumed, run)
-        run.in_a_row = 0
+            found = self._finding(norm, consumed, run)
+            # That training lives on proves nothing of a step that it did not take.
+            run.peak = run.peak if math.isnan(consumed) else max(run.peak, norm)
+            return found
+        run.came_back()
         baseline.add(norm)
         if not run.is_warm and len(baseline) >= self._warm_up:
             run.is_warm = True
@@ -185,6 +201,9 @@ class Explosion:
         elif consumed <= self._factor * usual and run.in_a_row < self.fires_after:
             message += f". Clipping has left {consumed:.3g} of it"
             severity = "warning"
+        elif norm <= self._BACK * run.survived and run.in_a_row < self.fires_after:
+            message += f". It was at {run.survived:.3g} before, and came back by itself"
+            severity = "warning"
         # Where single steps have come close to it of late, this one proves nothing by itself.
         is_jump = norm > self._factor * baseline.seen_lately(self._warm_up)
         sudden = is_jump and norm > self._sudden_factor * usual
@@ -205,12 +224,38 @@ class Explosion:
 
 
 class _Run:
-    """One optimizer: its norms, whether there are enough to judge by, and how many running are too large."""
+    """What is remembered of one optimizer.
+
+    Attributes:
+        baseline: its norms.
+        is_warm: whether there are enough to judge by.
+        in_a_row: how many running are too large.
+        peak: the largest of these.
+        survived: the largest that passed by itself, for so few steps that no explosion is known by it.
+    """
 
     def __init__(self) -> None:
         self.baseline = Baseline()
         self.is_warm = False
         self.in_a_row = 0
+        self.peak = self.survived = 0.0
+
+    def came_back(self) -> None:
+        """A norm is as usual."""
+        if self.in_a_row:
+            self.survived = max(self.survived, self.peak)
+            self.in_a_row, self.peak = 0, 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        row = {"warm": self.is_warm, "in_a_row": self.in_a_row, "peak": self.peak, "survived": self.survived}
+        return {**self.baseline.state_dict(), **row}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``state_dict`` gave."""
+        self.baseline.load_state_dict(state)
+        self.is_warm, self.in_a_row = state["warm"], state["in_a_row"]
+        self.peak, self.survived = state["peak"], state["survived"]
 
 
 def _before_the_jump(norms: Sequence[float], factor: float, back: float) -> int | None:

@@ -67,7 +67,8 @@ class Rounding:
 
     def answered(self, causes: Mapping[str, Cause]) -> None:
         """What a look has found of the suspects: those that it can tell nothing of are let go."""
-        self.shown |= {module: found for module, found in causes.items() if found.kind == "constant"}
+        found = {module: causes[module] for module in self.suspects if module in causes}
+        self.shown |= {module: why for module, why in found.items() if why.kind == "constant"}
         self.suspects = ()
 
     def silent(self, modules: Sequence[str | None], norms: FloatArray, wholes: FloatArray) -> BoolArray:

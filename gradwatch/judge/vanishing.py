@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,11 @@ from gradwatch.blocks import AFTER, Block, BoolArray, FloatArray
 from gradwatch.judge.naming import Naming
 from gradwatch.judge.rule import Finding
 from gradwatch.judge.scale import DEAD, LIMIT, SHARE, Streaks, faint
-from gradwatch.records import Severity, StepRecord
-from gradwatch.shapes import Fields, Named, Number
+from gradwatch.judge.shares import Shares
+from gradwatch.records import Cause, Severity, StepRecord
+from gradwatch.shapes import Fields, Named
 
 __all__ = ["Vanishing"]
-
-
-# How fast the usual share is followed.
-_FOLLOWING = 0.02
 
 
 class _Memory:
@@ -27,46 +25,26 @@ class _Memory:
 
     Attributes:
         modules: names of the modules.
-        usual: logarithm of the usual share of each, ``[modules]``; NaN where none is known.
+        shares: what each usually has of the norm, and who has lost so much of it that it may be dead.
         streaks: for how long each has been next to nothing.
         naming: under which names those are told of that have vanished.
     """
 
-    def __init__(self, clears_after: int) -> None:
+    def __init__(self, fires_after: int, clears_after: int) -> None:
         self.modules: tuple[str, ...] = ()
-        self.usual: FloatArray = np.zeros(0)
+        self.shares = Shares(fires_after, clears_after)
         self.streaks = Streaks()
         self.naming = Naming(clears_after)
 
     @property
     def is_clear(self) -> bool:
-        """Nothing is or was of late next to nothing."""
-        return not (self.streaks.any or self.naming)
-
-    def follow(self, logarithms: FloatArray) -> None:
-        """Take in the share of each module, ``[modules]``, NaN where it tells nothing."""
-        before = np.where(np.isnan(self.usual), logarithms, self.usual)
-        after = before * (1.0 - _FOLLOWING) + _FOLLOWING * logarithms
-        self.usual = np.where(np.isnan(logarithms), before, after)
-
-    def follow_all(self, logarithms: FloatArray) -> None:
-        """The same for several steps, ``[steps, modules]``, without a NaN."""
-        usual = np.where(np.isnan(self.usual), logarithms[0], self.usual)
-        for step in _FOLLOWING * logarithms:
-            usual *= 1.0 - _FOLLOWING
-            usual += step
-        self.usual = usual
-
-    def known(self) -> dict[str, float]:
-        """The usual share of each module of which it is known."""
-        pairs = zip(self.modules, self.usual.tolist(), strict=True)
-        return {name: usual for name, usual in pairs if not math.isnan(usual)}
+        """Nothing is or was of late next to nothing, or has lost most of its share."""
+        return not (self.streaks.any or self.naming) and self.shares.are_well
 
     def rename(self, modules: tuple[str, ...]) -> None:
         """Modules have come, or were taken away: what is known of these is forgotten."""
-        known, streaks = self.known(), self.streaks.state_dict(self.modules)
+        streaks, self.shares = self.streaks.state_dict(self.modules), self.shares.among(modules)
         self.modules = modules
-        self.usual = np.array([known.get(name, math.nan) for name in modules], dtype=np.float64)
         self.streaks.load_state_dict(streaks, modules)
 
 
@@ -78,22 +56,23 @@ class Vanishing:
     and below a tenth of what it usually was while its norm was above the limit. A step in which it is exactly 0
     goes on with what has begun so.
 
+    Above the limit size proves nothing: a module that has lost three decades of its usual share is suspected, and
+    counts where a look at the graph finds the activation dead that the gradient passes. That may pass, as in an
+    agent that has seen few states: it is a warning for as long as any other.
+
     Args:
         limit: norm consumed below which it has vanished.
         share: share of the optimizer's norm above which it has not.
         fires_after: steps running before the alert.
         clears_after: steps running above the limit before the episode is over.
         critical_after: steps running after which it is critical: as many as the windows of ``growth`` and
-            ``clip-saturated``; at once where an activation is found dead.
+            ``clip-saturated``; at once where it is below the limit and an activation is found dead.
     """
 
     id = "vanishing"
     severity: Severity = "warning"
     severities: tuple[Severity, ...] = ("warning", "critical")
     wants_cause = True
-
-    # The part of the usual share that is no loss.
-    _LOSS = 0.1
 
     def __init__(
         self,
@@ -123,9 +102,10 @@ class Vanishing:
         memory = self._memory_of(record.optimizer, tuple(modules))
         wholes = np.array([whole])
         if modules:
-            memory.follow(self._logarithms(norms, wholes)[0])
+            memory.shares.follow(self._logarithms(norms, wholes)[0])
         low = faint(norms, wholes, self._limit, self._share)[0]
-        return self._found(memory, norms[0], low, silent, whole, tuple(record.modules))
+        dead = memory.shares.take(norms[0], whole)
+        return self._found(memory, norms[0], low, dead, silent, whole, tuple(record.modules))
 
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding]]:
         """Go on to the first step in which a module's gradient has vanished."""
@@ -142,10 +122,11 @@ class Vanishing:
             if memory is None:
                 memory = self._memory_of(block.layout.optimizer, block.layout.finest.names)
             if memory.modules:
-                memory.follow(logarithms[index])
+                memory.shares.follow(logarithms[index])
+            dead = memory.shares.take(norms[index], whole)
             if any_low[index] or not memory.is_clear:
                 silent, lines = block.silent[index], block.layout.lines.names
-                found = self._found(memory, norms[index], low[index], silent, whole, lines)
+                found = self._found(memory, norms[index], low[index], dead, silent, whole, lines)
                 if found:
                     return index, found
         return len(block), ()
@@ -163,21 +144,34 @@ class Vanishing:
         ):
             return False
         memory = self._memory_of(block.layout.optimizer, block.layout.finest.names)
-        if not memory.is_clear:
+        shares = np.log(norms / wholes[:, None])
+        if not (memory.is_clear and memory.shares.stay_well(shares)):
             return False
-        memory.follow_all(np.log(norms / wholes[:, None]))
+        memory.shares.follow_all(shares)
         return True
 
-    # A share is a norm divided by another one.
-    remembers = Named(
-        Fields(usual=Named(Number(-1500.0, 700.0)), names=Naming.remembers, streaks=Named(Streaks.remembers))
-    )
+    @property
+    def is_settled(self) -> bool:
+        """Suspicions wait for no step: a share that has fallen far has done so for some time."""
+        return True
+
+    def suspects(self, optimizer: str) -> tuple[str, ...]:
+        """The modules whose share has fallen so far that an activation may be dead."""
+        memory = self._memories.get(optimizer)
+        return () if memory is None else memory.shares.suspects
+
+    def answered(self, optimizer: str, causes: Mapping[str, Cause]) -> None:
+        """What a look has found of them."""
+        if optimizer in self._memories:
+            self._memories[optimizer].shares.answered(causes)
+
+    remembers = Named(Fields(shares=Shares.remembers, names=Naming.remembers, streaks=Named(Streaks.remembers)))
 
     def state_dict(self) -> dict[str, Any]:
-        """The logarithm of the usual share of each module, names and streaks of those that have vanished."""
+        """The usual share of each module, names and streaks of those that have vanished."""
         return {
             optimizer: {
-                "usual": memory.known(),
+                "shares": memory.shares.state_dict(),
                 "names": memory.naming.state_dict(),
                 "streaks": memory.streaks.state_dict(memory.modules),
             }
@@ -188,16 +182,16 @@ class Vanishing:
         """Go on from what ``state_dict`` gave."""
         self._memories = {}
         for optimizer, saved in state.items():
-            modules = tuple(dict.fromkeys((*saved["usual"], *saved["streaks"])))
+            modules = tuple(dict.fromkeys((*saved["shares"], *saved["streaks"])))
             memory = self._memory_of(optimizer, modules)
-            memory.usual = np.array([saved["usual"].get(name, math.nan) for name in modules], dtype=np.float64)
+            memory.shares.load_state_dict(saved["shares"])
             memory.streaks.load_state_dict(saved["streaks"], modules)
             memory.naming.load_state_dict(saved["names"])
 
     def _memory_of(self, optimizer: str, modules: tuple[str, ...]) -> _Memory:
         memory = self._memories.get(optimizer)
         if memory is None:
-            memory = self._memories[optimizer] = _Memory(self.clears_after)
+            memory = self._memories[optimizer] = _Memory(self.fires_after, self.clears_after)
         if memory.modules != modules:
             memory.rename(modules)
         return memory
@@ -213,31 +207,38 @@ class Vanishing:
         memory: _Memory,
         norms: FloatArray,
         low: BoolArray,
+        dead: BoolArray,
         silent: BoolArray,
         whole: float,
         lines: Sequence[str],
     ) -> list[Finding]:
-        memory.streaks.take(self._that_have_lost(memory, norms, low, whole), silent)
+        memory.streaks.take(self._that_have_lost(memory, norms, low, whole) | dead, silent)
         if memory.is_clear:
             return []
         lasts = {memory.modules[place]: place for place in np.flatnonzero(memory.streaks.steps).tolist()}
-        told = memory.naming.take(dict.fromkeys(lasts), memory.modules, lines)
+        shown = memory.shares.dead
+        reasons: dict[str | None, str] = {m: shown[m].kind if m in shown else "" for m in lasts}
         found = []
-        for path, modules in told.items():
+        for path, modules in memory.naming.take(reasons, memory.modules, lines).items():
             places = [lasts[module] for module in modules if module is not None]
             norm = math.hypot(*(float(norms[place]) for place in places if not silent[place]))
             steps = int(memory.streaks.steps[places].max())
-            if steps >= self.fires_after:
+            finding = self._finding(path, memory.naming.words(path), norm, whole, steps)
+            why = [shown[module] for module in modules if module in shown]
+            if why and norm > 0.0:
+                by = finding.critical_by if norm < self._limit else frozenset[str]()
+                limit = memory.shares.limit(places, whole)
+                finding = replace(finding, threshold=limit, cause=why[0], at_once=True, critical_by=by)
+            if steps >= self.fires_after or finding.at_once:
                 memory.streaks.tell(places)
-            found.append(self._finding(path, memory.naming.words(path), norm, whole, steps))
+            found.append(finding)
         return found
 
     def _that_have_lost(self, memory: _Memory, norms: FloatArray, low: BoolArray, whole: float) -> BoolArray:
         """Of those that are faint, those that were not always."""
         lost = low.copy()
         for place in np.flatnonzero(low).tolist():
-            usual = float(memory.usual[place])
-            lost[place] = math.isnan(usual) or norms[place] / whole < self._LOSS * math.exp(usual)
+            lost[place] = memory.shares.have_lost(norms[place] / whole, place)
         return lost
 
     def _finding(self, module: str | None, what: str, norm: float, whole: float, steps: int) -> Finding:

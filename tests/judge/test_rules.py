@@ -193,14 +193,44 @@ def test_a_warning_that_goes_beyond_becomes_critical() -> None:
     ]  # fmt: skip
 
 
+CALM = USUAL * 2
+
+
+def firing(*norms: float) -> list[tuple[str, int]]:
+    return [(severity, step) for severity, state, step in explosions(*norms) if state == "firing"]
+
+
 def test_each_explosion_is_told_of_also_where_it_is_like_one_that_is_over() -> None:
-    calm = USUAL * 2
-    spikes = explosions(*calm, 500.0, *calm, 500.0, *calm, *[50.0] * 3)
-    assert [spike[::2] for spike in spikes if spike[1] == "firing"] == [
-        ("critical", 41),
-        ("critical", 82),
-        ("critical", 125),
-    ]
+    assert firing(*CALM, 500.0, *CALM, 500.0, *CALM, *[50.0] * 3) == [
+        ("critical", 41), ("warning", 82), ("critical", 125),
+    ]  # fmt: skip
+
+
+def test_a_step_no_higher_than_one_that_passed_by_itself_is_a_warning() -> None:
+    assert firing(*CALM, 500.0, *CALM, 1490.0) == [("critical", 41), ("warning", 82)]
+    assert firing(*CALM, 500.0, *CALM, 1510.0) == [("critical", 41), ("critical", 82)]
+    # Where it stays there, nothing has passed.
+    assert firing(*CALM, 500.0, *CALM, *[500.0] * 3) == [("critical", 41), ("warning", 82), ("critical", 84)]
+    *_, second = alerts(Explosion(), unclipped(*CALM, 500.0, *CALM, 600.0))
+    assert second.message == (
+        "norm before clipping 600, 600 times the usual. It was at 500 before, and came back by itself"
+    )
+
+
+def test_a_step_that_was_skipped_has_not_passed_by_itself() -> None:
+    records = [record(i, n, n, skipped=n == 500.0) for i, n in enumerate([*CALM, 500.0, *CALM, 500.0], 1)]
+    assert [a.severity for a in alerts(Explosion(), records) if a.state == "firing"] == ["critical", "critical"]
+
+
+def test_what_passed_by_itself_is_let_pass_by_a_guard_and_known_to_a_resumed_run() -> None:
+    rule, resumed = Explosion(), Explosion()
+    for one in unclipped(*CALM, 500.0, *CALM):
+        rule.look(one)
+    resumed.load_state_dict(json.loads(json.dumps(rule.state_dict())))
+    assert rule.critical_above("actor") == resumed.critical_above("actor") == 1500.0
+    for norm, above in ((500.0, 1500.0), (500.0, 10.0)):
+        rule.look(record(99, norm, norm))
+        assert rule.critical_above("actor") == pytest.approx(above)
 
 
 def test_a_single_step_a_hundred_times_the_usual_is_told_of_also_where_it_was_so_high_before() -> None:
