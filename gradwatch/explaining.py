@@ -71,6 +71,7 @@ class Explainer:
         self._suspected: dict[str, Cause] = {}
         self._armed: dict[str, Diagnosis] = {}
         self._closed = False
+        self._passless: Counter[str] = Counter()
         self._looks: Counter[tuple[_Key, Severity]] = Counter()
         self._newest = newest
         self._downstream: dict[str, Mapping[str, set[str]]] = {}
@@ -156,10 +157,14 @@ class Explainer:
             optimizers: whose alerts it may explain.
             step: the one before which it has looked, where that is known.
         """
-        if not diagnosis.passes:
-            return []
         alerts = []
         for optimizer in optimizers:
+            self._passless[optimizer] = 0 if diagnosis.passes else self._passless[optimizer] + 1
+            if self._passless[optimizer] == self.MOST_LOOKS:
+                # Its passes run where no look hears of them, as in another thread: nothing can be proven.
+                self._of_suspects(diagnosis, optimizer)
+            if not diagnosis.passes:
+                continue
             self._downstream[optimizer] = diagnosis.downstream
             self._of_suspects(diagnosis, optimizer)
             record = self._newest(optimizer)

@@ -161,7 +161,7 @@ class Observer:
         several = [(tracked, tracked.own.given(event.ids)) for tracked in self.tracked.values()]
         held = [given for _, given in several if given.columns]
         # The gradients of others are not looked at.
-        nothing = not held and (not event.parameters or _is_zero(norm))
+        nothing = not held and (not event.ids or _is_zero(norm))
         for tracked, given in several:
             with tracked.lock:
                 gone = tracked.clipped(event.function, event.limit, event.norm_type, given, norm, nothing)

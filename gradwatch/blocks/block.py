@@ -14,7 +14,7 @@ import numpy as np
 from gradwatch.blocks.arrays import AFTER, BEFORE, BoolArray, Columns, FloatArray, in_any
 from gradwatch.blocks.layout import Groups, Layout
 from gradwatch.blocks.norms import BlockNorms
-from gradwatch.blocks.rows import BY_GIVEN_NORM, BY_VALUE, Facts, InCommon, NotedClip, StepRow, in_common
+from gradwatch.blocks.rows import BY_GIVEN_NORM, BY_VALUE, Facts, InCommon, NotedClip, StepRow, bytes_of, in_common
 from gradwatch.records import ClipCall, NormTable, StepRecord, clip_ratio
 
 __all__ = ["Block"]
@@ -43,9 +43,7 @@ class Block(Sequence[StepRecord]):
     @property
     def nbytes(self) -> int:
         """About what it takes up while nothing is worked out of it, but for its layout."""
-        arrays = sum(side.nbytes for side in self._given)
-        facts = len({id(row.facts) for row in self.rows}) * Facts.ARRAYS * len(self.layout.names)
-        return arrays + facts + sum(row.nbytes for row in self.rows)
+        return sum(side.nbytes for side in self._given) + bytes_of(self.rows, len(self.layout.names))
 
     @cached_property
     def _norms(self) -> BlockNorms:

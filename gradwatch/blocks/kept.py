@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from gradwatch.blocks.block import Block
@@ -17,7 +18,7 @@ __all__ = ["Kept"]
 class _Entry(NamedTuple):
     """Steps that came together, in blocks of which nothing was worked out."""
 
-    pairs: tuple[tuple[Sequence[StepRecord], int], ...]
+    steps: Steps
     nbytes: int
 
 
@@ -45,32 +46,29 @@ class Kept:
         """Take in what is newer than all before."""
         if not self._most or not len(steps):
             return
-        fresh = {id(held): _fresh(held) for held in steps.sequences}
-        pairs = tuple((fresh[id(held)], place) for held, place in steps.pairs)
-        self._entries.append(_Entry(pairs, sum(map(self._size_of, fresh.values()))))
-        self._seen += len(pairs)
-        self._steps += len(pairs)
-        self._bytes += self._entries[-1].nbytes
+        entry = _Entry(_fresh(steps), sum(map(self._size_of, steps.sequences)))
+        self._entries.append(entry)
+        self._seen += len(steps)
+        self._steps += len(steps)
+        self._bytes += entry.nbytes
         self._let_go()
 
     def steps(self) -> Steps:
         """Those that are held, oldest first; what is worked out of them goes with what is given."""
         # A copy of its kind, since nothing can come between its parts: to make a tuple may collect garbage, run
         # whatever is done then, and let a training loop add a step.
-        pairs = [pair for entry in self._entries.copy() for pair in entry.pairs]
-        fresh = {id(held): _fresh(held) for held, _ in pairs}
-        return Steps((fresh[id(held)], place) for held, place in pairs[-self._most :])
+        return _fresh(Steps.joined(entry.steps for entry in self._entries.copy())[-self._most :])
 
     def _let_go(self) -> None:
         """What is not needed any more, and what does not fit."""
-        while self._steps - len(self._entries[0].pairs) >= self._most:
+        while self._steps - len(self._entries[0].steps) >= self._most:
             self._forget_oldest()
         while self._bytes > self._most_bytes and len(self._entries) > 1:
             self._forget_oldest()
 
     def _forget_oldest(self) -> None:
         oldest = self._entries.popleft()
-        self._steps -= len(oldest.pairs)
+        self._steps -= len(oldest.steps)
         self._bytes -= oldest.nbytes
 
     def _size_of(self, held: Sequence[StepRecord]) -> int:
@@ -81,5 +79,8 @@ class Kept:
         return held.nbytes + (0 if known is held.layout else held.layout.nbytes)
 
 
-def _fresh(held: Sequence[StepRecord]) -> Sequence[StepRecord]:
-    return held.fresh() if isinstance(held, Block) else held
+def _fresh(steps: Steps) -> Steps:
+    """The same steps, in blocks of which nothing was worked out."""
+    fresh = {id(held): held.fresh() if isinstance(held, Block) else held for held in steps.sequences}
+    held, places = (map(itemgetter(part), steps.pairs) for part in (0, 1))
+    return Steps(zip(map(fresh.__getitem__, map(id, held)), places, strict=True))

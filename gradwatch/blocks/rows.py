@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -12,12 +13,24 @@ import numpy as np
 from gradwatch.blocks.arrays import BoolArray, Columns
 from gradwatch.records import RankNorms
 
-__all__ = ["BY_GIVEN_NORM", "BY_VALUE", "AlikeClips", "Facts", "InCommon", "NotedClip", "StepRow", "in_common"]
+__all__ = [
+    "BY_GIVEN_NORM",
+    "BY_VALUE",
+    "AlikeClips",
+    "Facts",
+    "InCommon",
+    "NotedClip",
+    "StepRow",
+    "bytes_of",
+    "in_common",
+]
 
 BY_VALUE, BY_GIVEN_NORM = "clip_grad_value_", "clip_grads_with_norm_"
 
 # Bytes of a row and of a clip call, with the numbers in them.
 _A_ROW, _A_CLIP = 400, 200
+
+_facts, _clips, _left_out = attrgetter("facts"), attrgetter("clips"), attrgetter("left_out")
 
 # What Facts says of a gradient beyond its being there.
 _MARKS = ("unwritten", "stale", "leaked", "missed_by_clip", "clipped_between", "frozen")
@@ -102,11 +115,18 @@ class StepRow(NamedTuple):
     lost_passes: int = 0
     compared: RankNorms | None = None
 
-    @property
-    def nbytes(self) -> int:
-        """About what it takes up, but for its facts and the columns of clip calls, which steps share."""
-        named = 0 if self.left_out is None else sum(100 + 8 * len(names) for names in self.left_out.values())
-        return _A_ROW + named + sum(_A_CLIP + 8 * len(clip.repeated) for clip in self.clips)
+
+def bytes_of(rows: Sequence[StepRow], columns: int) -> int:
+    """About what these rows take up, but for what a clip call was given, which all that were given it share.
+
+    Args:
+        rows: of one optimizer.
+        columns: its parameters.
+    """
+    named = [names for left_out in filter(None, map(_left_out, rows)) for names in left_out.values()]
+    clips = sum(map(len, map(_clips, rows)))
+    facts = len(set(map(_facts, rows))) * Facts.ARRAYS * columns
+    return _A_ROW * len(rows) + _A_CLIP * clips + facts + sum(100 + 8 * len(names) for names in named)
 
 
 class AlikeClips(NamedTuple):

@@ -79,7 +79,7 @@ class Contributions:
     def _given(self, node: Node) -> list[float]:
         """What its consumers handed on to an operation."""
         consumers = (consumer for consumer in self._pass.graph.consumers[node] if consumer.node in self._pass.seen)
-        return [self._pass.seen[c.node].outgoing[c.input] for c in consumers if c.input >= 0]
+        return [self._pass.seen[c.node].left[c.input] for c in consumers if c.input >= 0]
 
     def _why(self, leaf: Node, size: float) -> Cause | None:
         edges = list(way_up(self._pass.graph, self._pass.seen, leaf, size))
@@ -139,7 +139,7 @@ class Contributions:
         place, forward = self._pass.place, Forward(self._pass.graph, self._pass.values, self._pass.loss)
         culprit, entrance = forward.culprit(), forward.entrance()
         if culprit is not None:
-            return place.cause("nonfinite-op", culprit.node, culprit.evidence)
+            return place.cause("nonfinite-op", *culprit)
         came_in: Evidence = {"reason": "no operation was seen to make it of finite numbers"}
         if entrance is not None:
             call = place.call(entrance)

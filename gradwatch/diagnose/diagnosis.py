@@ -26,7 +26,7 @@ from gradwatch.diagnose.reasons.missing import Owners, why_missing
 from gradwatch.diagnose.words import told
 from gradwatch.log import log
 from gradwatch.records import Cause
-from gradwatch.wrappers import children, named_parameters, walk
+from gradwatch.wrappers import named_parameters, walk
 
 __all__ = ["Diagnosis"]
 
@@ -46,8 +46,7 @@ class Diagnosis:
     Args:
         modules: what is watched, by name; a lone module is told by the paths inside it. Wrappers are seen through.
         parameters: by name, what causes are wanted for; None for all parameters of the modules.
-        lines: by name, the parameters of what ``downstream`` tells apart; None for the modules given, or a lone
-            module's children.
+        lines: by name, the parameters of what ``downstream`` tells apart.
         suspects: names of parameters whose gradient is asked how it became as small as it is, whatever its size.
 
     Attributes:
@@ -67,18 +66,19 @@ class Diagnosis:
         suspects: Iterable[str] = (),
     ) -> None:
         given = {LONE_MODULE: modules} if isinstance(modules, nn.Module) else dict(modules)
-        located = _located(given)
+        located = [(path or OWN_PARAMETERS, at) for name, top in given.items() for path, at in walk(top, name)]
         # Of a wrapper and what it wraps, which have one path, this is what is wrapped.
         self._paths = dict(located)
-        named = _named_parameters(given)
+        named = {path: own for name, top in given.items() for path, own in named_parameters(top, name)}
         self._parameters = dict(named if parameters is None else parameters)
         self.suspects = frozenset(suspects)
         self._names = {id(parameter): name for name, parameter in named.items()}
-        self._lines = _ids(_modules_given(given) if lines is None else lines)
+        self._lines = {name: frozenset(map(id, held)) for name, held in (lines or {}).items()}
         self._owners = Owners(located)
         self._budget = Budget()
         self._calls = Calls(located, self._failed, self._budget)
-        self._open: list[tuple[Pass, Pass | None, Node | None]] = []
+        # Passes that run, and which operation of which other pass each runs in.
+        self._open: dict[Pass, tuple[Pass | None, Node | None]] = {}
         self._found: dict[int, list[Contribution]] = {}
         # Gradients as they were when it was armed, to tell whether something wrote to one unseen.
         self._before: dict[str, tuple[int, int] | None] = {}
@@ -126,6 +126,7 @@ class Diagnosis:
         self._armed = True
         self._thread = get_ident()
         ended = self.began(roots, gradients)
+        runs.listen(self)  # to those inside of it, as a re-entrant checkpoint makes them
 
         def end() -> None:
             ended()
@@ -139,7 +140,7 @@ class Diagnosis:
         """A run of the autograd engine starts; what is returned is to be called when it is over."""
         if get_ident() != self._thread and _graph_task() == NO_PASS:
             return lambda: None  # of another thread's loop
-        if not self._budget.run():
+        if not self._budget.allows("passes"):
             runs.stop_listening(self)
             self._calls.detach()
             return lambda: None
@@ -163,26 +164,24 @@ class Diagnosis:
         runs.stop_listening(self)
         self._calls.detach()
         # Called from within a backward pass, at its end: what it has shown is all that it will.
-        for entry in reversed(tuple(self._open)):
-            self._end(entry[0])
+        for looked_at in reversed(tuple(self._open)):
+            self._end(looked_at)
 
     def _begin(self, roots: Sequence[object], gradients: Sequence[object]) -> Pass:
         looked_at = Pass(roots, gradients, self._calls, self._failed, self._names)
         parent = torch._C._current_autograd_node()
         with self._lock:
-            around = next((outer for outer, _, _ in reversed(self._open) if parent in outer.graph.inputs), None)
-            self._open.append((looked_at, around, parent))
+            around = next((outer for outer in reversed(self._open) if parent in outer.graph.inputs), None)
+            self._open[looked_at] = around, parent
         looked_at.attach()
         return looked_at
 
     def _end(self, looked_at: Pass) -> None:
         with self._lock:
-            entry = next((entry for entry in self._open if entry[0] is looked_at), None)
-            if entry is None:
+            if looked_at not in self._open:
                 return
-            self._open.remove(entry)
+            around, parent = self._open.pop(looked_at)
         looked_at.detach()
-        _, around, parent = entry
         if around is not None:
             around.adopt(looked_at, parent)
             return
@@ -271,26 +270,3 @@ def _common(causes: Sequence[Cause | None]) -> Cause | None:
 def _state_of(parameter: Tensor) -> tuple[int, int] | None:
     gradient = parameter.grad
     return None if gradient is None else (id(gradient), gradient._version)
-
-
-def _located(given: Mapping[str, nn.Module]) -> list[tuple[str, nn.Module]]:
-    """Every module with every path that leads to it; a lone module with ``"(root)"``."""
-    return [
-        (path or OWN_PARAMETERS, inner) for name, module in given.items() for path, inner in walk(module, name)
-    ]
-
-
-def _named_parameters(given: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    return {
-        name: parameter for entry, module in given.items() for name, parameter in named_parameters(module, entry)
-    }
-
-
-def _modules_given(given: Mapping[str, nn.Module]) -> dict[str, Iterable[Tensor]]:
-    lone = given.get(LONE_MODULE)
-    modules = given.items() if lone is None else children(lone)
-    return {name: module.parameters() for name, module in modules}
-
-
-def _ids(lines: Mapping[str, Iterable[Tensor]]) -> dict[str, frozenset[int]]:
-    return {name: frozenset(map(id, parameters)) for name, parameters in lines.items()}

@@ -9,7 +9,6 @@ may turn out not to be finite all the same.
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -45,22 +44,16 @@ class Lookout:
     ) -> None:
         self._diagnosis = diagnosis
         self._wanted = wanted
-        self._running: list[Diagnosis] = []
         self._causes: Mapping[str, Cause] = {}
         # Where the last pass began, and its loss; NaN where that is not known without waiting for the device.
         self._sound: tuple[Node, float] | None = None
         self._witness = Witness(new)
         self.passes = 0
-        self._lock = threading.Lock()
 
     def began(
         self, roots: Sequence[object], gradients: Sequence[object], accumulates: bool = True
     ) -> Callable[[], None] | None:
         """A run of the engine starts; what is returned is to be called when it is over."""
-        if self._running:
-            # A run inside the one that is looked at, as a re-entrant checkpoint makes it.
-            running = tuple(self._running)
-            return running[-1].began(roots, gradients) if running else None
         self.passes += 1
         root = roots[0] if len(roots) == 1 else None
         if type(root) is not Tensor or root.numel() != 1 or not _is_plain():
@@ -106,12 +99,8 @@ class Lookout:
     def _look(self, roots: Sequence[object], gradients: Sequence[object]) -> Callable[[], None]:
         diagnosis = self._diagnosis()
         ended = diagnosis.of_run(roots, gradients)
-        with self._lock:
-            self._running.append(diagnosis)
 
         def end() -> None:
-            with self._lock:
-                self._running.remove(diagnosis)
             ended()
             self._causes = {
                 n: found for n, found in diagnosis.causes.items() if found.kind.startswith("nonfinite")

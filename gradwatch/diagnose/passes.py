@@ -16,10 +16,9 @@ from gradwatch.diagnose.look.calls import Calls, readable
 from gradwatch.diagnose.look.numbers import arithmetic, badness, largest
 from gradwatch.diagnose.look.place import Place
 from gradwatch.diagnose.look.probe import Probe
-from gradwatch.diagnose.look.sides import Sides
 from gradwatch.diagnose.look.site import Finding, Sighting, Site
 from gradwatch.diagnose.look.values import Values, values_of
-from gradwatch.diagnose.reasons.lost import LEFT, why_broken, why_lost
+from gradwatch.diagnose.reasons.lost import why
 
 __all__ = ["Pass"]
 
@@ -61,7 +60,6 @@ class Pass:
         self.arrived: dict[Node, float] = {}
         self.findings: dict[tuple[Node, int], tuple[Node, Finding]] = {}
         self.values: dict[Node, Values] = {}
-        self._sides = Sides(self.place)
         self._failed = failed
         self._handles: list[RemovableHandle] = []
 
@@ -96,31 +94,25 @@ class Pass:
         return hook
 
     def _arriving(self, node: Node, gradients: Sequence[Tensor | None]) -> None:
-        self.arrived[node] = max(map(largest, gradients), default=0.0, key=badness)
+        self.arrived[node] = _worst(gradients, none=0.0)
 
     def _look(self, node: Node, outgoing: Sequence[Tensor | None], incoming: Sequence[Tensor | None]) -> None:
-        spread = _spread(node, incoming, outgoing)
-        sighting = Sighting(tuple(map(largest, incoming)), tuple(map(largest, outgoing)), spread)
-        self.seen[node] = sighting
+        came, left = _worst(incoming, none=0.0), tuple(map(largest, outgoing))
+        self.seen[node] = Sighting(came, left, _spread(node, incoming, outgoing))
         if not math.isfinite(self.loss):
             self.values[node] = values_of(self.graph, node)
-        if sighting.worst != 0.0 or not all(map(math.isfinite, sighting.outgoing)):
-            self._explain(node, incoming, outgoing)
+        if came != 0.0 or not all(map(math.isfinite, left)):
+            self._explain(Probe(node, incoming, outgoing), came, left)
 
-    def _explain(self, node: Node, incoming: Sequence[Tensor | None], outgoing: Sequence[Tensor | None]) -> None:
+    def _explain(self, probe: Probe, came: float, left: Sequence[float]) -> None:
         """Why it hands on nothing, next to nothing, or what is not finite; now, while what it saved is alive."""
-        probe, arrives = Probe(node, incoming, outgoing), self.seen[node].worst
-        self._look_at_parts(probe)
-        for index, handed_on in enumerate(self.seen[node].outgoing):
-            if self.graph.inputs[node][index][0] is None or (node, index) in self.findings:
-                continue
-            site = Site(probe, index, self._sides)
-            if handed_on == 0.0 or handed_on < LEFT * arrives < math.inf:
-                self.findings[node, index] = (node, why_lost(site))
-            elif not math.isfinite(handed_on) and math.isfinite(arrives):
-                self.findings[node, index] = (node, why_broken(site, handed_on, arrives))
+        self._look_at_parts(probe, came)
+        for index, size in enumerate(left):
+            if self.graph.inputs[probe.node][index][0] is not None and (probe.node, index) not in self.findings:
+                found = why(Site(probe, index, self.place, came, size))
+                self.findings |= {} if found is None else {(probe.node, index): (probe.node, found)}
 
-    def _look_at_parts(self, probe: Probe) -> None:
+    def _look_at_parts(self, probe: Probe, came: float) -> None:
         """Where an input was joined of several tensors, one of them may get nothing while the others do.
 
         The operation that joined them would be seen to turn it zero, but only passes on what it got.
@@ -132,8 +124,8 @@ class Pass:
             joint, joined = (None, {}) if handed_on is None else parts(self.graph, probe.node, index)
             for number, part in joined.items():
                 if handed_on is not None and largest(part.of(handed_on)) == 0.0:
-                    found = why_lost(Site(probe, index, self._sides, part))
-                    self.findings[joint, number] = (probe.node, found)
+                    found = why(Site(probe, index, self.place, came, 0.0, part))
+                    self.findings |= {} if found is None else {(joint, number): (probe.node, found)}
 
 
 def _worst(values: Iterable[object], none: float) -> float:

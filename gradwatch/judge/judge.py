@@ -180,7 +180,7 @@ class Judge:
                 when = When(optimizer, looks.step)
                 told += [(looks.index, alert) for alert in self._left_out(rule, when)]
                 stirred = True
-        if stirred or not self._is_settled() or any(self.suspects(optimizer)):
+        if stirred or not self._is_settled():
             self._changed()
         return [alert for _, alert in sorted(told, key=itemgetter(0))]
 

@@ -35,6 +35,7 @@ class Shares:
         usual: ``[modules]``; NaN where none is known.
         dead: those of which a look has shown that an activation is dead, and how.
         suspects: those that are to be looked into.
+        is_settled: nobody else is below the floor, or was of late.
     """
 
     # What a module must have lost of its highest usual share: a look calls an activation dead only where three
@@ -48,6 +49,7 @@ class Shares:
         self.usual: FloatArray = np.full(len(modules), math.nan)
         self.dead: dict[str, Cause] = {}
         self.suspects: tuple[str, ...] = ()
+        self.is_settled = True
         self._after = fires_after, clears_after
         self._modules = tuple(modules)
         # Each [modules]: the highest that the usual share was, -Inf where none is known; the last that was below
@@ -62,12 +64,12 @@ class Shares:
     @property
     def are_well(self) -> bool:
         """Nobody is below the floor, or was of late."""
-        return not (self.dead or self._low.any())
+        return self.is_settled and not self.dead
 
     def stay_well(self, shares: FloatArray) -> bool:
         """Whether none of these, ``[steps, modules]``, can be below its floor, as that rises meanwhile."""
-        highest = np.fmax(self._highest, np.fmax(self.usual, shares.max(axis=0)))
-        return bool((shares.min(axis=0) >= highest - self._LOSS).all())
+        highest = np.fmax(self._highest, np.fmax(self.usual, np.maximum.reduce(shares)))
+        return bool(np.logical_and.reduce(np.minimum.reduce(shares) >= highest - self._LOSS))
 
     def follow(self, shares: FloatArray) -> None:
         """Take in those of a step, ``[modules]``, NaN where one tells nothing of what is usual."""
@@ -78,11 +80,16 @@ class Shares:
 
     def follow_all(self, shares: FloatArray) -> None:
         """The same for several steps, ``[steps, modules]``, without a NaN."""
-        usual = np.where(np.isnan(self.usual), shares[0], self.usual)
-        for share, step in zip(shares, self._FOLLOWING * shares, strict=True):
+        usual, trail = np.where(np.isnan(self.usual), shares[0], self.usual), self._FOLLOWING * shares
+        for step in trail:
             usual *= 1.0 - self._FOLLOWING
             usual += step
-            self._heighten(usual, share)
+            step[:] = usual
+        if self._caps:
+            for step, share in zip(trail, shares, strict=True):
+                self._heighten(step, share)
+        else:
+            np.maximum(self._highest, np.maximum.reduce(trail), out=self._highest)
         self.usual = usual
 
     def _heighten(self, usual: FloatArray, shares: FloatArray) -> None:
@@ -102,7 +109,7 @@ class Shares:
         """One more step: which modules are dead, and still below the floor, ``[modules]``.
 
         Args:
-            norms: consumed, ``[modules]``; where it is 0 or missing, it is neither below nor above.
+            norms: consumed, ``[modules]``; where it is 0 or missing, it is neither low nor well.
             whole: that of the optimizer.
         """
         there = norms > 0.0
@@ -111,14 +118,15 @@ class Shares:
             return low
         fires_after, clears_after = self._after
         self._last[low] = np.log(norms[low] / whole)
-        self._low = np.where(low, self._low + 1, np.where(there, 0, self._low))
+        self._low = np.where(low, self._low + 1, 0)
         self._well = np.where(low, 0, self._well + there)
         for place in np.flatnonzero(self._well >= clears_after).tolist():
             self.dead.pop(self._modules[place], None)
         due = [self._modules[place] for place in np.flatnonzero(self._low >= fires_after).tolist()]
         self.suspects = tuple(module for module in due if module not in self.dead)
-        dead: BoolArray = low & np.array([module in self.dead for module in self._modules], dtype=bool)
-        return dead
+        dead: BoolArray = np.array([module in self.dead for module in self._modules], dtype=bool)
+        self._settle()
+        return low & dead
 
     def limit(self, places: Sequence[int], whole: float) -> float:
         """The norm of these modules together at their floors."""
@@ -134,6 +142,7 @@ class Shares:
                 self._caps[place] = self._highest[place] = float(self._last[place]) + self._NO_LOSS
                 self._low[place] = 0
         self.suspects = tuple(suspect for suspect in self.suspects if suspect not in causes)
+        self._settle()
 
     def among(self, modules: Sequence[str]) -> Shares:
         """What is known of these modules; the others are forgotten."""
@@ -183,3 +192,8 @@ class Shares:
                 self._low[place], self._well[place] = saved["low"], saved["well"]
                 if saved["dead"] is not None:
                     self.dead[module] = Cause(**restored(saved["dead"]))
+        self._settle()
+
+    def _settle(self) -> None:
+        low = np.flatnonzero(self._low).tolist()
+        self.is_settled = all(self._modules[place] in self.dead for place in low)

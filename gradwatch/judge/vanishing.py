@@ -88,6 +88,8 @@ class Vanishing:
         self._limit = limit
         self._share = share
         self._critical_after = critical_after
+        # Whoever may be dead is looked at closely, until a look has told.
+        self.is_settled = True
         self._memories: dict[str, _Memory] = {}
 
     def look(self, record: StepRecord) -> list[Finding] | None:
@@ -105,6 +107,7 @@ class Vanishing:
             memory.shares.follow(self._logarithms(norms, wholes)[0])
         low = faint(norms, wholes, self._limit, self._share)[0]
         dead = memory.shares.take(norms[0], whole)
+        self._settle()
         return self._found(memory, norms[0], low, dead, silent, whole, tuple(record.modules))
 
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding]]:
@@ -124,6 +127,7 @@ class Vanishing:
             if memory.modules:
                 memory.shares.follow(logarithms[index])
             dead = memory.shares.take(norms[index], whole)
+            self._settle()
             if any_low[index] or not memory.is_clear:
                 silent, lines = block.silent[index], block.layout.lines.names
                 found = self._found(memory, norms[index], low[index], dead, silent, whole, lines)
@@ -150,11 +154,6 @@ class Vanishing:
         memory.shares.follow_all(shares)
         return True
 
-    @property
-    def is_settled(self) -> bool:
-        """Suspicions wait for no step: a share that has fallen far has done so for some time."""
-        return True
-
     def suspects(self, optimizer: str) -> tuple[str, ...]:
         """The modules whose share has fallen so far that an activation may be dead."""
         memory = self._memories.get(optimizer)
@@ -164,6 +163,7 @@ class Vanishing:
         """What a look has found of them."""
         if optimizer in self._memories:
             self._memories[optimizer].shares.answered(causes)
+            self._settle()
 
     remembers = Named(Fields(shares=Shares.remembers, names=Naming.remembers, streaks=Named(Streaks.remembers)))
 
@@ -187,6 +187,10 @@ class Vanishing:
             memory.shares.load_state_dict(saved["shares"])
             memory.streaks.load_state_dict(saved["streaks"], modules)
             memory.naming.load_state_dict(saved["names"])
+        self._settle()
+
+    def _settle(self) -> None:
+        self.is_settled = all(memory.shares.is_settled for memory in self._memories.values())
 
     def _memory_of(self, optimizer: str, modules: tuple[str, ...]) -> _Memory:
         memory = self._memories.get(optimizer)

@@ -98,17 +98,11 @@ def has(flags: Flags, flag: int) -> BoolArray:
     return found
 
 
-def _put(flags: Flags, flag: int, on: BoolArray) -> None:
-    """Set the flag where it is on, and clear it elsewhere."""
-    flags &= np.uint16(~flag & 0xFFFF)
-    flags |= np.where(on, np.uint16(flag), np.uint16(0))
-
-
-def _set(flags: Flags, flag: int, where: BoolArray) -> None:
+def _set(flags: Flags, flag: int, where: BoolArray | bool = True) -> None:
     flags |= np.where(where, np.uint16(flag), np.uint16(0))
 
 
-def _clear(flags: Flags, flag: int, where: BoolArray) -> None:
+def _clear(flags: Flags, flag: int, where: BoolArray | bool = True) -> None:
     flags &= np.where(where, np.uint16(~flag & 0xFFFF), np.uint16(0xFFFF))
 
 
@@ -128,7 +122,7 @@ def _measuring(flags: Flags, codes: Codes, wanted: BoolArray, in_pass: bool = Fa
 def beginning(flags: Flags, losses: Numbers, codes: bytes) -> _Known:
     """A backward pass is about to begin: what has changed since the last event was changed by the loop."""
     seen = _codes(codes)
-    flags &= np.uint16(~IN_PASS & 0xFFFF)
+    _clear(flags, IN_PASS)
     _changed_by_the_loop(flags, seen)
     # torch does not count what ``.data.zero_()`` does: of what a step has used, values alone can tell.
     as_used = has(flags, FOLLOWED) & has(flags, USED | SHARED)
@@ -187,7 +181,7 @@ def ended(
         # measured, unless it is gone.
         earlier = has(flags, MEASURED) & (~has(flags, OUTDATED) | (seen == ABSENT))
         places = _measuring(flags, seen, (written & ~clipped_inside) | earlier)
-    flags &= np.uint16(~IN_PASS & 0xFFFF)
+    _clear(flags, IN_PASS)
     return flags, np.where(written, loss, losses), places
 
 
@@ -261,16 +255,15 @@ def skipped(flags: Flags, losses: Numbers, codes: bytes, due: bool) -> _Known:
 
 def left(flags: Flags, losses: Numbers, codes: bytes, due: bool) -> _Known:
     """The step is done and leaves its gradients like this; a fused one has changed them in place."""
-    flags |= np.uint16(FOLLOWED | UNTOUCHED)
-    flags &= np.uint16(~(CLIPPED_PART | CLIPPED_BETWEEN) & 0xFFFF)
-    _put(flags, USED, has(flags, EVER_WRITTEN))
+    _clear(flags, CLIPPED_PART | CLIPPED_BETWEEN | USED)
+    _set(flags, FOLLOWED | UNTOUCHED)
+    _set(flags, USED, has(flags, EVER_WRITTEN))
     _forget_the_step(flags, due)
     return flags, losses
 
 
 def _forget_the_step(flags: Flags, due: bool) -> None:
-    over = MEASURED | OUTDATED | IN_PASS | (WRITTEN | CLIPPED | MISSED if due else 0)
-    flags &= np.uint16(~over & 0xFFFF)
+    _clear(flags, MEASURED | OUTDATED | IN_PASS | (WRITTEN | CLIPPED | MISSED if due else 0))
 
 
 def shared(flags: Flags, losses: Numbers, columns: bytes) -> _Known:

@@ -94,8 +94,7 @@ class Ledger:
         self.devices.take_over(earlier.devices, columns, known)
 
     # Events, in the order in which a loop makes them. Each looks at all gradients, whichever it is about, so that
-    # what has changed between two events is known. What an event led to before is taken from the state itself: a
-    # call more for each of six events a step is felt by small networks.
+    # what has changed between two events is known.
 
     def beginning(self) -> bool:
         """A backward pass is about to begin.
@@ -104,13 +103,12 @@ class Ledger:
             Whether all that earlier passes wrote, and no step has used, is erased.
         """
         gradients, codes = look(self._parameters, self._state)
-        known, event = self._provenance, ("beginning", codes)
-        seen = known.led_to.get(event) or known.after(*event)
+        seen = self._provenance["beginning", codes]
         self._provenance = seen.state
         if seen.look_at:
             zeroed = kernel.zeros(gradients, seen.look_at)
             if zeroed:
-                self._provenance = self._provenance.after("zeroed", zeroed).state
+                self._provenance = self._provenance["zeroed", zeroed].state
         if seen.erased is None:
             return False
         return not seen.erased or len(kernel.zeros(gradients, seen.erased)) == len(seen.erased)
@@ -134,8 +132,7 @@ class Ledger:
             columns = (*columns, *sorted(changed.intersection(compared).difference(columns)))
         if not columns:
             return False
-        known, event = self._provenance, ("ended", codes, columns, loss, measuring)
-        seen = known.led_to.get(event) or known.after(*event)
+        seen = self._provenance["ended", codes, columns, loss, measuring]
         self._provenance = seen.state
         if seen.places:
             self._squares_before, _ = self._write(BEFORE, seen.places, gradients, self._before)
@@ -144,8 +141,7 @@ class Ledger:
     def clipping(self, given: tuple[int, ...], due: bool, in_pass: bool) -> None:
         """A clip call is about to change these columns."""
         gradients, codes = look(self._parameters, self._state)
-        known, event = self._provenance, ("clipping", codes, given, due, in_pass)
-        seen = known.led_to.get(event) or known.after(*event)
+        seen = self._provenance["clipping", codes, given, due, in_pass]
         self._provenance = seen.state
         if seen.places:
             self._squares_before, _ = self._write(BEFORE, seen.places, gradients, self._before)
@@ -160,8 +156,7 @@ class Ledger:
     def clipped(self, given: tuple[int, ...]) -> None:
         """It is done."""
         _, codes = look(self._parameters, self._state)
-        known, event = self._provenance, ("clipped", codes, given)
-        self._provenance = (known.led_to.get(event) or known.after(*event)).state
+        self._provenance = self._provenance["clipped", codes, given].state
 
     def unscaled(self, scale: Tensor, due: bool) -> None:
         """A GradScaler has divided the gradients by this scale."""
@@ -169,7 +164,7 @@ class Ledger:
         gradients, codes = look(self._parameters, self._state)
         if outdated:
             self.devices.divide(outdated, scale, np.frombuffer(self._before))
-        seen = self._provenance.after("unscaled", codes, due)
+        seen = self._provenance["unscaled", codes, due]
         self._provenance = seen.state
         if seen.places:
             self._squares_before, _ = self._write(BEFORE, seen.places, gradients, self._before)
@@ -178,11 +173,9 @@ class Ledger:
         """A step consumes the gradients as they are: measure them."""
         gradients, codes = look(self._parameters, self._state)
         # What requires no gradient is asked only where something was not written.
-        known = self._provenance
-        unwritten = known.unwritten
+        unwritten = self._provenance.unwritten
         frozen = tuple(c for c in unwritten if not self._parameters[c].requires_grad) if unwritten else ()
-        event = "consumed", codes, in_pass, frozen
-        seen = known.led_to.get(event) or known.after(*event)
+        seen = self._provenance["consumed", codes, in_pass, frozen]
         self._provenance = seen.state
         after = bytearray(len(self._before))
         squares, faint = self._write(AFTER, self._all, gradients, after)
@@ -194,7 +187,7 @@ class Ledger:
     def skipped(self, number: int, backward_passes: int, clips: Sequence[SeenClip], due: bool) -> PendingStep:
         """A step was not taken: what was measured before it."""
         _, codes = look(self._parameters, self._state)
-        seen = self._provenance.after("skipped", codes, due)
+        seen = self._provenance["skipped", codes, due]
         self._provenance = seen.state
         self.unusual = True
         before, none = bytes(self._before), bytes(len(self._before))
@@ -205,16 +198,15 @@ class Ledger:
     def left(self, due: bool) -> None:
         """The step is done and leaves its gradients like this."""
         _, codes = look(self._parameters, self._state)
-        known, event = self._provenance, ("left", codes, due)
-        self._provenance = (known.led_to.get(event) or known.after(*event)).state
+        self._provenance = self._provenance["left", codes, due].state
 
     def shared(self, backward_pass: int) -> None:
         """Another optimizer's step has consumed what this pass had written."""
-        self._provenance = self._provenance.after("shared", (self.last_pass == backward_pass).tobytes()).state
+        self._provenance = self._provenance["shared", (self.last_pass == backward_pass).tobytes()].state
 
     def elsewhere(self, columns: tuple[int, ...]) -> None:
         """A step of another optimizer has consumed these columns, which it holds too."""
-        self._provenance = self._provenance.after("elsewhere", columns).state
+        self._provenance = self._provenance["elsewhere", columns].state
 
     def settled(self) -> None:
         """The newest step is told of, and nothing hangs on the next one: norms like its own are usual."""

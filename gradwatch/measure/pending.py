@@ -142,6 +142,7 @@ class PendingStep(LandedStep):
 
 
 _SIDES = attrgetter("before"), attrgetter("after")
+_row = attrgetter("row")
 
 
 def block_of(steps: Sequence[LandedStep]) -> Block:
@@ -149,4 +150,4 @@ def block_of(steps: Sequence[LandedStep]) -> Block:
     own = steps[0].own
     shape = len(steps), len(own.layout.names)
     before, after = (np.frombuffer(b"".join(map(side, steps))).reshape(shape) for side in _SIDES)
-    return Block(own.layout, [step.row for step in steps], before, after)
+    return Block(own.layout, list(map(_row, steps)), before, after)

@@ -37,25 +37,25 @@ class Seen(NamedTuple):
     erased: tuple[int, ...] | None = None
 
 
-class Provenance:
-    """What is known of each gradient of one optimizer, between two events; never changed.
+class Provenance(dict[tuple[Hashable, ...], Seen]):
+    """What is known of each gradient of one optimizer, between two events: event -> what follows from it.
+
+    An event is the name of a function of ``events``, and its further arguments; what follows is worked out when it
+    is asked for the first time. What is known never changes.
 
     Args:
         flags: ``[columns]``.
         losses: number of the loss whose pass wrote each last, ``[columns]``.
-
-    Attributes:
-        led_to: what each event led to that was worked out already.
     """
 
     # A loop that never repeats an event, such as one with experts that are drawn, must not fill memory.
     MOST_KNOWN = 64
 
     def __init__(self, flags: Flags, losses: Numbers, known: dict[bytes, Provenance] | None = None) -> None:
+        super().__init__()
         self.flags = flags
         self.losses = losses
         self._known = {self._key: self} if known is None else known
-        self.led_to: dict[tuple[Hashable, ...], Seen] = {}
 
     @classmethod
     def unknown(cls, columns: int) -> Provenance:
@@ -71,9 +71,15 @@ class Provenance:
     def _key(self) -> bytes:
         return self.flags.tobytes() + self.losses.tobytes()
 
-    def after(self, *event: Hashable) -> Seen:
-        """What follows from an event: the name of a function of ``events``, and its further arguments."""
-        return self.led_to.get(event) or self._remember(event)
+    def __missing__(self, event: tuple[Hashable, ...]) -> Seen:
+        name, *arguments = event
+        flags, losses, *rest = EVENTS[name](self.flags.copy(), self.losses, *arguments)
+        if len(self._known) >= self.MOST_KNOWN or len(self) >= self.MOST_KNOWN:
+            self._known.clear()
+            self.clear()
+        new = Provenance(flags, losses, self._known)
+        seen = self[event] = Seen(self._known.setdefault(new._key, new), *rest)
+        return seen
 
     @cached_property
     def unwritten(self) -> tuple[int, ...]:
@@ -100,17 +106,6 @@ class Provenance:
         flags, losses = self.flags[columns].copy(), self.losses[columns].copy()
         flags[~known], losses[~known] = 0, 0
         return Provenance(flags, losses)
-
-    def _remember(self, event: tuple[Hashable, ...]) -> Seen:
-        name, *arguments = event
-        flags, losses, *rest = EVENTS[name](self.flags.copy(), self.losses, *arguments)
-        if len(self._known) >= self.MOST_KNOWN or len(self.led_to) >= self.MOST_KNOWN:
-            self._known.clear()
-            self.led_to.clear()
-        new = Provenance(flags, losses, self._known)
-        state = self._known.setdefault(new._key, new)
-        seen = self.led_to[event] = Seen(state, *rest)
-        return seen
 
 
 # By the number of columns; whatever an optimizer is, what follows from an event depends on nothing else.

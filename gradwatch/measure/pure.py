@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-import threading
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gradwatch.measure.host import HostPlan, Scratch
-from gradwatch.measure.norms import FloatArray, on_host
+from gradwatch.measure.norms import exact_norms, on_host
 from gradwatch.measure.sharding.parts import versions_of
-from gradwatch.measure.squares import form_of
 
 __all__ = ["look", "norms"]
 
@@ -70,7 +67,7 @@ def norms(gradients: list[Tensor | None], places: bytes, out: bytearray) -> tupl
         else:
             measured.append(gradient)
             places_measured.append(place)
-    found = _plans.norms(measured)
+    found = np.array([float(norm) for norm in exact_norms(measured)])  # in CPU memory: a load each
     written[places_measured] = found
     with np.errstate(all="ignore"):
         return total + float(found @ found), int(np.count_nonzero(found < FAINT)), elsewhere or None
@@ -79,27 +76,3 @@ def norms(gradients: list[Tensor | None], places: bytes, out: bytearray) -> tupl
 def _is_freed(gradient: Tensor) -> bool:
     """Whether its storage was given back under it, as FSDP does; torch would read from address 0."""
     return gradient.layout == torch.strided and not gradient.untyped_storage().nbytes() and gradient.numel() > 0
-
-
-class _Plans(threading.local):
-    """Plans by the forms of the gradients; each thread has its own, since a scratch is used by one at a time."""
-
-    # Lists that differ: those of a few optimizers, before and after clipping, and some at the start of a run.
-    MOST = 32
-
-    def __init__(self) -> None:
-        self._scratch = Scratch()
-        self._plans: dict[object, HostPlan] = {}
-
-    def norms(self, gradients: list[Tensor]) -> FloatArray:
-        forms = tuple(map(form_of, gradients))
-        plan = self._plans.get(forms)
-        if plan is None:
-            if len(self._plans) == self.MOST:
-                del self._plans[next(iter(self._plans))]
-            plan = self._plans[forms] = HostPlan(gradients, self._scratch)
-        with torch.no_grad():
-            return plan.norms(gradients)
-
-
-_plans = _Plans()

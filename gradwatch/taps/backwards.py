@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from threading import get_ident
 from typing import Any, Protocol
 
@@ -30,6 +32,8 @@ NO_PASS = -1
 
 # What starts the autograd engine, as ``torch.autograd`` calls it.
 _ENGINE = "_engine_run_backward"
+
+_group: Callable[[PassListener], RunListener] = attrgetter("group")
 
 # torch's number of the graph task that runs in this thread.
 _graph_task: Callable[[], int] = torch._C._current_graph_task_id
@@ -81,7 +85,7 @@ class Pass:
 
     def __init__(self, number: int | None = None) -> None:
         self.number = next(self._numbers) if number is None else number
-        self.written: dict[PassListener, list[int]] = {}
+        self.written: defaultdict[PassListener, list[int]] = defaultdict(list)
 
     def report(self) -> None:
         """Tell each listener what it wrote."""
@@ -143,7 +147,7 @@ class _Activity:
 
     def groups(self, thread: int) -> Iterable[RunListener]:
         """The trackers that hear of what begins in a thread."""
-        return dict.fromkeys(listener.group for listener in self.listeners(thread, one_more=False))
+        return _groups(self.listeners(thread, one_more=False))
 
     def _leave(self, thread: int, left: dict[PassListener, int], gone: PassListener) -> None:
         """It hears no more, unless it compares and others of its tracker are at work: the next pass may be its."""
@@ -152,6 +156,11 @@ class _Activity:
         left.pop(gone, None)
         if not left:
             self._left.pop(thread, None)
+
+
+def _groups(listeners: Sequence[PassListener]) -> Iterable[RunListener]:
+    """The trackers that they are of, each once."""
+    return dict.fromkeys(map(_group, listeners))
 
 
 activity = _Activity()
@@ -191,17 +200,13 @@ def _install() -> Iterable[Replacement]:
         if not listeners and is_pass:
             return _seen(thread, (), original, outputs, args, kwargs)
         gradients = args[0] if args else kwargs.get("grad_tensors", ())
-        ends: dict[RunListener, Callable[[], None] | None] = {}
-        for listener in listeners:
-            group = listener.group
-            if group not in ends:
-                ends[group] = group.starting_from(outputs, gradients, accumulates)
+        ends = [g.starting_from(outputs, gradients, accumulates) for g in _groups(listeners)]
         try:
             if is_pass:
                 return _seen(thread, listeners, original, outputs, args, kwargs)
             return original(outputs, *args, **kwargs)
         finally:
-            for end in filter(None, reversed(ends.values())):
+            for end in filter(None, reversed(ends)):
                 end()
 
     yield replace_name(torch.autograd, _ENGINE, run)
@@ -305,11 +310,7 @@ def _noting(listener: PassListener, column: int) -> Callable[[Tensor], None]:
     def written(_: Tensor) -> None:
         # A thread's own attribute, which compiled autograd can trace, unlike the number of the thread.
         one = getattr(here, "one", None) or _elsewhere()
-        columns = one.written.get(listener)
-        if columns is None:
-            one.written[listener] = [column]
-        else:
-            columns.append(column)
+        one.written[listener].append(column)
 
     return written
 

@@ -28,13 +28,12 @@ __all__ = ["ClipEvent", "ClipListener", "clips"]
 class ClipEvent(NamedTuple):
     """One clipping call: what it was asked for.
 
-    ``parameters`` are as they were given, one that was given twice included, and ``ids`` are theirs.
+    ``ids`` are those of the parameters as they were given, one that was given twice included.
     """
 
     function: str
     limit: float
     norm_type: float | None
-    parameters: tuple[Tensor, ...]
     ids: tuple[int, ...]
 
 
@@ -208,7 +207,7 @@ def _read_call(
     args: tuple[Any, ...], kwargs: dict[str, Any], signature: _Signature
 ) -> tuple[tuple[Any, ...], dict[str, Any], ClipEvent] | None:
     """The event of a call, and its arguments made whole again; None where it is not one that torch takes."""
-    given = args[0] if args else kwargs.get("parameters")
+    given: Any = args[0] if args else kwargs.get("parameters")
     limit: Any = args[1] if len(args) > 1 else kwargs.get(signature.limit)
     norm_type: Any = None
     if signature.has_norm_type:
@@ -219,17 +218,15 @@ def _read_call(
         norm_type = None if norm_type is None else float(norm_type)
     except (TypeError, ValueError):
         return None
+    parameters: Iterable[Tensor] = given
     if isinstance(given, Tensor):
-        parameters: tuple[Tensor, ...] = (given,)
-    elif isinstance(given, (list, tuple)):
-        parameters = tuple(given)
-    elif isinstance(given, Iterable):
+        parameters = (given,)
+    elif not isinstance(given, (list, tuple)):
+        if not isinstance(given, Iterable):
+            return None
         parameters = tuple(given)
         if isinstance(given, Iterator):
             # It is spent by looking, so torch gets another one; of an empty generator it warns.
             again = given if isinstance(given, GeneratorType) and not parameters else iter(parameters)
             args, kwargs = ((again, *args[1:]), kwargs) if args else (args, {**kwargs, "parameters": again})
-    else:
-        return None
-    event = ClipEvent(signature.public_name, limit, norm_type, parameters, tuple(map(id, parameters)))
-    return args, kwargs, event
+    return args, kwargs, ClipEvent(signature.public_name, limit, norm_type, tuple(map(id, parameters)))

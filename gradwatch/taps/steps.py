@@ -24,6 +24,9 @@ LEAVE_OUT = object()
 # The code that every hooked ``step`` shares. Compiling keeps its name and its file.
 _WRAPPER = Optimizer.profile_hook_step(lambda: None).__code__
 
+# Frames between a hook and what calls it: what ``untraced`` made of the hook.
+_HOOKED = 2
+
 _Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
@@ -68,7 +71,7 @@ class StepTap:
         self._outer = None
 
     def _before(self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call | None:
-        frame = sys._getframe(1)
+        frame = sys._getframe(_HOOKED)
         if self._outer is not None and any(around is self._outer for around in _stack(frame)):
             return None
         self._outer = _step_around(frame)
@@ -119,7 +122,7 @@ class StepTap:
         self._put_aside = []
 
     def _after(self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._outer is not None and _step_around(sys._getframe(1)) is self._outer:
+        if self._outer is not None and _step_around(sys._getframe(_HOOKED)) is self._outer:
             self._outer = None
             if self._put_aside:
                 self._put_back()

@@ -9,6 +9,7 @@ A run of N steps is subtracted from one of 3 N, and bare from tracked, so that w
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import math
 import os
@@ -118,6 +119,7 @@ def _child() -> None:
     """Does what it is told: ``run N`` steps, or ``track`` from now on."""
     # Under valgrind a step takes so long that blocks would end by the clock, sooner on a busy machine.
     Reporting.SECONDS = math.inf
+    gc.disable()  # or a collection would be in one count and not in another, after whatever change of the code
     isolated = Isolated(tiny_mlp())
     watch = gradwatch.track(isolated.optimizer, isolated.model)
     print("done", flush=True)

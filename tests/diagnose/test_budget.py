@@ -77,7 +77,7 @@ def test_a_part_without_a_graph_ends_no_call_that_it_is_a_part_of() -> None:
 
 
 def test_a_look_ends_after_so_many_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Budget, "CALLS", 30)
+    monkeypatch.setitem(Budget.MOST, "calls", 30)
     net = Net()
     with Diagnosis(net) as diagnosis:
         net(X).sum().backward()
@@ -94,7 +94,7 @@ def test_a_look_ends_after_so_many_calls(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_look_ends_after_so_many_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Budget, "PASSES", 5)
+    monkeypatch.setitem(Budget.MOST, "passes", 5)
     net = Net()
     with Diagnosis(net) as diagnosis:
         for _ in range(20):
@@ -108,7 +108,6 @@ def test_a_look_ends_after_so_many_passes(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_look_ends_after_so_many_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(budget.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(Budget.__init__, "__defaults__", (lambda: now[0],))
     net = Net()
     with Diagnosis(net) as diagnosis:
         now[0] = Budget.SECONDS - 1.0
@@ -121,7 +120,7 @@ def test_a_look_ends_after_so_many_seconds(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_watch_that_never_steps_again_is_let_go_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Budget, "PASSES", 3)
+    monkeypatch.setitem(Budget.MOST, "passes", 3)
     net = Net()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
     with gradwatch.track(optimizer, net) as watch:

@@ -16,7 +16,8 @@ FED = {"cnn": {"mlp"}}
 def test_the_seeds_agent() -> None:
     torch.manual_seed(3)
     agent = ActorCritic()
-    with Diagnosis(agent.modules()) as diagnosis:
+    lines = {name: module.parameters() for name, module in agent.modules().items()}
+    with Diagnosis(agent.modules(), lines=lines) as diagnosis:
         agent.actor_step()
     norms = {
         name: math.sqrt(math.fsum(float(p.grad.double().square().sum()) for p in module.parameters()))

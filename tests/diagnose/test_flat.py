@@ -46,3 +46,14 @@ def test_a_normaliser_of_a_constant_gives_its_weight_nothing() -> None:
         (net(torch.ones(5, 4)) * torch.arange(4.0)).sum().backward()
     found = diagnosis.causes["0.weight"]
     assert (found.kind, found.evidence["reason"]) == ("zero-input", "a constant input is normalised to 0")
+
+
+def test_a_factor_that_a_limit_keeps_at_nothing_is_clamped() -> None:
+    net = nn.ModuleDict({"gate": nn.Linear(4, 4), "value": nn.Linear(4, 4)})
+    with torch.no_grad():
+        net["gate"].bias.fill_(-40.0)
+    with Diagnosis(net) as diagnosis:
+        x = torch.ones(5, 4)
+        (torch.maximum(net["gate"](x), torch.zeros(5, 4)) * net["value"](x)).sum().backward()
+    found = diagnosis.causes["value"]
+    assert (found.kind, found.evidence["factor_made_by"]) == ("clamped", "MaximumBackward0")

@@ -42,25 +42,25 @@ def test_the_operation_that_turned_it_zero_is_found_and_not_its_layer(
 ) -> None:
     leaf, layer, activation, loss = chain
     seen = {
-        loss: Sighting((1.0,), (1.0,)),
-        activation: Sighting((1.0,), (0.0,)),
-        layer: Sighting((0.0,), (0.0,)),
+        loss: Sighting(1.0, (1.0,)),
+        activation: Sighting(1.0, (0.0,)),
+        layer: Sighting(0.0, (0.0,)),
     }
     assert lost(Graph([loss]), seen, leaf) == [Edge("operation", activation, 0, 1)]
 
 
 def test_a_zero_from_the_start(chain: tuple[Made, Made, Made, Made]) -> None:
     leaf, layer, activation, loss = chain
-    seen = {node: Sighting((0.0,), (0.0,)) for node in (loss, activation, layer)}
+    seen = {node: Sighting(0.0, (0.0,)) for node in (loss, activation, layer)}
     assert lost(Graph([loss]), seen, leaf) == [Edge("root", loss, -1, 3)]
 
 
 def test_what_a_hook_did_is_on_the_edge(chain: tuple[Made, Made, Made, Made]) -> None:
     leaf, layer, activation, loss = chain
     seen = {
-        loss: Sighting((1.0,), (1.0,)),
-        activation: Sighting((1.0,), (1.0,)),
-        layer: Sighting((0.0,), (0.0,)),
+        loss: Sighting(1.0, (1.0,)),
+        activation: Sighting(1.0, (1.0,)),
+        layer: Sighting(0.0, (0.0,)),
     }
     assert lost(Graph([loss]), seen, leaf) == [Edge("edge", layer, -1, 1)]
 
@@ -71,13 +71,13 @@ def test_a_run_inside_an_operation_goes_on_with_that_operation(chain: tuple[Made
     around = Made("CheckpointFunction", Made("AccumulateGrad", variable=object()))
     graph = Graph([Made("Sum", around)])
     graph.adopt(Graph([layer]), around)
-    seen = {layer: Sighting((0.0,), (0.0,)), around: Sighting((1.0,), (1.0,))}
+    seen = {layer: Sighting(0.0, (0.0,)), around: Sighting(1.0, (1.0,))}
     assert lost(graph, seen, leaf) == [Edge("operation", around, -1, 1)]
 
 
 def test_operations_that_did_not_run_are_passed_over(chain: tuple[Made, Made, Made, Made]) -> None:
     leaf, layer, _, loss = chain
-    assert lost(Graph([loss]), {layer: Sighting((0.0,), (0.0,))}, leaf) == []
+    assert lost(Graph([loss]), {layer: Sighting(0.0, (0.0,))}, leaf) == []
 
 
 def test_of_two_paths_the_nearer_one_comes_first() -> None:
@@ -86,10 +86,10 @@ def test_of_two_paths_the_nearer_one_comes_first() -> None:
     far = Made("Relu", first)
     loss = Made("Add", near, far)
     seen = {
-        loss: Sighting((1.0,), (1.0, 1.0)),
-        near: Sighting((1.0,), (0.0,)),
-        far: Sighting((1.0,), (0.0,)),
-        first: Sighting((0.0,), (0.0,)),
+        loss: Sighting(1.0, (1.0, 1.0)),
+        near: Sighting(1.0, (0.0,)),
+        far: Sighting(1.0, (0.0,)),
+        first: Sighting(0.0, (0.0,)),
     }
     assert [(edge.node, edge.distance) for edge in lost(Graph([loss]), seen, leaf)] == [(near, 0), (far, 1)]
 
@@ -99,9 +99,9 @@ def test_what_is_merely_small_lost_it_on_the_way_that_brought_most() -> None:
     little, most = Made("Tanh", leaf), Made("Mul", leaf)
     loss = Made("Add", little, most)
     seen = {
-        loss: Sighting((1.0,), (0.1, 1.0)),
-        little: Sighting((0.1,), (1e-9,)),
-        most: Sighting((1.0,), (1e-8,)),
+        loss: Sighting(1.0, (0.1, 1.0)),
+        little: Sighting(0.1, (1e-9,)),
+        most: Sighting(1.0, (1e-8,)),
     }
     assert lost(Graph([loss]), seen, leaf, 1e-8) == [Edge("operation", most, 0, 0, pytest.approx(8.0))]
 
@@ -110,9 +110,9 @@ def test_what_is_merely_small_lost_it_on_the_way_that_brought_most() -> None:
 def test_where_it_stopped_to_be_finite(chain: tuple[Made, Made, Made, Made], bad: float) -> None:
     leaf, layer, activation, loss = chain
     seen = {
-        loss: Sighting((1.0,), (1.0,)),
-        activation: Sighting((1.0,), (bad,)),
-        layer: Sighting((bad,), (bad,)),
+        loss: Sighting(1.0, (1.0,)),
+        activation: Sighting(1.0, (bad,)),
+        layer: Sighting(bad, (bad,)),
     }
     assert lost(Graph([loss]), seen, leaf, math.inf) == [Edge("operation", activation, 0, 1)]
 
@@ -122,9 +122,9 @@ def test_finite_contributions_beside_it_do_not_matter() -> None:
     good, bad = Made("Tanh", leaf), Made("Sqrt", leaf)
     loss = Made("Add", good, bad)
     seen = {
-        loss: Sighting((1.0,), (1.0, 1.0)),
-        good: Sighting((1.0,), (1.0,)),
-        bad: Sighting((1.0,), (math.inf,)),
+        loss: Sighting(1.0, (1.0, 1.0)),
+        good: Sighting(1.0, (1.0,)),
+        bad: Sighting(1.0, (math.inf,)),
     }
     assert lost(Graph([loss]), seen, leaf, math.inf) == [Edge("operation", bad, 0, 0)]
 

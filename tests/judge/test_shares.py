@@ -48,8 +48,7 @@ def test_what_has_lost_three_decades_of_its_share_for_five_steps_is_suspected() 
         ([WELL] * 5 + [WELL / 900] * 5, False),
         ([WELL] * 5 + [FALLEN] * 4, False),
         ([WELL] * 5 + [FALLEN, FALLEN, WELL, FALLEN, FALLEN, FALLEN], False),
-        # Exactly 0 is no sign of life, nor of this.
-        ([WELL] * 5 + [FALLEN, FALLEN, 0.0, FALLEN, FALLEN, FALLEN], True),
+        ([WELL] * 5 + [FALLEN, FALLEN, 0.0, FALLEN, FALLEN, FALLEN], False),
         # It was always so.
         ([FALLEN] * 20, False),
         # The usual share follows slowly, and the highest counts.
@@ -59,6 +58,19 @@ def test_what_has_lost_three_decades_of_its_share_for_five_steps_is_suspected() 
         assert judged(judge, steps(*norms)) == []
         assert judge.suspects("actor") == ((ILL,) if suspected else ()), norms
         assert judge.asks_why == suspected
+
+
+def test_whoever_is_low_is_looked_at_closely_until_a_look_has_told() -> None:
+    judge = Judge([Vanishing()])
+    waits = []
+    for one in steps(*[WELL] * 3, *[FALLEN] * 5):
+        judge.judge(one)
+        waits.append(judge.in_suspense)
+    assert waits == [False] * 3 + [True] * 5
+    judge.answered("actor", {ILL: DEAD})
+    assert not judge.in_suspense
+    judged(judge, steps(FALLEN, FALLEN, first=9))
+    assert not judge.in_suspense
 
 
 def test_where_all_fall_alike_nobody_is_suspected() -> None:

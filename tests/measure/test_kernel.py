@@ -330,5 +330,5 @@ def test_native_equals_torch() -> None:
     places = np.arange(len(gradients)).tobytes()
     one, other = bytearray(8 * len(gradients)), bytearray(8 * len(gradients))
     total, *counts = kernel._native.norms(gradients, places, one)
-    assert (total, *counts) == (pytest.approx(pure.norms(gradients, places, other)[0], rel=1e-14), 0, None)
-    assert np.frombuffer(one) == pytest.approx(np.frombuffer(other), rel=1e-14, abs=0)
+    assert (total, *counts) == (pytest.approx(pure.norms(gradients, places, other)[0], rel=1e-13), 0, None)
+    assert np.frombuffer(one) == pytest.approx(np.frombuffer(other), rel=1e-13, abs=0)

@@ -12,10 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from gradwatch import global_norm
-from gradwatch.measure.host import HostPlan, Scratch
-from gradwatch.measure.norms import exact_norms
-
-SIZE = Scratch.SIZE
+from gradwatch.measure.norms import _PIECE, exact_norms
+from tests.measure.kernels import norms_by
 
 
 def reference(*tensors: Tensor) -> float:
@@ -27,12 +25,8 @@ def ulp(norm: float) -> float:
     return float(np.spacing(np.float32(norm)))
 
 
-def planned(tensors: list[Tensor]) -> list[float]:
-    return HostPlan(tensors, Scratch()).norms(tensors).tolist()
-
-
 def ways(tensors: list[Tensor]) -> list[list[float]]:
-    return [planned(tensors), [float(norm) for norm in exact_norms(tensors)]]
+    return [norms_by("torch", tensors), [float(norm) for norm in exact_norms(tensors)]]
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -85,7 +79,7 @@ def test_a_large_constant_tensor_does_not_drift(value: float) -> None:
     assert abs(float(torch.linalg.vector_norm(tensor)) - expected) > ulp(expected)
 
 
-@pytest.mark.parametrize("size", [HostPlan.SMALL, HostPlan.SMALL + 1, SIZE - 1, SIZE, SIZE + 1, 2 * SIZE + 7])
+@pytest.mark.parametrize("size", [4096, 4097, _PIECE - 1, _PIECE, _PIECE + 1, 2 * _PIECE + 7])
 def test_sizes_about_each_border(size: int) -> None:
     tensor = normal(size)
     expected = math.sqrt(float(tensor.double().numpy() @ tensor.double().numpy()))
@@ -93,52 +87,19 @@ def test_sizes_about_each_border(size: int) -> None:
         assert norms[0] == pytest.approx(expected, rel=1e-12)
 
 
-def test_the_last_element_of_a_tensor_larger_than_the_scratch_counts() -> None:
-    tensor = torch.zeros(2 * SIZE + 7)
-    tensor[0], tensor[SIZE], tensor[-1] = 2.0, 3.0, 6.0
-    assert planned([tensor]) == [7.0]
-
-
-def test_small_tensors_that_do_not_fit_into_the_scratch_together() -> None:
-    # No two of a size, so that they are gathered: three batches, of which the last is not full.
-    tensors = [normal(HostPlan.SMALL - i, seed=i) * (i + 1) for i in range(175)]
-    assert 2 * SIZE < sum(t.numel() for t in tensors) < 3 * SIZE
-    assert planned(tensors) == pytest.approx([reference(t) for t in tensors], rel=1e-12)
-
-
-@pytest.mark.parametrize("count", [HostPlan.MANY - 1, HostPlan.MANY, 22, 150])
-@pytest.mark.parametrize("size", [1, HostPlan.SMALL])
-def test_many_of_one_size(count: int, size: int) -> None:
-    # 22 of the largest are stacked as 7, 7, 7 and 1; 150 of them would not fit into the scratch.
-    tensors = [torch.full((size,), float(i)) for i in range(count)]
-    assert planned(tensors) == pytest.approx([i * math.sqrt(size) for i in range(count)], rel=1e-12)
+def test_the_last_element_of_a_tensor_larger_than_a_piece_counts() -> None:
+    tensor = torch.zeros(2 * _PIECE + 7)
+    tensor[0], tensor[_PIECE], tensor[-1] = 2.0, 3.0, 6.0
+    for norms in ways([tensor]):
+        assert norms == [7.0]
 
 
 def test_order_survives_mixed_sizes_and_empty_tensors() -> None:
-    sizes = [3, 0, 20_000, 1, HostPlan.SMALL, 0, SIZE + 1, 5]
+    sizes = [3, 0, 20_000, 1, 4096, 0, _PIECE + 1, 5]
     tensors = [torch.full((n,), float(i + 1)) for i, n in enumerate(sizes)]
     expected = [(i + 1) * math.sqrt(n) for i, n in enumerate(sizes)]
     for norms in ways(tensors):
         assert norms == pytest.approx(expected, rel=1e-12)
-
-
-def test_a_plan_runs_again_without_remembering() -> None:
-    plan = HostPlan([torch.empty(3), torch.empty(30_000)], Scratch())
-    first = plan.norms([torch.full((3,), 5.0), torch.ones(30_000)])
-    second = plan.norms([torch.full((3,), 1.0), torch.zeros(30_000)])
-    assert second.tolist() == pytest.approx([math.sqrt(3), 0.0])
-    assert first.tolist() == pytest.approx([5 * math.sqrt(3), math.sqrt(30_000)])
-
-
-def test_plans_that_share_a_scratch_do_not_disturb_each_other() -> None:
-    scratch = Scratch()
-    one, other = [normal(100, seed=1), normal(20_000, seed=2)], [normal(7, seed=3), normal(SIZE + 3, seed=4)]
-    plans = HostPlan(one, scratch), HostPlan(other, scratch)
-    alone = [planned(one), planned(other)]
-    assert [plans[0].norms(one).tolist(), plans[1].norms(other).tolist(), plans[0].norms(one).tolist()] == [
-        *alone,
-        alone[0],
-    ]
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (3, 4), (2, 3, 5, 7), (1, 1, 300, 200), (8, 64, 33, 33)])
@@ -163,14 +124,7 @@ def test_gradients_that_are_not_contiguous(size: int) -> None:
         assert norms == pytest.approx(expected, rel=1e-12)
 
 
-def test_a_plan_takes_a_gradient_with_other_strides_than_its_parameter() -> None:
-    parameter = torch.empty(8, 16, 40, 40)
-    gradient = normal(8, 16, 40, 40).contiguous(memory_format=torch.channels_last)
-    expected = float(torch.linalg.vector_norm(gradient.double()))
-    assert HostPlan([parameter], Scratch()).norms([gradient])[0] == pytest.approx(expected, rel=1e-12)
-
-
-@pytest.mark.parametrize("size", [10, 20_000, SIZE + 5])
+@pytest.mark.parametrize("size", [10, 20_000, _PIECE + 5])
 @pytest.mark.parametrize("magnitude", [1e200, 1e160, 1e-160, 1e-200, 1e-310])
 def test_float64_beyond_its_own_squares(size: int, magnitude: float) -> None:
     tensor = torch.full((size,), magnitude, dtype=torch.float64)
@@ -219,16 +173,11 @@ def test_nan_and_inf_stay_what_they_are(size: int, dtype: torch.dtype) -> None:
     assert float(global_norm([inf, torch.ones(3)])) == math.inf
 
 
-def test_a_gradient_that_is_not_of_its_parameters_shape_is_refused() -> None:
-    plan = HostPlan([torch.empty(6)], Scratch())
-    with pytest.raises(RuntimeError):
-        plan.norms([torch.ones(5)])
-
-
 def test_parts_are_combined_by_squares_and_not_added() -> None:
     # Norms of 3, 5 and 8 make 9.8995 together; 16 would be their sum.
     parts = [torch.tensor([3.0]), torch.tensor([3.0, 4.0]), torch.tensor([0.0, 8.0])]
-    assert planned(parts) == [3.0, 5.0, 8.0]
+    for norms in ways(parts):
+        assert norms == [3.0, 5.0, 8.0]
     assert float(global_norm(parts)) == pytest.approx(math.sqrt(98), rel=1e-15)
 
 
@@ -265,13 +214,6 @@ def test_global_norm_of_nothing_is_zero() -> None:
 def test_measuring_changes_no_gradient() -> None:
     tensors = [normal(10), normal(30_000), normal(4, 4).double()]
     copies = [t.clone() for t in tensors]
-    planned(tensors)
+    ways(tensors)
     global_norm(tensors)
     assert all(torch.equal(a, b) for a, b in zip(tensors, copies, strict=True))
-
-
-def test_scratch_that_is_made_in_inference_mode_is_written_outside_of_it():
-    with torch.inference_mode():
-        scratch = Scratch()
-    scratch.wide.fill_(1.0)
-    assert not scratch.wide.is_inference()

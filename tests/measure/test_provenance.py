@@ -1008,22 +1008,22 @@ class Reader:
         if event in ("shared", "elsewhere", "zeroed"):
             places = _columns(words[0])
             if event == "shared":
-                return state.after("shared", np.isin(np.arange(len(state.flags)), places).tobytes())
-            return state.after(event, places)
+                return state["shared", np.isin(np.arange(len(state.flags)), places).tobytes()]
+            return state[event, places]
         codes = bytes(LETTERS.index(letter) for letter in words[0])
         assert len(codes) == len(state.flags)
         if event == "begin":
-            return state.after("beginning", codes)
+            return state["beginning", codes]
         if event == "end":
             written, loss = _columns(_after("writes", words, "")), int(_after("loss", words, "0"))
-            return state.after("ended", codes, written, loss, "unmeasured" not in words)
+            return state["ended", codes, written, loss, "unmeasured" not in words]
         if event == "clipping":
-            return state.after("clipping", codes, _columns(words[1]), due, in_pass)
+            return state["clipping", codes, _columns(words[1]), due, in_pass]
         if event == "clipped":
-            return state.after("clipped", codes, _columns(words[1]))
+            return state["clipped", codes, _columns(words[1])]
         if event == "step":
-            return state.after("consumed", codes, in_pass, _columns(_after("frozen", words, "")))
-        return state.after({"unscale": "unscaled", "skip": "skipped", "left": "left"}[event], codes, due)
+            return state["consumed", codes, in_pass, _columns(_after("frozen", words, ""))]
+        return state[{"unscale": "unscaled", "skip": "skipped", "left": "left"}[event], codes, due]
 
 
 def _after(word: str, words: list[str], otherwise: str) -> str:
@@ -1116,10 +1116,10 @@ def test_gradients_know_nothing_of_each_other(several: list[tuple[Any, ...]]) ->
     whole = Provenance.unknown(COLUMNS)
     alone = [Provenance.unknown(1) for _ in range(COLUMNS)]
     for event, *arguments in several:
-        seen = whole.after(event, *arguments)
+        seen = whole[(event, *arguments)]
         whole = seen.state
         for column in range(COLUMNS):
-            of_it = alone[column].after(event, *of_column(column, tuple(arguments)))
+            of_it = alone[column][(event, *of_column(column, tuple(arguments)))]
             alone[column] = of_it.state
             assert of_it.state.flags[0] == whole.flags[column]
             assert of_it.state.losses[0] == whole.losses[column]
@@ -1133,8 +1133,8 @@ def test_what_is_remembered_is_what_would_be_found_anew(several: list[tuple[Any,
     remembering = Provenance.unknown(COLUMNS)
     for event, *arguments in several * (1 + times):
         before = remembering.flags.copy(), remembering.losses.copy()
-        remembered = remembering.after(event, *arguments)
-        anew = Provenance(*before).after(event, *arguments)
+        remembered = remembering[(event, *arguments)]
+        anew = Provenance(*before)[(event, *arguments)]
         assert plain(remembered) == plain(anew)
         # A state is never changed by what it leads to.
         assert (remembering.flags.tolist(), remembering.losses.tolist()) == tuple(part.tolist() for part in before)
@@ -1153,7 +1153,7 @@ def test_a_loop_that_repeats_is_worked_out_once() -> None:
             ("consumed", same, False, ()),
             ("left", same, True),
         ]:
-            seen.append(state.after(event, *arguments))
+            seen.append(state[(event, *arguments)])
             state = seen[-1].state
         found.append([id(one) for one in seen])
     assert found[2] == found[3] == found[4]
@@ -1165,6 +1165,6 @@ def test_a_loop_that_never_repeats_fills_no_memory(monkeypatch: pytest.MonkeyPat
     state = Provenance.unknown(12)
     for _ in range(500):
         written = tuple(np.flatnonzero(draw.random(12) < 0.5).tolist())
-        state = state.after("ended", bytes(draw.integers(0, 5, 12, dtype=np.uint8)), written, 0, True).state
+        state = state["ended", bytes(draw.integers(0, 5, 12, dtype=np.uint8)), written, 0, True].state
         assert len(state._known) <= 16
-        assert len(state.led_to) <= 16
+        assert len(state) <= 16

@@ -48,8 +48,8 @@ class Row(NamedTuple):
         result: the name under which what it made is saved.
         flat: kind of cause where it is flat; "" where it never is.
         as_loss: the same where the loss goes through it: a hinge that is kept, a distance of 0.
-        bound: how large what it makes is: at most ``one``, no larger than its ``inputs`` or than what it ``picks``
-            of them, a ``product``, ``quotient`` or ``sum`` of them, the ``total`` of all elements, or anything.
+        bound: how large what it makes is: at most ``one``, no larger than its ``inputs``, a ``product``,
+            ``quotient`` or ``sum`` of them, the ``total`` of all elements, or anything.
         never_nan: whether it makes Inf of what is too large, and NaN of NaN alone.
         singular: where its slope is infinite and its value is not: a name and values of what it saved.
         pole: where both are infinite.
@@ -71,7 +71,7 @@ class Row(NamedTuple):
     result: str = ""
     flat: str = ""
     as_loss: str = ""
-    bound: Literal["one", "inputs", "picks", "product", "quotient", "sum", "total", "any"] = "any"
+    bound: Literal["one", "inputs", "product", "quotient", "sum", "total", "any"] = "any"
     never_nan: bool = False
     singular: tuple[str, tuple[float, ...]] | None = None
     pole: tuple[str, tuple[float, ...]] | None = None
@@ -99,7 +99,7 @@ class Row(NamedTuple):
     @property
     def teaches(self) -> bool:
         """Whether it makes a loss of what a network gave; a hinge does not, which is an activation elsewhere."""
-        return self.as_loss != "" and self.flat not in ("dead-relu", "clamped")
+        return self.as_loss != "" and self.flat not in ("dead-relu", "clamped", "masked")
 
 
 _ROOT = "Put an epsilon inside the root, sqrt(x + eps): its slope is infinite at 0."
@@ -124,7 +124,7 @@ def _rows(names: str, row: Row, **more: Any) -> None:
     ROWS.update(dict.fromkeys(names.split(), row._replace(**more)))
 
 
-_view = Row("view", saved=(), bound="inputs", remedy=_RANGE)
+_view = Row("view", saved=(), flat="masked", as_loss="zero-loss", bound="inputs", remedy=_RANGE)
 _rows(
     "AsStrided Chunk Expand ExpandAs Flip Narrow Permute Repeat Roll Select Split SplitWithSizes Squeeze T "
     "Transpose Unbind UnsafeSplit UnsafeSplitWithSizes Unsqueeze",
@@ -177,7 +177,7 @@ _rows("ClampMax", _clamps, limits=(None, "max"))
 _rows("Hardtanh", _clamps, limits=("min_val", "max_val"))
 _rows("Hardsigmoid", _clamps, limits=(-3.0, 3.0))
 _rows("Softshrink Hardshrink", _clamps)
-_rows("Minimum Maximum", Row("selection", saved=("self", "other"), bound="inputs"))
+_rows("Minimum Maximum", _clamps, family="selection", saved=("self", "other"), as_loss="zero-loss")
 _shares = Row("softmax", saved=(), result="result", flat="saturated-sigmoid", constant=_ONE_CLASS)
 _rows("Softmax", _shares, shares=torch.clone)
 _rows("LogSoftmax", _shares, as_loss="zero-loss", shares=torch.exp)
@@ -192,7 +192,6 @@ _rows(
     Row("steps", flat="constant", constant=_STEPS),
 )
 
-_rows("GridSampler2D GridSampler3D", Row("steps", saved=("input", "grid"), flat="constant", constant=_STEPS))
 
 _at_zero = Row("distance", flat="zero-input", as_loss="zero-loss")
 _rows("Abs", _at_zero, bound="inputs")
@@ -224,7 +223,7 @@ _rows("Sqrt", _root, remedy=_ROOT)
 _rows("Rsqrt Reciprocal", _root, singular=None, pole=("result", (-math.inf, math.inf)), remedy=_DIVIDED)
 _rows("Atan2 Xlogy", Row("function", saved=("self", "other")))
 
-_lets_through = Row("selection", saved=(), flat="masked", bound="inputs")
+_lets_through = Row("selection", saved=(), flat="masked", as_loss="zero-loss", bound="inputs")
 _rows("Index IndexSelect MaskedSelect Gather Take Embedding EmbeddingBag", _lets_through)
 _rows("MaskedFill Where", _lets_through, fills=True)
 _rows("NanToNum", _lets_through)
@@ -232,12 +231,17 @@ _rows("NativeDropout", _lets_through, bound="any")
 _rows(
     "AsStridedScatter ConstantPadNd Copy CopyBackwards CopySlices DiagonalScatter Fill IndexCopy IndexFill "
     "IndexPut MaskedScatter Scatter SelectScatter SliceScatter Tril Triu Zero",
-    Row("overwriting", saved=(), flat="masked"),
+    _lets_through,
+    family="overwriting",
+    bound="any",
 )
+# Flat between its steps where it takes the nearest, and everywhere outside of what it samples.
+_samples = _lets_through._replace(family="steps", bound="any")
+_rows("GridSampler2D GridSampler3D", _samples, saved=("input", "grid"), constant=_STEPS)
 
 _teaches = Row("loss", saved=("self", "target"), flat="zero-loss", as_loss="zero-loss")
 _rows("MseLoss SmoothL1Loss HuberLoss MultiMarginLoss MultilabelMarginLoss SoftMarginLoss", _teaches)
-_rows("NllLoss NllLoss2D", _teaches, saved=("self",), bound="picks")
+_rows("NllLoss NllLoss2D", _teaches, saved=("self",), bound="inputs")
 _rows("BinaryCrossEntropy BinaryCrossEntropyWithLogits", _teaches)
 _rows("CtcLoss CudnnCtcLoss", _teaches, saved=("log_probs",), remedy=_LENGTHS)
 

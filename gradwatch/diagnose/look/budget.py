@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections import Counter
+from typing import ClassVar
 
 __all__ = ["Budget"]
 
@@ -12,43 +13,30 @@ __all__ = ["Budget"]
 class Budget:
     """Counts what one look has seen.
 
-    Args:
-        clock: seconds, from whatever time on.
-
     Attributes:
         spent: what it has had enough of, in words; empty while it has not.
     """
 
     # Calls of modules: 50 passes of a model of a thousand modules. What is kept of one is under a kilobyte.
-    CALLS = 50_000
     # Backward passes: micro-batches of one step. Each operation of each is looked at.
-    PASSES = 64
+    MOST: ClassVar = {"calls": 50_000, "passes": 64}
     # Longer than a step takes: a model that is not stepped any more is at something else.
     SECONDS = 600.0
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._until = math.inf
-        self._calls = self._passes = 0
+        self._seen: Counter[str] = Counter()
         self.spent = ""
 
     def begin(self) -> None:
         """The look begins."""
-        self._until = self._clock() + self.SECONDS
+        self._until = time.monotonic() + self.SECONDS
 
-    def call(self) -> bool:
-        """One more call of a module; whether it may be looked at."""
-        self._calls += 1
-        return self._goes_on(self._calls, self.CALLS, "calls")
-
-    def run(self) -> bool:
-        """One more backward pass; whether it may be looked at."""
-        self._passes += 1
-        return self._goes_on(self._passes, self.PASSES, "passes")
-
-    def _goes_on(self, count: int, most: int, what: str) -> bool:
-        if not self.spent and count > most:
-            self.spent = f"{most} {what}"
-        elif not self.spent and self._clock() > self._until:
+    def allows(self, what: str) -> bool:
+        """Whether one more call or pass may be looked at."""
+        self._seen[what] += 1
+        if not self.spent and self._seen[what] > self.MOST[what]:
+            self.spent = f"{self.MOST[what]} {what}"
+        elif not self.spent and time.monotonic() > self._until:
             self.spent = f"{self.SECONDS:g} s"
         return not self.spent

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.autograd.graph import get_gradient_edge
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from gradwatch.diagnose.graph.walk import Node
 from gradwatch.diagnose.look.budget import Budget
@@ -41,9 +41,8 @@ class Call:
         inputs: ranges of its floating-point inputs.
         first: number of the first operation made in it.
         end: number of the first operation made after it.
-        made: of each output the operation that it comes from; None where it needs no gradient. Empty once more
-            recent calls of the same module have been noted.
-        kept: what keeps those operations alive.
+        made: of those of its outputs that need a gradient, where they come from in the graph, which is kept alive
+            by that. Empty once more recent calls of the same module have been noted.
     """
 
     path: str
@@ -53,8 +52,7 @@ class Call:
     inputs: tuple[Extent, ...]
     first: int
     end: int = -1
-    made: tuple[Node | None, ...] = field(default=(), repr=False)
-    kept: tuple[object, ...] = field(default=(), repr=False)
+    made: tuple[GradientEdge, ...] = field(default=(), repr=False)
     checkpointed: bool = False
 
     @property
@@ -72,7 +70,7 @@ class Call:
 
     def forget(self) -> None:
         """Let go of the operations, and with them of what they saved."""
-        self.made = self.kept = ()
+        self.made = ()
 
 
 class _Known(NamedTuple):
@@ -150,7 +148,7 @@ class Calls:
             return
         if self._is_bare(known.module):
             self._stack().append(known.module)
-        elif self._budget.call():
+        elif self._budget.allows("calls"):
             self._guarded(self._enter, known, given)
         else:
             self.detach()
@@ -196,17 +194,11 @@ class Calls:
             return
         call.end = _next_number()
         self.all.append(call)
-        self._note_output(call, output)
+        call.made = tuple(get_gradient_edge(one) for one in tensors_in(output) if one.grad_fn is not None)
         earlier = self._of.setdefault(id(call.module), [])
         earlier.append(call)
         if len(earlier) > self.MOST_MADE:
             earlier[-self.MOST_MADE - 1].forget()
-
-    def _note_output(self, call: Call, output: Any) -> None:
-        tensors = list(tensors_in(output))
-        call.made = tuple(tensor.grad_fn for tensor in tensors)
-        # Python's own functions are not kept alive by being held; where torch has a token for that, this does it.
-        call.kept = tuple(get_gradient_edge(tensor) for tensor in tensors if tensor.grad_fn is not None)
 
     def _stack(self) -> list[Call | nn.Module]:
         """The calls that this thread is in; of one that is not noted the module."""

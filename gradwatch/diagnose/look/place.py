@@ -1,9 +1,10 @@
-"""Where an operation is: in which module, and what feeds it."""
+"""Where an operation is: in which module, on which side of the loss, and what feeds it."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from gradwatch.causes import cause
 from gradwatch.diagnose.graph.walk import Graph, Node, is_leaf, row_of
 from gradwatch.diagnose.look.calls import Call, Calls
+from gradwatch.diagnose.look.sides import Side, sides_of
 from gradwatch.records import Cause
 
 __all__ = ["OWN_PARAMETERS", "Place"]
@@ -102,14 +104,17 @@ class Place:
                 return name.rpartition(".")[0] or name
         return None
 
-    def in_network(self, node: Node) -> bool:
-        """Whether an operation is inside a module that has parameters; a loss module has none."""
-        return any(next(call.module.parameters(), None) is not None for call in self._around(node))
+    def side(self, node: Node) -> Side:
+        """The side of what an operation makes."""
+        return self._sides.get(node, "network")
 
-    @property
-    def knows_modules(self) -> bool:
-        """Whether any call of a module was noted."""
-        return bool(self._calls.all)
+    @cached_property
+    def _sides(self) -> Mapping[Node, Side]:
+        return sides_of(self.graph, self._is_outside if self._calls.all else None)
+
+    def _is_outside(self, node: Node) -> bool:
+        """Of every module that has parameters; a loss module has none."""
+        return all(next(call.module.parameters(), None) is None for call in self._around(node))
 
     def _around(self, node: Node) -> list[Call]:
         return self._calls.around(node, self._thread)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from gradwatch.diagnose.graph.catalogue import UNKNOWN, Family
 from gradwatch.diagnose.graph.walk import Graph, Node, hands_on, is_leaf, row_of
-from gradwatch.diagnose.look.place import Place
 
-__all__ = ["Side", "Sides"]
+__all__ = ["Side", "sides_of"]
 
 # ``output`` is what is done to the network's own output first, outside of every module with parameters.
 Side = Literal["network", "output", "loss"]
@@ -17,64 +17,46 @@ Side = Literal["network", "output", "loss"]
 _FOLLOWS: tuple[Family, ...] = ("joint", "product", "reduction", "selection", "sum", "view")
 
 
-class Sides:
-    """Tells the two apart, once for each graph.
+def sides_of(graph: Graph, is_outside: Callable[[Node], bool] | None) -> dict[Node, Side]:
+    """The side of what each operation makes; those that are left out are in the network.
 
     An operation is on the loss's side if no layer follows it, and what comes into it is no longer the network's
-    own output: a loss function has been applied, or any operation outside of every module with parameters. Where
-    no modules are known only loss functions tell.
+    own output: a loss function has been applied, or any operation outside of every module with parameters.
 
     Args:
-        place: in which modules operations are; holds the graph.
+        graph: of the backward pass.
+        is_outside: of every module with parameters; None where no modules are known: loss functions alone tell.
     """
+    sides: dict[Node, Side] = {}
+    tail = _tail(graph)
+    for node in filter(tail.__contains__, graph.order):
+        below = [graph.producer(node, index) for index in range(len(graph.inputs[node]))]
+        outside = is_outside is not None and is_outside(node)
+        met = {sides.get(made_by) or _before(made_by, is_outside) for made_by in below if made_by is not None}
+        row = row_of(node) or UNKNOWN
+        may_teach = row.family != "distance" or outside or is_outside is None
+        if "loss" in met or (row.teaches and may_teach):
+            sides[node] = "loss"
+        elif outside and hands_on(node):
+            sides[node] = "output" if "output" in met else "network"
+        elif outside:
+            sides[node] = "loss" if "output" in met else "output"
+    return sides
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
-        self.graph: Graph = place.graph
-        self._sides: dict[Node, Side] | None = None
 
-    def of(self, node: Node) -> Side:
-        """The side of what an operation makes."""
-        if self._sides is None:
-            self._sides = self._all()
-        return self._sides.get(node, "network")
-
-    def _all(self) -> dict[Node, Side]:
-        tail = self._tail()
-        sides: dict[Node, Side] = {}
-        for node in self.graph.order:
-            if node in tail:
-                sides[node] = self._side(node, sides)
-        return sides
-
-    def _tail(self) -> set[Node]:
-        """The operations that nothing else follows."""
-        tail: set[Node] = set()
-        for node in reversed(self.graph.order):
-            above = [consumer.node for consumer in self.graph.consumers[node]]
-            if is_leaf(node) or not all(other in tail and _may_follow(other, node) for other in above):
-                continue
+def _tail(graph: Graph) -> set[Node]:
+    """The operations that nothing else follows."""
+    tail: set[Node] = set()
+    for node in reversed(graph.order):
+        above = [consumer.node for consumer in graph.consumers[node]]
+        if not is_leaf(node) and all(other in tail and _may_follow(other, node) for other in above):
             tail.add(node)
-        return tail
+    return tail
 
-    def _side(self, node: Node, sides: dict[Node, Side]) -> Side:
-        below = (self.graph.producer(node, index) for index in range(len(self.graph.inputs[node])))
-        met = {sides.get(made_by) or self._before(made_by) for made_by in below if made_by is not None}
-        row = row_of(node)
-        outside = self.place.knows_modules and not self.place.in_network(node)
-        may_teach = row is not None and (row.family != "distance" or outside or not self.place.knows_modules)
-        if "loss" in met or (row is not None and row.teaches and may_teach):
-            return "loss"
-        if not outside:
-            return "network"
-        if hands_on(node):
-            return "output" if "output" in met else "network"
-        return "loss" if "output" in met else "output"
 
-    def _before(self, node: Node) -> Side:
-        """The side of an operation that is not the end of everything: in the network, or outside of it."""
-        outside = self.place.knows_modules and not is_leaf(node) and not self.place.in_network(node)
-        return "output" if outside else "network"
+def _before(node: Node, is_outside: Callable[[Node], bool] | None) -> Side:
+    """The side of an operation that is not the end of everything: in the network, or outside of it."""
+    return "output" if is_outside is not None and not is_leaf(node) and is_outside(node) else "network"
 
 
 def _may_follow(above: Node, node: Node) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -12,9 +12,8 @@ from gradwatch.diagnose.graph.catalogue import UNKNOWN, Row
 from gradwatch.diagnose.graph.parts import Part
 from gradwatch.diagnose.graph.saved import read_saved
 from gradwatch.diagnose.graph.walk import Graph, Node, row_of
-from gradwatch.diagnose.look.numbers import badness, largest
+from gradwatch.diagnose.look.place import Place
 from gradwatch.diagnose.look.probe import Answer, Probe
-from gradwatch.diagnose.look.sides import Sides
 
 __all__ = ["Evidence", "Finding", "Sighting", "Site"]
 
@@ -29,20 +28,19 @@ class Finding(NamedTuple):
 
 
 class Sighting(NamedTuple):
-    """What a backward pass showed of one operation: the largest absolute value of each gradient.
+    """What a backward pass showed of one operation: the largest absolute value of gradients.
 
-    0.0 stands for a gradient that is all zero and for one that is not there. ``spread`` says over how many
-    elements it spread each that came in.
+    0.0 stands for a gradient that is all zero and for one that is not there.
+
+    Attributes:
+        came: of all that came in; NaN or Inf where there was one.
+        left: of what each input got.
+        spread: over how many elements it spread each that came in.
     """
 
-    incoming: tuple[float, ...]
-    outgoing: tuple[float, ...]
+    came: float
+    left: tuple[float, ...]
     spread: float = 1.0
-
-    @property
-    def worst(self) -> float:
-        """The largest that came in; NaN or Inf where there was one."""
-        return max(self.incoming, default=0.0, key=badness)
 
 
 @dataclass(frozen=True)
@@ -52,15 +50,18 @@ class Site:
     Attributes:
         probe: asks the operation; knows its gradients.
         index: number of the input.
-        sides: where it is.
+        place: tells where it is.
+        came: the largest that came in.
+        left: the largest that was handed on: 0 where all of it was lost.
         part: the part of the input that is looked at; None for all of it.
     """
 
     probe: Probe
     index: int
-    sides: Sides
+    place: Place
+    came: float
+    left: float
     part: Part | None = None
-    _read: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def node(self) -> Node:
@@ -70,7 +71,7 @@ class Site:
     @property
     def graph(self) -> Graph:
         """The graph that it is in."""
-        return self.sides.graph
+        return self.place.graph
 
     @property
     def row(self) -> Row:
@@ -78,14 +79,19 @@ class Site:
         return row_of(self.node) or UNKNOWN
 
     @property
+    def in_loss(self) -> bool:
+        """Whether it is a part of the loss, rather than of the network."""
+        return self.place.side(self.node) == "loss"
+
+    @property
+    def kind(self) -> str:
+        """The kind of cause where it lets nothing through; "" where it always does."""
+        return self.row.as_loss if self.row.as_loss and self.in_loss else self.row.flat
+
+    @property
     def handed_on(self) -> Tensor | None:
         """The gradient that the input got; None where it got none."""
         return self.probe.outgoing[self.index]
-
-    @property
-    def left(self) -> float:
-        """The largest that was handed on: 0 where all of it was lost."""
-        return 0.0 if self.part is not None else largest(self.handed_on)
 
     @property
     def gradient(self) -> Tensor:
@@ -99,9 +105,7 @@ class Site:
 
     def saved(self, name: str) -> Any:
         """What the operation saved under a name; None where it saved nothing or it cannot be read."""
-        if name not in self._read:
-            self._read[name] = read_saved(self.node, name)
-        return self._read[name]
+        return read_saved(self.node, name)
 
     def tensor(self, name: str) -> Tensor | None:
         """A saved tensor, outside any graph; of one with the input's shape, the part that is looked at."""

@@ -66,11 +66,11 @@ def way_up(graph: Graph, seen: Mapping[Node, Sighting], leaf: Node, size: float)
         if at in graph.roots and at in seen and (own == 0.0 or not math.isfinite(own)):
             yield Edge("root", at, NO_INPUT, distance)
         above = [consumer for consumer in graph.consumers.get(at, ()) if consumer.node in seen]
-        given = {each: own if each.input == NO_INPUT else seen[each.node].outgoing[each.input] for each in above}
+        given = {each: own if each.input == NO_INPUT else seen[each.node].left[each.input] for each in above}
         if own == 0.0 and any(given.values()):
             yield Edge("edge", at, NO_INPUT, distance)
         for node, index in _bringing(own, given):
-            came = seen[node].worst
+            came = seen[node].came
             decades = _lost(came, given[Consumer(node, index)] * seen[node].spread)
             if decades:
                 yield Edge("operation", node, index, distance, decades)

@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 
 import torch
+from torch import Tensor
 
-from gradwatch.diagnose.graph.catalogue import Row
+from gradwatch.diagnose.graph.catalogue import UNKNOWN, Row
 from gradwatch.diagnose.graph.saved import read_saved
 from gradwatch.diagnose.graph.walk import Graph, Node, is_leaf, row_of
 from gradwatch.diagnose.look.numbers import Extent, largest
+from gradwatch.diagnose.look.values import Values
 
 __all__ = ["Bounds", "is_shifted", "largest_of_type"]
+
+# How a loss says that it is summed up, and not a mean.
+_SUMMED = 2
 
 
 def is_shifted(graph: Graph, node: Node) -> bool:
@@ -30,7 +36,7 @@ def is_shifted(graph: Graph, node: Node) -> bool:
     if row is None:
         return False
     if row.family == "contraction":
-        added = _added(row.saved, len(inputs))
+        added = _added(row, len(inputs))
         return added is not None and inputs[added][0] is None
     puts_in = row.family in ("sum", "joint") and any(producer is None for producer, _ in inputs)
     return row.fills or puts_in
@@ -43,92 +49,81 @@ def largest_of_type(node: Node) -> float:
 
 
 class Bounds:
-    """Upper bounds of the sizes of what operations made.
+    """Upper bounds of the sizes of what operations made, from the parameters up.
 
     Args:
         graph: of the backward pass.
-        inputs: of each operation that was read, the ranges of what it saved of its inputs.
+        seen: what operations saved.
         made: of some operations, the range of what they made.
+
+    Attributes:
+        of: by operation, its bound; Inf where there is none, or where it was not finite.
+        by_inputs: the same, by what came in alone, whatever came out.
     """
 
-    # So many operations are looked through, and no more.
-    _DEPTH = 8
-
-    def __init__(
-        self, graph: Graph, inputs: Mapping[Node, Mapping[str, Extent]], made: Mapping[Node, Extent]
-    ) -> None:
+    def __init__(self, graph: Graph, seen: Mapping[Node, Values], made: Mapping[Node, Extent]) -> None:
         self._graph = graph
-        self._inputs = inputs
-        self._made = made
+        self._seen = seen
+        self.of: dict[Node, float] = {}
+        self.by_inputs: dict[Node, float] = {}
+        for node in graph.order:
+            size = self.by_inputs[node] = largest(node.variable) if is_leaf(node) else self._by_inputs(node)
+            bound = size if size < largest_of_type(node) else math.inf
+            self.of[node] = _size(made[node]) if node in made else bound
 
-    def of(self, node: Node, depth: int = _DEPTH) -> float:
-        """A bound of what an operation made; Inf where there is none to be had."""
-        if node in self._made:
-            return _size(self._made[node])
-        size = largest(node.variable) if is_leaf(node) else self.of_inputs(node, depth)
-        return size if size < largest_of_type(node) else math.inf
-
-    def of_inputs(self, node: Node, depth: int = _DEPTH) -> float:
-        """The same, by what came in alone, whatever came out."""
-        row = row_of(node)
-        if row is None or depth == 0:
-            return math.inf
+    def _by_inputs(self, node: Node) -> float:
+        row, came = row_of(node) or UNKNOWN, self._came(node)
+        known = [size for size in came if size is not None]
         if row.bound == "one":
             return 1.0
         if row.family == "contraction":
-            return self._of_products(node, row.saved, depth - 1)
-        sizes = [self.of(below, depth - 1) for below, _ in self._graph.inputs[node] if below is not None]
-        if row.bound == "inputs":
-            return max(sizes, default=math.inf)
-        return self._scaled(node, row, sizes)
-
-    def _scaled(self, node: Node, row: Row, sizes: Sequence[float]) -> float:
-        """What is multiplied, divided or added up, perhaps over many elements."""
-        saved = self._saved(node)
-        number = read_saved(node, "other")
-        if row.bound == "product":
-            by_number = abs(number) if isinstance(number, (int, float)) else 1.0
-            return math.prod(sizes) * math.prod(max(_size(values), 1.0) for values in saved.values()) * by_number
-        if row.bound == "quotient" and len(sizes) == 1:
-            # A divisor that was not saved is a plain number.
-            return sizes[0] / (saved["other"].nearest or math.ulp(0.0) if "other" in saved else 1.0)
-        if row.bound == "total":
-            return sum(sizes) * math.prod(read_saved(node, "self_sym_sizes") or ())
-        if row.bound == "picks":
-            summed = read_saved(node, "reduction") == 2
-            return math.inf if summed else max(map(_size, saved.values()), default=math.inf)
-        return sum(sizes) if row.bound == "sum" else math.inf
-
-    def _of_products(self, node: Node, names: tuple[str, ...], depth: int) -> float:
-        """As many products as the factors' common dimension is long, each no larger than that of the largest."""
-        count = len(self._graph.inputs[node])
-        factors = [index for index, name in enumerate(names) if name and index < count]
-        sizes = [_size(values) for values in self._saved(node).values()]
-        weights = (self._graph.weight(node, index) for index in reversed(factors))
-        weight = next((weight for weight in weights if weight is not None), None)
-        if len(sizes) == 1 and weight is not None:
-            # The other factor was not saved, since what comes in needs no gradient.
-            sizes.append(largest(weight))
-        if len(sizes) != 2:
+            return self._of_products(node, row, came)
+        if not known or read_saved(node, "reduction") == _SUMMED:
             return math.inf
-        added = _added(names, count)
-        plus = None if added is None else self._graph.inputs[node][added][0]
-        return math.prod(sizes) * _terms(weight) + (0.0 if plus is None else self.of(plus, depth))
+        if row.bound == "total":
+            return sum(known) * math.prod(read_saved(node, "self_sym_sizes") or ())
+        if row.bound == "quotient":
+            least = self._saved(node)["other"].nearest if "other" in self._saved(node) else 1.0
+            return known[0] / least if least else math.inf
+        return {"inputs": max(known), "product": math.prod(known), "sum": sum(known)}.get(row.bound, math.inf)
+
+    def _of_products(self, node: Node, row: Row, came: Sequence[float | None]) -> float:
+        """As many products as the factors' common dimension is long, each no larger than that of the largest."""
+        added, count = _added(row, len(came)), len(self._graph.inputs[node])
+        if any(size is None and index != added for index, size in enumerate(came)):
+            return math.inf
+        factors = [size for index, size in enumerate(came) if size is not None and index != added]
+        weights = (self._graph.weight(node, index) for index in reversed(range(count)) if index != added)
+        terms = _terms(next((weight for weight in weights if weight is not None), None))
+        return math.prod(factors) * terms + (0.0 if added is None else came[added] or 0.0)
+
+    def _came(self, node: Node) -> list[float | None]:
+        """How large what came in was: as it was saved, else at the most; None where it is a constant."""
+        below = [made_by for made_by, _ in self._graph.inputs[node]]
+        names = (row_of(node) or UNKNOWN).saved
+        return [self._size(node, name or "", made_by) for name, made_by in zip_longest(names, below)]
+
+    def _size(self, node: Node, name: str, made_by: Node | None) -> float | None:
+        if name in self._saved(node):
+            return _size(self._saved(node)[name])
+        if made_by is not None:
+            return self.of[made_by]
+        number = read_saved(node, name) if name else None
+        return abs(number) if isinstance(number, (int, float)) else None
 
     def _saved(self, node: Node) -> Mapping[str, Extent]:
-        return self._inputs.get(node, {})
+        return self._seen[node].inputs if node in self._seen else {}
 
 
-def _added(names: tuple[str, ...], count: int) -> int | None:
+def _added(row: Row, count: int) -> int | None:
     """The number of the input that a sum of products is added to."""
-    return names.index("") if "" in names and names.index("") < count else None
+    return row.saved.index("") if "" in row.saved and row.saved.index("") < count else None
 
 
-def _terms(weight: object) -> float:
+def _terms(weight: Tensor | None) -> float:
     """How many products are added up: more than that where it cannot be told."""
-    shape = getattr(weight, "shape", None)
-    if shape is not None and len(shape) > 1:
-        return float(math.prod(shape) / min(shape))
+    if weight is not None and weight.dim() > 1:
+        return float(weight.numel() / min(weight.shape))
     # Between two activations, as in attention: no dimension of theirs comes near this.
     return 1e6
 

@@ -25,23 +25,19 @@ _MAKES_ZERO = ("dead-relu", "saturated-sigmoid", "clamped", "masked")
 def product(site: Site) -> Finding:
     """A product that is 0, or small, for every gradient that comes in: the other factor is so there."""
     other, factor = _other_factor(site)
-    if site.left:
-        return _small(site, other, factor)
-    kind, evidence = _kind_of_factor(site, other, factor)
-    if factor is not None:
-        evidence = {"share_of_zeros": share(factor == 0), "elements": factor.numel(), **evidence}
-        if largest(factor):
-            evidence["reason"] = "zero wherever a gradient comes in"
-    return Finding(kind, evidence)
-
-
-def _small(site: Site, other: int | None, factor: Tensor | None) -> Finding:
-    if factor is not None and site.row.bound == "quotient":
+    if site.left and site.row.bound == "quotient" and factor is not None:
         factor = factor.double().reciprocal() if site.index == 0 else None
-    if factor is None or not 0.0 < largest(factor) < LEFT:
+    if site.left and (factor is None or not 0.0 < largest(factor) < LEFT):
         return Finding("unknown", {"reason": "what was saved does not decide"})
     kind, evidence = _kind_of_factor(site, other, factor)
-    return Finding(kind, {"largest_factor": largest(factor), "elements": factor.numel(), **evidence})
+    if factor is None:
+        return Finding(kind, evidence)
+    numbers: Evidence = (
+        {"largest_factor": largest(factor)} if site.left else {"share_of_zeros": share(factor == 0)}
+    )
+    if largest(factor) and not site.left:
+        evidence["reason"] = "zero wherever a gradient comes in"
+    return Finding(kind, {**numbers, "elements": factor.numel(), **evidence})
 
 
 def _other_factor(site: Site) -> tuple[int | None, Tensor | None]:
@@ -85,13 +81,12 @@ def _kind_of_constant(site: Site, factor: Tensor | None) -> tuple[str, Evidence]
     """A constant factor of zero weighs the loss, is a frozen weight, masks what a network makes, or is just 0."""
     if factor is None:
         return "zero-factor", {"factor": "it was not saved"}
-    call = site.sides.place.call(site.node)
+    call = site.place.call(site.node)
     if call is not None and isinstance(call.module, _DropoutNd):
         return "masked", {"probability": call.module.p}
     if _is_frozen_weight(site):
         return "zero-weight", {"frozen": 1}
-    side = site.sides.of(site.node)
-    if side == "loss" or (side == "output" and factor.dim() == 0):
+    if site.in_loss or (site.place.side(site.node) == "output" and factor.dim() == 0):
         return "zero-loss", {}
     # A mask leaves out elements of what it is applied to: it is no matrix, no number, and has no more elements.
     one_of_ours = site.handed_on is not None and factor.numel() <= site.handed_on.numel()
@@ -110,11 +105,8 @@ def _is_frozen_weight(site: Site) -> bool:
 
 def _kind_of_made(site: Site, producer: Node) -> tuple[str, Evidence]:
     """A factor that was computed: by what, decides."""
-    place = site.sides.place
-    made_by: Evidence = {
-        "factor_made_by": producer.name(),
-        "factor_made_in": place.path(producer) or "(no module)",
-    }
+    made_in = site.place.path(producer) or "(no module)"
+    made_by: Evidence = {"factor_made_by": producer.name(), "factor_made_in": made_in}
     row = row_of(producer)
     if row is not None and row.flat in _MAKES_ZERO and row.family not in ("softmax", "attention", "gates"):
         return row.flat, made_by

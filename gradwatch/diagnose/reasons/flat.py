@@ -52,8 +52,7 @@ def undecided(site: Site) -> Finding:
 
 def flat(site: Site) -> Finding:
     """Flat wherever a gradient came in, or nearly so."""
-    kind = site.row.as_loss if site.row.as_loss and site.sides.of(site.node) == "loss" else site.row.flat
-    return Finding(kind, {**_units(site), **_values(site)}) if kind else undecided(site)
+    return Finding(site.kind, {**_units(site), **_values(site)}) if site.kind else undecided(site)
 
 
 def _units(site: Site) -> Evidence:
@@ -113,7 +112,7 @@ def activation(site: Site) -> Finding:
 def distance(site: Site) -> Finding:
     """A length, a power or an absolute value of exactly 0; the power 0 is constant whatever comes in."""
     if site.left:
-        return Finding("zero-loss", _values(site)) if site.sides.of(site.node) == "loss" else undecided(site)
+        return Finding(site.kind, _values(site)) if site.in_loss else undecided(site)
     if site.row.exponent and site.saved(site.row.exponent) == 0:
         return Finding("constant", {"reason": "the power 0 is 1 whatever comes in"})
     return flat(site)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from gradwatch.diagnose.graph.walk import Graph, Node, hands_on, is_leaf, row_of, spreading
 from gradwatch.diagnose.look.numbers import Extent
@@ -17,14 +16,7 @@ from gradwatch.diagnose.look.site import Evidence
 from gradwatch.diagnose.look.values import Values
 from gradwatch.diagnose.reasons.bounds import Bounds, is_shifted, largest_of_type
 
-__all__ = ["Culprit", "Forward"]
-
-
-class Culprit(NamedTuple):
-    """An operation that made something not finite, and the numbers that prove it."""
-
-    node: Node
-    evidence: Evidence
+__all__ = ["Forward"]
 
 
 class Forward:
@@ -42,18 +34,19 @@ class Forward:
         self._made = _outputs(graph, seen)
         if len(graph.roots) == 1:
             self._made.setdefault(graph.roots[0], Extent(loss, loss, loss))
-        self._bounds = Bounds(graph, {node: values.inputs for node, values in seen.items()}, self._made)
+        self._bounds = Bounds(graph, seen, self._made)
 
-    def culprit(self) -> Culprit | None:
-        """The first operation; None where nothing is proved: an input is not known, or was not finite."""
-        reached = spreading(self._graph.roots, self._below_that_may_not_be_finite)
-        broken = [node for node in reached if node in self._seen and not self._is_finite(node)]
+    def culprit(self) -> tuple[Node, Evidence] | None:
+        """The first operation that made it, and the numbers that prove it; None where nothing does."""
+        reached = spreading(self._graph.roots, self._below_without_bound)
+        broken = [node for node in reached if node in self._seen and node in self._made]
+        broken = [node for node in broken if not self._made[node].finite]
         if not broken:
             return None
-        first = min(spreading([_first(broken)], self._below_unseen), key=_number)
+        first = min(spreading([_first(broken)], self._below_without_bound), key=_number)
         if first not in self._seen or not self._fed_finite(first) or not self._can_break(first):
             return None
-        return Culprit(first, self._evidence(first))
+        return first, self._evidence(first)
 
     def entrance(self) -> Node | None:
         """The first operation that NaN or Inf came into from outside the graph, as from the data."""
@@ -67,30 +60,17 @@ class Forward:
     def _below(self, node: Node) -> list[Node]:
         return [below for below, _ in self._graph.inputs.get(node, ()) if below is not None]
 
-    def _below_that_may_not_be_finite(self, node: Node) -> list[Node]:
-        return [below for below in self._below(node) if below not in self._made or not self._is_finite(below)]
-
-    def _below_unseen(self, node: Node) -> list[Node]:
-        """What nothing tells the numbers of, and has no bound either."""
-        unseen = (below for below in self._below(node) if below not in self._made and not is_leaf(below))
-        return [below for below in unseen if self._bounds.of(below) == math.inf]
-
-    def _is_finite(self, node: Node) -> bool:
-        return node not in self._made or self._made[node].finite
+    def _below_without_bound(self, node: Node) -> list[Node]:
+        return [below for below in self._below(node) if self._bounds.of[below] == math.inf and not is_leaf(below)]
 
     def _fed_finite(self, node: Node) -> bool:
         """Whether all that came in was finite: it was saved, or its size has a bound."""
-        values = self._seen[node]
-        if not all(entering.finite for entering in values.inputs.values()):
-            return False
-        read = {made_by for made_by in values.fed_by.values() if made_by is not None}
-        return all(
-            self._bounds.of(below) < largest_of_type(below) for below in self._below(node) if below not in read
-        )
+        saved = all(entering.finite for entering in self._seen[node].inputs.values())
+        return saved and all(self._bounds.of[below] < math.inf for below in self._below(node))
 
     def _can_break(self, node: Node) -> bool:
         """Whether an operation can have made this of finite numbers of the sizes that came in."""
-        row, bound = row_of(node), self._bounds.of_inputs(node)
+        row, bound = row_of(node), self._bounds.by_inputs[node]
         overflows = bound >= largest_of_type(node)
         if node not in self._made:
             return overflows and bound < math.inf  # it is known what came in, and it need not be moderate
@@ -104,7 +84,8 @@ class Forward:
             evidence |= values.ranges
         elif fed:
             shifted = any(is_shifted(self._graph, below) for below in fed)
-            evidence["computed_input_at_most" if shifted else "input_at_most"] = max(map(self._bounds.of, fed))
+            most = max(self._bounds.of[below] for below in fed)
+            evidence["computed_input_at_most" if shifted else "input_at_most"] = most
             if shifted:
                 evidence["reason"] = "a constant was put into its input, as a mask is: look at that"
         return evidence if made is None else {**evidence, "output": _in_words(made)}

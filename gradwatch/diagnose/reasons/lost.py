@@ -1,4 +1,4 @@
-"""An operation that was given a gradient and handed on nothing, or next to nothing: why.
+"""An operation that was given a gradient and handed on nothing, next to nothing, or what is not finite: why.
 
 What is asked is what becomes of a gradient *where one came in*: elsewhere it does not matter. The operation's
 answer (``look.probe``), times its family (``graph.catalogue``), is the kind of the cause.
@@ -6,6 +6,7 @@ answer (``look.probe``), times its family (``graph.catalogue``), is the kind of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -18,7 +19,7 @@ from gradwatch.diagnose.look.values import values_of
 from gradwatch.diagnose.reasons import flat
 from gradwatch.diagnose.reasons.factors import LEFT, product
 
-__all__ = ["LEFT", "why_broken", "why_lost"]
+__all__ = ["why"]
 
 # Products with a gradient above this do not underflow in float32 unless the other factor is nothing either.
 _NO_UNDERFLOW = 1e-19
@@ -27,31 +28,34 @@ _CAME_IN = "what came into it was not finite, and only the loss was kept from it
 _ONE_OF_SEVERAL = "of several parts that were joined this one had lost it further on, behind the largest of them"
 
 
-def why_lost(site: Site) -> Finding:
-    """The kind of the cause; ``unknown``, with what was ruled out, where nothing decides."""
-    arrives, left = max(map(largest, site.probe.incoming), default=0.0), site.left
-    found = _why_faint(site) if left else _why_zero(site, arrives)
-    numbers: Evidence = {"operation": site.node.name(), "input": site.index, "largest_incoming": arrives}
-    if left:
-        numbers |= {"largest_outgoing": left, "largest_slope": left / arrives}
+def why(site: Site) -> Finding | None:
+    """The kind of the cause; ``unknown``, with what was ruled out, where nothing decides; None of what is well."""
+    if not math.isfinite(site.left):
+        return _why_broken(site) if math.isfinite(site.came) else None
+    if site.left and not site.left < LEFT * site.came < math.inf:
+        return None
+    found = _why_faint(site) if site.left else _why_zero(site)
+    numbers: Evidence = {"operation": site.node.name(), "input": site.index, "largest_incoming": site.came}
+    if site.left:
+        numbers |= {"largest_outgoing": site.left, "largest_slope": site.left / site.came}
     return Finding(found.kind, {**numbers, **found.evidence})
 
 
-def why_broken(site: Site, handed_on: float, arrives: float) -> Finding:
-    """The evidence of an operation that was given a finite gradient and handed on one that is not."""
+def _why_broken(site: Site) -> Finding:
+    """It was given a finite gradient and handed on one that is not."""
     values = values_of(site.graph, site.node)
     came_in: Evidence = {} if all(each.finite for each in values.inputs.values()) else {"reason": _CAME_IN}
-    what: Evidence = {"operation": site.node.name(), "direction": "backward", "output": in_words(handed_on)}
-    return Finding("nonfinite-op", {**what, "largest_incoming": arrives, **values.ranges, **came_in})
+    what: Evidence = {"operation": site.node.name(), "direction": "backward", "output": in_words(site.left)}
+    return Finding("nonfinite-op", {**what, "largest_incoming": site.came, **values.ranges, **came_in})
 
 
-def _why_zero(site: Site, arrives: float) -> Finding:
+def _why_zero(site: Site) -> Finding:
     if site.handed_on is not None and site.handed_on.numel() == 0:
         return _nothing_left(site)
     family, answer = site.row.family, site.answer
     if answer == "underflow":
         return Finding("underflow", _of_type(site))
-    if answer == "unasked" and family != "overwriting" and arrives < _NO_UNDERFLOW:
+    if answer == "unasked" and family != "overwriting" and site.came < _NO_UNDERFLOW:
         return flat.undecided(site)
     if answer == "cancelled" and family not in ("selection", "overwriting", "view"):
         reason = "what came in is alike wherever it goes: it cancels exactly"
@@ -73,7 +77,7 @@ def _of_type(site: Site) -> Evidence:
 
 def _nothing_left(site: Site) -> Finding:
     """The input is empty: an empty mask or index left no element of it, or no sample came here."""
-    teaches = site.sides.of(site.node) == "loss" and not _was_selected(site)
+    teaches = site.in_loss and not _was_selected(site)
     return Finding("zero-loss" if teaches else "masked", {"elements": 0, "reason": "nothing was selected"})
 
 
@@ -82,7 +86,7 @@ def _was_selected(site: Site) -> bool:
     node = site.graph.producer(site.node, site.index)
     while node is not None and (row_of(node) or UNKNOWN).family != "selection":
         node = site.graph.producer(node, 0) if site.graph.inputs[node] else None
-    return node is not None and site.sides.of(node) != "loss"
+    return node is not None and site.place.side(node) != "loss"
 
 
 def _steps(site: Site) -> Finding:
@@ -94,9 +98,8 @@ def _steps(site: Site) -> Finding:
 
 def _left_out(site: Site) -> Finding:
     """A mask, a selection or a slice leaves out all that a gradient came in for; of a loss, all of the loss."""
-    kind = "zero-loss" if site.sides.of(site.node) == "loss" else "masked"
     if site.row.moves != "cuts" or site.part is None or site.handed_on is None:
-        return Finding(kind, {"share_masked": 1.0, "elements": site.gradient.numel()})
+        return Finding(site.kind, {"share_masked": 1.0, "elements": site.gradient.numel()})
     elements = site.part.of(site.handed_on).numel()
     return Finding("masked", {"share_masked": 1.0, "elements": elements, "reason": "a slice leaves it out"})
 
@@ -108,8 +111,8 @@ def _selection(site: Site) -> Finding:
     other = site.tensor(site.row.saved[1 - site.index])
     if site.graph.inputs[site.node][1 - site.index][0] is not None:
         return Finding("masked", {"share_not_taken": 1.0})
-    kept = site.sides.of(site.node) == "loss" and other is not None and largest(other) == 0.0
-    return Finding("zero-loss" if kept else "clamped", {"share_not_taken": 1.0, "elements": site.gradient.numel()})
+    kind = site.kind if other is not None and largest(other) == 0.0 else site.row.flat
+    return Finding(kind, {"share_not_taken": 1.0, "elements": site.gradient.numel()})
 
 
 _BY_FAMILY: dict[Family, Callable[[Site], Finding]] = {

@@ -133,7 +133,7 @@ def _from_calls(name: str, user: nn.Module, noted: list[Call], owners: Owners, c
         if noted[-1].checkpointed:
             return cause("no-grad", outermost.path, _NOT_REENTRANT, **numbers, reason=_CHECKPOINTED)
         return cause("no-grad", outermost.path, **numbers)
-    depends = any(made is not None for call in with_graph for made in call.made)
+    depends = any(call.made for call in with_graph)
     evidence = {"calls": len(noted), "calls_in_grad_mode": len(with_graph), "in_graph_of_loss": 0}
     if depends and not type(user).__module__.startswith("torch.nn."):
         return cause("unused", name, **evidence, reason="the output of its module does not depend on it")
@@ -153,5 +153,5 @@ def _calls_that_hold(parameter: Tensor, user: nn.Module, owners: Owners, calls: 
     """Calls, inner ones first, whose output depends on the parameter."""
     for module in owners.enclosing(user):
         for call in calls.of(module):
-            if id(parameter) in Graph(made for made in call.made if made is not None).leaves:
+            if id(parameter) in Graph(edge.node for edge in call.made).leaves:
                 yield call
