@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import repeat
+from itertools import chain, groupby, repeat
 from operator import itemgetter
 from typing import NamedTuple, overload
 
@@ -51,7 +51,7 @@ class Steps(Sequence[StepRecord]):
     @classmethod
     def joined(cls, several: Iterable[Steps]) -> Steps:
         """One after another; no record is made."""
-        return cls(pair for steps in several for pair in steps.pairs)
+        return cls(chain.from_iterable(steps.pairs for steps in several))
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -80,12 +80,15 @@ class Steps(Sequence[StepRecord]):
     def alike(self) -> Sequence[Alike]:
         """The same steps by the sequence that holds them; no record of a block is made."""
         found: dict[int, Alike] = {}
-        for at, (records, place) in enumerate(self.pairs):
-            known = found.get(id(records))
+        ids = list(map(id, map(itemgetter(0), self.pairs)))
+        # Mostly a block after the other: a step for itself is no call of Python.
+        for number, run in groupby(range(len(ids)), ids.__getitem__):
+            at = list(run)
+            known = found.get(number)
             if known is None:
-                known = found[id(records)] = Alike(records, [], [])
-            known.places.append(place)
-            known.at.append(at)
+                known = found[number] = Alike(self.pairs[at[0]][0], [], [])
+            known.places.extend(map(itemgetter(1), self.pairs[at[0] : at[-1] + 1]))
+            known.at.extend(at)
         return tuple(found.values())
 
     def newest(self) -> dict[str, tuple[Sequence[StepRecord], int]]:

@@ -113,8 +113,7 @@ class Console:
         return self.REFRESH_SECONDS if isinstance(self._screen, Terminal) else self.NOTEBOOK_SECONDS
 
     def _follow(self, steps: Steps) -> None:
-        for group in steps.alike:
-            shown = curves(group)
+        for shown in curves(steps):
             places = {name: place for place, name in enumerate((None, *shown.modules))}
             known = self._trends.get(shown.optimizer)
             if known is None or known[0] != places:

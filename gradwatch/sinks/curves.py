@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from gradwatch.blocks import AFTER, BEFORE, Alike, Block, FloatArray
+from gradwatch.blocks import AFTER, BEFORE, Alike, Block, FloatArray, StepRow, Steps
 from gradwatch.records import StepRecord
 
 __all__ = ["Curves", "curves"]
@@ -20,11 +20,12 @@ class Curves(NamedTuple):
     Attributes:
         optimizer: its name.
         modules: the lines of the report.
+        norms: the norm before clipping, after, and their ratio; then before and after of one module after the
+            other, ``[steps, 3 + 2 * modules]``.
+        at: where each step is among those that these are drawn of.
         steps: of the optimizer.
         loop_steps: the loop's own; None where it gave none.
         times: Unix time of each in seconds.
-        norms: the norm before clipping, after, and their ratio; then before and after of one module after the
-            other, ``[steps, 3 + 2 * modules]``.
         limits: the tightest limit of clipping in each, None where there was none.
         clipped: whether it was in force.
         skipped: whether the optimizer did not apply the step.
@@ -33,10 +34,11 @@ class Curves(NamedTuple):
 
     optimizer: str
     modules: tuple[str, ...]
+    norms: FloatArray
+    at: Sequence[int]
     steps: Sequence[int]
     loop_steps: Sequence[int | None]
     times: Sequence[float]
-    norms: FloatArray
     limits: Sequence[float | None]
     clipped: Sequence[bool]
     skipped: Sequence[bool]
@@ -48,27 +50,59 @@ class Curves(NamedTuple):
         return [own if step is None else step for own, step in zip(self.steps, self.loop_steps, strict=True)]
 
 
-def curves(alike: Alike) -> Curves:
-    """What is drawn of steps that one sequence holds; no record of a block is made."""
-    records, places, _ = alike
-    if not isinstance(records, Block):
-        return _of_records([records[place] for place in places])
-    rows = [records.rows[place] for place in places]
-    whole = np.column_stack((records.norms(BEFORE), records.norms(AFTER), records.clip_ratios))
-    modules = np.stack((records.line_norms(BEFORE), records.line_norms(AFTER)), axis=2)
-    norms = np.hstack((whole, modules.reshape(len(records), -1)))[places]
-    clipping = [records.clipping[place] for place in places]
+def curves(steps: Steps) -> list[Curves]:
+    """What is drawn of each optimizer, as long as its modules stay the same; no record of a block is made."""
+    found: list[list[Curves]] = []
+    newest: dict[str, list[Curves]] = {}
+    for alike in steps.alike:
+        drawn = _of(alike)
+        parts = newest.get(drawn.optimizer, [])
+        if not parts or parts[0].modules != drawn.modules:
+            parts = newest[drawn.optimizer] = []
+            found.append(parts)
+        parts.append(drawn)
+    return [_joined(parts) for parts in found]
+
+
+def _of(alike: Alike) -> Curves:
+    records, places, at = alike
+    drawn = _of_block(records) if isinstance(records, Block) else _of_records(records)
+    if places != list(range(len(records))):
+        drawn = _with(drawn, drawn.norms[places], ([field[place] for place in places] for field in drawn[3:]))
+    return drawn._replace(at=at)
+
+
+def _joined(parts: Sequence[Curves]) -> Curves:
+    if len(parts) == 1:
+        return parts[0]
+    _, _, norms, *fields = zip(*parts, strict=True)
+    return _with(parts[0], np.concatenate(norms), (list(chain(*values)) for values in fields))
+
+
+def _with(drawn: Curves, norms: FloatArray, fields: Iterable[Sequence[Any]]) -> Curves:
+    return Curves(drawn.optimizer, drawn.modules, norms, *fields)
+
+
+def _of_block(block: Block) -> Curves:
+    # One of tuples in place of a tuple of them.
+    rows: Any = StepRow._make(zip(*block.rows, strict=True))
+    limits, clipped = zip(*block.clipping, strict=True)
+    modules = block.layout.lines.names
+    norms = np.empty((len(block), 3 + 2 * len(modules)))
+    norms[:, 0], norms[:, 1], norms[:, 2] = block.norms(BEFORE), block.norms(AFTER), block.clip_ratios
+    norms[:, 3::2], norms[:, 4::2] = block.line_norms(BEFORE), block.line_norms(AFTER)
     return Curves(
-        optimizer=records.layout.optimizer,
-        modules=records.layout.lines.names,
-        steps=[row.step for row in rows],
-        loop_steps=[row.loop_step for row in rows],
-        times=[row.time for row in rows],
+        optimizer=block.layout.optimizer,
+        modules=modules,
         norms=norms,
-        limits=[limit for limit, _ in clipping],
-        clipped=[clipped for _, clipped in clipping],
-        skipped=[row.skipped for row in rows],
-        nonfinite=records.nonfinite[places].tolist(),
+        at=range(len(block)),
+        steps=rows.step,
+        loop_steps=rows.loop_step,
+        times=rows.time,
+        limits=limits,
+        clipped=clipped,
+        skipped=rows.skipped,
+        nonfinite=block.nonfinite.tolist(),
     )
 
 
@@ -79,10 +113,11 @@ def _of_records(records: Sequence[StepRecord]) -> Curves:
     return Curves(
         optimizer=records[0].optimizer,
         modules=tuple(records[0].modules),
+        norms=np.array(norms, dtype=np.float64),
+        at=range(len(records)),
         steps=[r.step for r in records],
         loop_steps=[r.loop_step for r in records],
         times=[r.time for r in records],
-        norms=np.array(norms, dtype=np.float64),
         limits=[r.max_norm for r in records],
         clipped=[r.clipped for r in records],
         skipped=[r.skipped for r in records],

@@ -81,9 +81,11 @@ class Endpoint(ThreadingTCPServer):
             return self._text
 
     def end(self) -> None:
-        """Send every client away and free the port; waits up to half a second for the thread to see it."""
+        """Send every client away and free the port; waits for the thread to see it, half a second at most."""
         self._ending = True
         if self._thread is not None and self._thread.is_alive():
+            with suppress(OSError):  # not every system wakes by it who waits for clients
+                self.socket.shutdown(socket.SHUT_RDWR)
             self.shutdown()
         self.server_close()
         self.service_actions()
@@ -112,7 +114,7 @@ class Endpoint(ThreadingTCPServer):
             request, client_address = super().get_request()
         except OSError:
             # No descriptor is left: who waits is still there, and would be tried again and again without a pause.
-            time.sleep(self.PAUSE_SECONDS)
+            time.sleep(0.0 if self._ending else self.PAUSE_SECONDS)
             raise
         if self._tls is not None:
             request = self._tls.wrap_socket(request, server_side=True, do_handshake_on_connect=False)

@@ -61,7 +61,7 @@ class EventFile:
         self._path = ""
         self._file: Any = None
         try:
-            self.write()
+            self.write(anew=True)
         except OSError as error:
             raise SinkError(
                 f"The TensorBoard folder {folder!r} cannot be written ({error.strerror}): give a folder that is "
@@ -72,6 +72,11 @@ class EventFile:
     def is_whole(self) -> bool:
         """Whether what comes next is appended; a new file is begun where the last one was deleted or is torn."""
         return self._file is not None and ("://" in self._folder or Path(self._path).exists())
+
+    def expect(self, tags: tuple[str, ...]) -> None:
+        """Work out what events with these tags have in common; done before the first one where it was not."""
+        if tags not in self._forms:
+            self._forms[tags] = _Form(tags)
 
     def add_scalars(
         self, tags: tuple[str, ...], values: FloatArray, steps: Sequence[int], wall_times: Sequence[float]
@@ -84,24 +89,25 @@ class EventFile:
             steps: of the optimizer.
             wall_times: Unix time of each in seconds.
         """
-        form = self._forms.get(tags)
-        if form is None:
-            form = self._forms[tags] = _Form(tags)
-        self._waiting.append(form.filled(values, steps, wall_times))
+        self.expect(tags)
+        self._waiting.append(self._forms[tags].filled(values, steps, wall_times))
 
     def add_text(self, tag: str, text: str, step: int, wall_time: float) -> None:
         """A text for the text tab."""
         summary = self._text_pb(_utf8(tag).decode(), _utf8(text).decode())
         self._add(self._event(wall_time=wall_time, step=step, summary=summary))
 
-    def write(self) -> None:
+    def write(self, anew: bool) -> None:
         """Write what was added since the last time.
 
+        Args:
+            anew: to a new file, as what was written is not whole.
+
         Raises:
-            OSError: it cannot be written, and is lost; the next call begins a new file.
+            OSError: it cannot be written, and is lost; the next file is a new one.
         """
         waiting, self._waiting = self._waiting, []
-        if not self.is_whole:
+        if anew:
             self._begin(waiting)
         elif waiting:
             self._append(waiting)

@@ -32,9 +32,9 @@ class Exposed:
     def take(self, records: Sequence[StepRecord], alerts: Sequence[Alert]) -> None:
         """Set the state that is read next."""
         with self._lock:
-            for alike in Steps.of(records).alike:
-                shown = curves(alike)
-                self._states[shown.optimizer].take(shown, alike)
+            steps = Steps.of(records)
+            for shown in curves(steps):
+                self._states[shown.optimizer].take(shown, steps)
             for alert in alerts:
                 self._board.take(alert, time.time())
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gradwatch.blocks import Alike, FloatArray
+from gradwatch.blocks import FloatArray, Steps
 from gradwatch.monitoring.metrics import MOST_MODULES
 from gradwatch.records import GroupNorms, RunInfo, StepRecord
 from gradwatch.sinks.curves import Curves
@@ -93,8 +93,8 @@ class OptimizerState:
         pairs = map(GroupNorms, of_modules[::2], of_modules[1::2])
         return Newest(before, after, ratio, shown.limits[-1], dict(zip(shown.modules, pairs, strict=True)))
 
-    def take(self, shown: Curves, alike: Alike) -> None:
-        """Count steps, and keep the newest."""
+    def take(self, shown: Curves, steps: Steps) -> None:
+        """Count what is shown of some steps, and keep the newest."""
         self._shown = shown
         self.last_step_time = shown.times[-1]
         self.steps += len(shown.steps)
@@ -102,7 +102,7 @@ class OptimizerState:
         self.skipped += sum(shown.skipped)
         self._take_norms(shown.norms[:, 0], np.array(shown.times))
         if any(shown.nonfinite):
-            self._take_nonfinite(list(compress(alike.places, shown.nonfinite)), alike.records)
+            self._take_nonfinite([steps[at] for at in compress(shown.at, shown.nonfinite)])
 
     def _take_norms(self, norms: FloatArray, times: FloatArray) -> None:
         # Finite norms only, and a finite sum: NaN or Inf would stay in it for ever.
@@ -113,10 +113,9 @@ class OptimizerState:
         with np.errstate(over="ignore"):
             self.finite_sum = min(self.finite_sum + float(norms.sum()), sys.float_info.max)
 
-    def _take_nonfinite(self, places: Sequence[int], records: Sequence[StepRecord]) -> None:
-        self.nonfinite += len(places)
-        for place in places:
-            record = records[place]
+    def _take_nonfinite(self, records: Sequence[StepRecord]) -> None:
+        self.nonfinite += len(records)
+        for record in records:
             self.module_nonfinite.update(name for name in self.modules if _not_finite(record, name))
 
 

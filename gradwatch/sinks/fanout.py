@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 
 from gradwatch.blocks import Steps
 from gradwatch.log import log
@@ -83,11 +84,8 @@ class Fanout:
     def flush(self) -> None:
         """Wait until all that was put before is written; a sink that asks for it would wait for itself."""
         if self._runs_here() and not self._is_ours():
-            marks = [(outlet, outlet.mark()) for outlet in self._outlets]
-            patience = self._patience()
-            for outlet, mark in marks:
-                if not mark.wait(next(patience)):
-                    self._tell_of_a_slow_sink(outlet, "has not written everything yet")
+            for outlet in _Writing(self._outlets).left_after(self.PATIENCE_SECONDS):
+                self._tell_of_a_slow_sink(outlet, "has not written everything yet")
 
     def close(self) -> None:
         """Write out what waits, close every sink once, end the threads."""
@@ -130,6 +128,27 @@ class Fanout:
                 outlet.close_sink()
             else:
                 outlet.end()
+
+
+class _Writing:
+    """Outlets that write what was put before; who waits for all of them is woken once, by the last."""
+
+    def __init__(self, outlets: Sequence[Outlet]) -> None:
+        self._left = dict.fromkeys(outlets)
+        self._over = threading.Event()
+        for outlet in outlets:
+            outlet.mark(partial(self._has_written, outlet))
+
+    def left_after(self, seconds: float) -> list[Outlet]:
+        """Those that have not written it when so much time is over; none, as soon as all have."""
+        if self._left:
+            self._over.wait(seconds)
+        return list(self._left)
+
+    def _has_written(self, outlet: Outlet) -> None:
+        self._left.pop(outlet, None)
+        if not self._left:
+            self._over.set()
 
 
 def _named(sinks: Sequence[Sink]) -> Iterator[tuple[str, Sink]]:

@@ -20,6 +20,7 @@ from gradwatch.records import Alert, Health, Incident, RunInfo, StepRecord
 from gradwatch.sinks.encoding import line
 from gradwatch.sinks.jsonl import Jsonl
 from gradwatch.sinks.losses import reason_of
+from gradwatch.sinks.ordering import in_order
 
 __all__ = ["FlightRecorder", "beside"]
 
@@ -69,12 +70,16 @@ class FlightRecorder:
 
     def write(self, records: Sequence[StepRecord], alerts: Sequence[Alert]) -> None:
         """Hold the steps; write them down where an incident has become critical."""
-        self._kept.take(Steps.of(records))
-        for alert in alerts:
-            told = self._incidents.take(alert)
-            self._alerts.append(told)
-            if (told.state, told.severity) == ("firing", "critical"):
-                self._note(next(one for one in reversed(self._incidents.all()) if told in one.alerts))
+        steps, taken = Steps.of(records), 0
+        try:
+            for place, (_, due) in enumerate(in_order(steps, alerts) if alerts else (), 1):
+                if due:
+                    # What has come meanwhile is none of what led to an alert.
+                    self._kept.take(steps[taken:place])
+                    taken = place
+                    self._take(due)
+        finally:  # a file that cannot be written takes no step from the next one
+            self._kept.take(steps[taken:])
 
     def failed_with(self, error: BaseException) -> None:
         """The training ends with this; to be called before ``close``."""
@@ -85,6 +90,13 @@ class FlightRecorder:
         error, self._error = self._error, None
         if isinstance(error, Exception):  # neither an interrupt nor an exit
             self._write_down(f"{type(error).__name__}: {error}")
+
+    def _take(self, alerts: Iterable[Alert]) -> None:
+        for alert in alerts:
+            told = self._incidents.take(alert)
+            self._alerts.append(told)
+            if (told.state, told.severity) == ("firing", "critical"):
+                self._note(next(one for one in reversed(self._incidents.all()) if told in one.alerts))
 
     def _note(self, incident: Incident) -> None:
         own = [(alert.key, alert.step) for alert in incident.alerts if alert.state == "firing"]

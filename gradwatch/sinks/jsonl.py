@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from gradwatch.blocks import Alike, Block, Steps
+from gradwatch.blocks import Block, Steps
 from gradwatch.errors import ArgumentError, SinkError
 from gradwatch.records import Alert, Health, RunInfo, StepRecord
 from gradwatch.sinks.brief import brief_lines
+from gradwatch.sinks.curves import curves
 from gradwatch.sinks.encoding import line
 from gradwatch.sinks.line_file import LineFile
 from gradwatch.sinks.lines import BlockLines
@@ -38,6 +39,9 @@ class Jsonl:
     Raises:
         ArgumentError: a number is not a positive whole one.
     """
+
+    # Told to the tracker: each block at once, for what is not in the file is lost with a run that is killed.
+    prompt = True
 
     def __init__(
         self,
@@ -113,9 +117,10 @@ class Jsonl:
 
     def _lines(self, steps: Steps, alerts: Sequence[Alert]) -> list[str]:
         of_steps = [""] * len(steps)
-        for alike in steps.alike:
-            for index, made in zip(alike.at, self._of_steps(alike), strict=True):
-                of_steps[index] = made
+        for at, made in self._of_steps(steps):
+            of_steps[at] = made
+        if not alerts and self._every == 1:
+            return of_steps
         lines = []
         for index, (pair, due) in enumerate(in_order(steps, alerts)):
             if pair is not None and (due or row_of(*pair).step % self._every == 0):
@@ -157,9 +162,12 @@ class Jsonl:
         self._file.append(line("run", run) if lost is None else line("run", run, lost=lost))
         self._losses.tell("is written again")
 
-    def _of_steps(self, alike: Alike) -> list[str]:
+    def _of_steps(self, steps: Steps) -> Iterator[tuple[int, str]]:
+        """Each line, and of which of the steps it is."""
         if not self._parameters:
-            return brief_lines(alike, self._modules)
-        held, places, _ = alike
-        made = self._blocks.of(held) if isinstance(held, Block) else [line("step", record) for record in held]
-        return [made[place] for place in places]
+            for shown in curves(steps):
+                yield from zip(shown.at, brief_lines(shown, steps, self._modules), strict=True)
+            return
+        for held, places, at in steps.alike:
+            made = self._blocks.of(held) if isinstance(held, Block) else [line("step", record) for record in held]
+            yield from zip(at, [made[place] for place in places], strict=True)

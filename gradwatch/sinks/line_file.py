@@ -19,6 +19,7 @@ class LineFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: FileIO | None = None
+        self._held: os.stat_result | None = None
         self._size = 0
 
     def open(self) -> None:
@@ -30,7 +31,8 @@ class LineFile:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         torn = _ends_within_a_line(self._path)
         self._file = FileIO(self._path, "a", opener=_opened)
-        self._size = os.fstat(self._file.fileno()).st_size
+        self._held = os.fstat(self._file.fileno())
+        self._size = self._held.st_size
         self.append("\n" if torn else "")
 
     @property
@@ -60,14 +62,15 @@ class LineFile:
 
     def is_in_place(self) -> bool:
         """Whether it is what its path leads to: it may have been deleted, or moved."""
-        if self._file is None:
+        if self._file is None or self._held is None:
             return False
-        held = os.fstat(self._file.fileno())
-        self._size = held.st_size
         try:
-            return os.path.samestat(self._path.stat(), held)
+            there = self._path.stat()
         except OSError:
             return False
+        self._size = there.st_size
+        # While it is open no other file has its number.
+        return os.path.samestat(there, self._held)
 
     def is_deleted(self) -> bool:
         """Whether no path leads to it any more, so that what it holds is lost."""

@@ -73,8 +73,7 @@ class OpenTelemetry:
     def write(self, records: Sequence[StepRecord], alerts: Sequence[Alert]) -> None:
         """Take in what is sent next; alerts are sent at once."""
         self._exposed.take(records, alerts)
-        for alike in Steps.of(records).alike:
-            shown = curves(alike)
+        for shown in curves(Steps.of(records)):
             norms = shown.norms[:, 0]
             labels = dict(
                 zip(METRICS["grad_norm_before_distribution"].labels, self._who(shown.optimizer), strict=True)

@@ -22,12 +22,15 @@ class _Entry(NamedTuple):
     steps: Steps
     alerts: Sequence[Alert]
     size: int = 0
-    written: threading.Event | None = None
+    written: Callable[[], object] | None = None
     last: bool = False
 
 
 class Outlet:
     """Takes what comes to one sink, in order; a failure is logged once, and counted.
+
+    Between two writes it rests, so that steps gather: to wake a thread and to begin a write costs the training
+    more than another step in it. Alerts, who waits, and a sink with ``prompt`` end the rest at once.
 
     Args:
         name: of the sink, in the log and in counts.
@@ -41,6 +44,7 @@ class Outlet:
 
     # What waits is written in one go, but no more at once: to write it takes some times as many bytes.
     BYTES_AT_ONCE = 1 << 20
+    REST_SECONDS = 0.1
 
     def __init__(self, name: str, sink: Sink, capacity: int) -> None:
         self.name = name
@@ -50,6 +54,10 @@ class Outlet:
         # Each is changed by one side alone, so that neither takes a lock: putting is done by one thread at a time.
         self._came = self._gone = 0
         self._told = 0
+        self._prompt = getattr(sink, "prompt", False)
+        # Held while nobody is in a hurry; to let go of it takes no lock, so that a signal's handler may do it too.
+        self._calm = threading.Lock()
+        self._calm.acquire()
         self._ending = False
         self.dropped = 0
         self.errors = 0
@@ -67,17 +75,19 @@ class Outlet:
         if steps or alerts:
             self._came += size
             self._queue.put(_Entry(steps, alerts, size))
+            if alerts or waiting + size >= self.BYTES_AT_ONCE:
+                self._hurry()
 
-    def mark(self) -> threading.Event:
-        """What is set when all that was put before is written."""
-        written = threading.Event()
+    def mark(self, written: Callable[[], object]) -> None:
+        """Have this called when all that was put before is written; it must not raise."""
         self._queue.put(_Entry(Steps(()), (), written=written))
-        return written
+        self._hurry()
 
     def end(self) -> None:
         """Let the thread write what waits, close the sink and end; a second time is no harm."""
         # In this order: an interrupt in between leaves a second call to do it.
         self._queue.put(_Entry(Steps(()), (), last=True))
+        self._hurry()
         self._ending = True
 
     def close_sink(self) -> None:
@@ -87,6 +97,7 @@ class Outlet:
     def _publish(self) -> None:
         while self._goes_on():
             self._tell_once()
+            self._rest()
         self.close_sink()
         self._tell_at_the_end()
 
@@ -100,8 +111,17 @@ class Outlet:
         self._gone += sum(entry.size for entry in entries)
         for entry in entries:
             if entry.written is not None:
-                entry.written.set()
+                entry.written()
         return not any(entry.last for entry in entries)
+
+    def _rest(self) -> None:
+        # What is there already was wanted meanwhile, or was too much for one go.
+        if not self._prompt and self._queue.empty():
+            self._calm.acquire(timeout=self.REST_SECONDS)
+
+    def _hurry(self) -> None:
+        with suppress(RuntimeError):  # it is in a hurry already
+            self._calm.release()
 
     def _next(self) -> list[_Entry]:
         entries = [self._queue.get()]
@@ -150,7 +170,7 @@ _A_STEP = 1000
 
 def bytes_of(steps: Steps) -> int:
     """What steps take up, about, with what judging them has worked out."""
-    return sum(_of_block(alike.records) for alike in steps.alike)
+    return sum(map(_of_block, steps.sequences))
 
 
 def _of_block(records: Sequence[object]) -> int:

@@ -32,8 +32,7 @@ class Point(NamedTuple):
 
 def points(records: Sequence[StepRecord], prefix: str = "gradwatch") -> Iterator[Point]:
     """A point for each step; those of one optimizer in their order."""
-    for group in Steps.of(records).alike:
-        shown = curves(group)
+    for shown in curves(Steps.of(records)):
         names = tags(prefix, shown.optimizer, shown.modules)
         for step, at, time, row in zip(shown.steps, shown.axis, shown.times, shown.norms.tolist(), strict=True):
             yield Point(shown.optimizer, step, at, time, dict(zip(names, row, strict=True)))

@@ -122,7 +122,7 @@ class Prometheus:
     def close(self) -> None:
         """Push the last state where that is wanted, stop listening and free the port.
 
-        Waits up to half a second for the server's thread to see it.
+        Waits for the server's thread to see it, half a second at most.
 
         Raises:
             SinkError: the Pushgateway does not take it.

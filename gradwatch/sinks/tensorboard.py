@@ -100,6 +100,9 @@ class TensorBoard:
         self._held = (0, 0)
         if self._folder is not None:
             self._owned = EventFile(self._folder)
+            for optimizer, modules in run.modules.items():
+                # Here it is no step of the training that waits for it.
+                self._owned.expect(self._tags_of(optimizer, tuple(modules)))
 
     def write(self, records: Sequence[StepRecord], alerts: Sequence[Alert]) -> None:
         """Write the scalars of each record and the words of each alert.
@@ -108,17 +111,17 @@ class TensorBoard:
             SinkError: the folder cannot be written now.
         """
         steps = Steps.of(records)
-        firing = []
-        for step, due in in_order(steps, alerts):
+        # What fires beside each step; as alerts come it may be another from one to the next.
+        firing = [] if alerts else [self._firing] * len(steps)
+        for step, due in in_order(steps, alerts) if alerts else ():
             # An alert counts in the record that it was raised on, so it is taken in before.
             for alert in due:
                 self._take(alert, None if step is None else row_of(*step))
             firing.append(self._firing)
-        for group in steps.alike:
-            shown = curves(group)
+        for shown in curves(steps):
             if shown.loop_steps[-1] is not None:
                 self._last_loop_step[shown.optimizer] = shown.loop_steps[-1]
-            counts = [firing[at].get(shown.optimizer, (0, 0)) for at in group.at]
+            counts = [firing[at].get(shown.optimizer, (0, 0)) for at in shown.at]
             self._write_scalars(shown, np.hstack((shown.norms, counts)))
         if self._owned is not None:
             self._write_out(self._owned, steps, alerts)
@@ -145,7 +148,7 @@ class TensorBoard:
             if lost is not None:
                 file.add_text("gradwatch/lost", str(lost), self._newest_step, time.time())
         try:
-            file.write()
+            file.write(anew)
         except Exception as error:  # a store of another kind than the disk has errors of its own
             self._held = (0, 0)
             self._losses.add(len(steps), len(alerts), reason_of(error))

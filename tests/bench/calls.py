@@ -20,7 +20,7 @@ from gradwatch.reporting import Reporting
 from tests.bench.isolated import Isolated, tiny_mlp
 from tests.machine import one_thread
 
-__all__ = ["calls_added", "calls_of_a_tiny_step"]
+__all__ = ["RUNS", "STEPS", "WARM", "calls_added", "calls_of", "calls_of_a_tiny_step"]
 
 STEPS, WARM, RUNS = 64, 256, 4
 """Whole blocks of records; longer than any window of the rules; and of these runs the one with the fewest calls."""
@@ -54,10 +54,10 @@ def calls_added(isolated: Isolated, *, after: int = WARM) -> float:
 
 
 def _fewest_calls(isolated: Isolated) -> int:
-    return min(_calls(lambda: isolated.run(STEPS)) for _ in range(RUNS))
+    return min(calls_of(lambda: isolated.run(STEPS)) for _ in range(RUNS))
 
 
-def _calls(run: Callable[[], object]) -> int:
+def calls_of(run: Callable[[], object]) -> int:
     calls = 0
 
     def seen(frame: FrameType, event: str, argument: object) -> None:

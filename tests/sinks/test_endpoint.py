@@ -3,6 +3,7 @@
 import errno
 import http.client
 import socket
+import sys
 import threading
 import time
 import urllib.request
@@ -227,3 +228,15 @@ def test_one_that_an_interrupt_met_before_it_served_is_ended_all_the_same():
         endpoint.end()
         with pytest.raises(OSError, match=r"closed file|Bad file descriptor"):
             endpoint.socket.getsockname()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere it may be asked twice a second only")
+def test_who_ends_it_does_not_wait_until_it_is_asked_whether_it_is_to_end(monkeypatch):
+    serve = Endpoint.serve_forever
+    monkeypatch.setattr(Endpoint, "serve_forever", lambda self: serve(self, poll_interval=1000))
+    endpoint = Endpoint(("127.0.0.1", 0), "text/plain", lambda: b"")
+    endpoint.begin()
+    ending = threading.Thread(target=endpoint.end, daemon=True)
+    ending.start()
+    ending.join(10)
+    assert not ending.is_alive()

@@ -15,8 +15,9 @@ from tests.made_up import record
 
 
 def take(state, *records):
-    for alike in Steps.of(records).alike:
-        state.take(curves(alike), alike)
+    steps = Steps.of(records)
+    for shown in curves(steps):
+        state.take(shown, steps)
 
 
 def test_the_window_forgets_after_a_minute():

@@ -130,6 +130,14 @@ def test_an_incident_is_written_once(tmp_path: Path) -> None:
     assert files(tmp_path) == ["run.flight-1.jsonl", "run.flight-2.jsonl"]
 
 
+def test_what_has_come_after_the_alert_is_in_the_next_file_alone(tmp_path: Path) -> None:
+    recorder = opened(tmp_path / "run.jsonl")
+    alerts = [alert(step=2), alert(step=4, rule="explosion", module=None)]
+    recorder.write([record(step) for step in range(1, 6)], alerts)
+    for number, steps in (1, [1, 2]), (2, [1, 2, 3, 4]):
+        assert [step["step"] for step in of_kind(tmp_path / f"run.flight-{number}.jsonl", "step")] == steps
+
+
 def test_the_files_beside_one_run_are_bounded_and_others_are_left_alone(tmp_path: Path) -> None:
     for name in ("run.flight-x.jsonl", "other.flight-1.jsonl", "run.flight-1.json"):
         (tmp_path / name).write_text("the user's")

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradwatch.blocks import Alike, Block
+from gradwatch.blocks import Block, Steps
 from gradwatch.errors import SinkError
 from gradwatch.records import Alert, Cause, ClipCall, GroupNorms, Health, StepRecord
 from gradwatch.sinks import Jsonl
 from gradwatch.sinks.brief import brief_lines
+from gradwatch.sinks.curves import curves
 from gradwatch.sinks.encoding import encoded
 from tests.blocks import made_up_blocks
 from tests.made_up import alert, record, run_info
@@ -167,12 +168,17 @@ def test_ten_lines_take_at_most_600_bytes_whatever_their_names_and_norms(tmp_pat
         assert len(path.read_text().splitlines()[1]) + 1 <= 600
 
 
+def lines_of(steps, names):
+    (shown,) = curves(steps)
+    return brief_lines(shown, steps, names)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_brief_lines_of_a_block_are_those_of_its_records(seed):
     for block in made_up_blocks(seed, 200):
         names = {block.layout.optimizer: block.layout.lines.names}
-        of_records = [brief_lines(Alike([one], [0], [0]), names)[0] for one in block]
-        assert brief_lines(Alike(block, list(range(len(block))), list(range(len(block)))), names) == of_records
+        of_records = [lines_of(Steps.of([one]), names)[0] for one in block]
+        assert lines_of(Steps.of(block), names) == of_records
 
 
 def test_of_what_is_as_usual_no_record_is_made(monkeypatch):
@@ -182,7 +188,7 @@ def test_of_what_is_as_usual_no_record_is_made(monkeypatch):
         i for i, r in enumerate(block.rows)
         if r.loss_scale is None and r.backward_passes == 1 and not r.lost_passes and not block.nonfinite[i]
     ]  # fmt: skip
-    assert len(brief_lines(Alike(block, usual, usual), {})) == len(usual) > 0
+    assert len(lines_of(Steps((block, place) for place in usual), {})) == len(usual) > 0
 
 
 names = st.text(st.characters(), max_size=8)

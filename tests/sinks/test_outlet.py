@@ -1,5 +1,6 @@
 """The queue of one sink: bounded in bytes, whatever a step takes up."""
 
+import queue
 import threading
 
 import numpy as np
@@ -9,6 +10,7 @@ from gradwatch.blocks import Block, Facts, Layout, StepRow, Steps
 from gradwatch.sinks import Memory
 from gradwatch.sinks.outlet import Outlet, bytes_of
 from tests.made_up import alert, record
+from tests.sinks.marks import all_written
 
 
 class Gated(Memory):
@@ -70,7 +72,7 @@ def test_what_is_larger_than_all_the_room_is_taken_where_nothing_else_waits(gate
     outlet = begun(gated, capacity=1)
     for _ in range(3):
         outlet.put(steps, bytes_of(steps), ())
-        assert outlet.mark().wait(10)
+        assert all_written(outlet)
     outlet.end()
     outlet.thread.join(10)
     assert (len(gated.records), outlet.dropped) == (48, 0)
@@ -96,6 +98,82 @@ def test_much_that_waits_is_not_written_in_one_go(gated, monkeypatch):
     outlet.end()
     outlet.thread.join(10)
     assert gated.writes == [16, 48, 48, 16]
+
+
+class Told(Memory):
+    """Tells how many steps came in each write."""
+
+    def __init__(self, prompt=False):
+        super().__init__()
+        self.prompt, self.writes = prompt, queue.SimpleQueue()
+
+    def write(self, records, alerts):
+        self.writes.put(len(records))
+
+
+@pytest.fixture
+def long_rests(monkeypatch):
+    monkeypatch.setattr(Outlet, "REST_SECONDS", 1000)
+
+
+def put(outlet, steps, alerts=()):
+    outlet.put(steps, bytes_of(steps), alerts)
+
+
+class Calm:
+    """Tells when a rest has begun."""
+
+    def __init__(self, outlet):
+        self.resting, self._lock = threading.Semaphore(0), outlet._calm
+        self.release = self._lock.release
+        outlet._calm = self
+
+    def acquire(self, timeout):
+        self.resting.release()
+        return self._lock.acquire(timeout=timeout)
+
+
+def test_steps_gather_while_a_sink_rests_until_somebody_waits(long_rests):
+    sink, steps = Told(), block(1)
+    outlet = Outlet("Told", sink, 1 << 30)
+    calm = Calm(outlet)
+    outlet.thread.start()
+    put(outlet, steps)
+    assert sink.writes.get(timeout=10) == 16
+    assert calm.resting.acquire(timeout=10)
+    for ends in (lambda: all_written(outlet), outlet.end):
+        for _ in range(3):
+            put(outlet, steps)
+        assert sink.writes.empty()
+        ends()
+        assert sink.writes.get(timeout=10) == 48
+        assert ends == outlet.end or calm.resting.acquire(timeout=10)
+    outlet.thread.join(10)
+    assert not outlet.thread.is_alive()
+
+
+def test_a_rest_ends_by_itself(monkeypatch):
+    monkeypatch.setattr(Outlet, "REST_SECONDS", 0.01)
+    sink = Told()
+    outlet = begun(sink, 1 << 30)
+    for _ in range(3):
+        put(outlet, block(1))
+        assert sink.writes.get(timeout=10) == 16
+    outlet.end()
+    outlet.thread.join(10)
+
+
+@pytest.mark.parametrize("why", ["an alert", "much that waits", "a sink that is prompt"])
+def test_nobody_rests_with(why, long_rests, monkeypatch):
+    sink, steps = Told(prompt=why == "a sink that is prompt"), block(1)
+    if why == "much that waits":
+        monkeypatch.setattr(Outlet, "BYTES_AT_ONCE", bytes_of(steps))
+    outlet = begun(sink, 1 << 30)
+    for _ in range(3):
+        put(outlet, steps, [alert()] if why == "an alert" else ())
+        assert sink.writes.get(timeout=10) == 16
+    outlet.end()
+    outlet.thread.join(10)
 
 
 def test_what_is_put_after_the_end_is_ignored_and_a_second_end_is_no_harm(gated):
