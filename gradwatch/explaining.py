@@ -160,7 +160,7 @@ class Explainer:
         alerts = []
         for optimizer in optimizers:
             self._passless[optimizer] = 0 if diagnosis.passes else self._passless[optimizer] + 1
-            if self._passless[optimizer] == self.MOST_LOOKS:
+            if self._passless[optimizer] >= self.MOST_LOOKS:
                 # Its passes run where no look hears of them, as in another thread: nothing can be proven.
                 self._of_suspects(diagnosis, optimizer)
             if not diagnosis.passes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -110,6 +111,26 @@ def test_what_cannot_be_explained_is_looked_for_three_times_only(monkeypatch: py
     monkeypatch.setattr(Fitting, "to", lambda *_: None)
     trained(1e6, steps=20)
     assert len(armed) == Explainer.MOST_LOOKS
+
+
+def test_where_no_look_hears_of_a_pass_each_suspicion_is_let_go() -> None:
+    model = nn.ModuleDict({name: nn.Linear(4, 1) for name in "abc"})
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    looking = []
+    with gradwatch.track(optimizer, model) as watch:
+        for step in range(60):
+            optimizer.zero_grad()
+            weights = {"a": 1.0, "b": 1.0 if step < 10 else 1e-5, "c": 1.0 if step < 30 else 1e-5}
+            loss = sum(weight * model[name](torch.ones(8, 4)).sum() for name, weight in weights.items())
+            backward = threading.Thread(target=loss.backward)
+            backward.start()
+            backward.join()
+            optimizer.step()
+            looking.append(watch._explainer.is_looking)
+    assert any(looking[10:30])
+    assert any(looking[30:])
+    assert not any(looking[20:30])
+    assert not any(looking[40:])
 
 
 def test_a_new_episode_is_looked_at_anew(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,8 +64,9 @@ class Provenance(dict[tuple[Hashable, ...], Seen]):
         if known is None:
             if len(_begun) >= _MOST_BEGUN:
                 _begun.clear()
-            known = _begun[columns] = cls(np.zeros(columns, dtype=np.uint16), np.zeros(columns, dtype=np.int64))
-        return known
+            known = _begun[columns] = {}
+        new = cls(np.zeros(columns, dtype=np.uint16), np.zeros(columns, dtype=np.int64), known)
+        return known.setdefault(new._key, new)
 
     @property
     def _key(self) -> bytes:
@@ -75,11 +76,16 @@ class Provenance(dict[tuple[Hashable, ...], Seen]):
         name, *arguments = event
         flags, losses, *rest = EVENTS[name](self.flags.copy(), self.losses, *arguments)
         if len(self._known) >= self.MOST_KNOWN or len(self) >= self.MOST_KNOWN:
-            self._known.clear()
-            self.clear()
+            self._forget()
         new = Provenance(flags, losses, self._known)
         seen = self[event] = Seen(self._known.setdefault(new._key, new), *rest)
         return seen
+
+    def _forget(self) -> None:
+        # Each of them: who rests in an old one would hold all that others were led to from there.
+        for state in (self, *self._known.values()):
+            state.clear()
+        self._known.clear()
 
     @cached_property
     def unwritten(self) -> tuple[int, ...]:
@@ -108,6 +114,7 @@ class Provenance(dict[tuple[Hashable, ...], Seen]):
         return Provenance(flags, losses)
 
 
-# By the number of columns; whatever an optimizer is, what follows from an event depends on nothing else.
-_begun: dict[int, Provenance] = {}
+# By the number of columns, what is known of them; whatever an optimizer is, what follows from an event depends on
+# nothing else.
+_begun: dict[int, dict[bytes, Provenance]] = {}
 _MOST_BEGUN = 32

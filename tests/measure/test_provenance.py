@@ -1162,9 +1162,21 @@ def test_a_loop_that_repeats_is_worked_out_once() -> None:
 def test_a_loop_that_never_repeats_fills_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Provenance, "MOST_KNOWN", 16)
     draw = np.random.default_rng(1)
-    state = Provenance.unknown(12)
+    resting = state = Provenance.unknown(12)
     for _ in range(500):
         written = tuple(np.flatnonzero(draw.random(12) < 0.5).tolist())
         state = state["ended", bytes(draw.integers(0, 5, 12, dtype=np.uint8)), written, 0, True].state
         assert len(state._known) <= 16
         assert len(state) <= 16
+    for begun in (resting, Provenance.unknown(12), state):
+        assert len(led_to(begun)) <= 17
+
+
+def led_to(state: Provenance) -> set[int]:
+    """All that it holds, one way or another."""
+    waiting, met = [state], {id(state)}
+    while waiting:
+        new = [seen.state for seen in waiting.pop().values() if id(seen.state) not in met]
+        met |= set(map(id, new))
+        waiting += new
+    return met
