@@ -58,7 +58,7 @@ def _log(run: str, optimizers: Mapping[str, _Optimizer]) -> Log:
     log = Log(run, "JSONL of gradwatch", norms, EXACT, own=True)
     for name, optimizer in optimizers.items():
         log.understood.append(
-            f"{name}: an optimizer, of {len(optimizer.lines)} lines and {len(optimizer.parameters)} parameters"
+            f"{name}: an optimizer; lines of the report: {len(optimizer.lines)}, parameters: {len(optimizer.parameters)}"
         )
         above = sum(optimizer.above)
         if above:

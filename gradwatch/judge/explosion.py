@@ -28,8 +28,8 @@ class Explosion:
     The baseline looks back on 200 steps. A norm that comes back to where this run has held it before, as an
     agent's does with each new batch of experience, is a warning: training has survived it. A single step is one,
     too, where clipping has left no more of it than the rule allows a norm to be: nothing too large was consumed.
-    Where it stays so for ``fires_after`` steps, clipping hides an explosion. And so is a single step that is no
-    higher than one that passed by itself before, as in an agent that seldom fails.
+    Where it stays so for ``fires_after`` steps, clipping hides an explosion. A single step is a warning as well
+    where it is at most three times as high as one that passed by itself before, as in an agent that seldom fails.
 
     When the warm-up is over, a jump is looked for in it, as the first update makes it at far too high a rate. What
     came after it is no baseline. What came before is less than one: healthy runs may begin as low by accident. So
@@ -51,7 +51,7 @@ class Explosion:
     severities: tuple[Severity, ...] = ("critical", "warning")
     may_be_shortcut = True
     _SIGMAS = 5.0
-    # Times the highest level before, up to which a norm has come back to it: half of ``factor``, in decades.
+    # Times what this run has held, or has survived, up to which a norm is like it: half of ``factor``, in decades.
     _BACK = 3.0
 
     def __init__(
@@ -112,7 +112,7 @@ class Explosion:
     def critical_above(self, optimizer: str) -> float:
         """The norm before clipping above which a step that is not clipped is critical; Inf where none is.
 
-        Also what is a warning since another like it passed by itself: whoever asks would rather do without both.
+        So is a step that is only a warning because another like it passed by itself: a guard leaves out both.
         """
         run = self._runs.get(optimizer)
         if run is None or not run.is_warm or self._may_be_accident(run, run.in_a_row + 1):
@@ -201,7 +201,7 @@ class Explosion:
             message += f". Earlier in this run it was at {before:.3g}"
             severity = "warning"
         elif consumed <= self._factor * usual and run.in_a_row < self.fires_after:
-            message += f". Clipping has left {consumed:.3g} of it"
+            message += f". Clipping has left a norm of {consumed:.3g}"
             severity = "warning"
         elif norm <= self._BACK * run.survived and run.in_a_row < self.fires_after:
             message += f". It was at {run.survived:.3g} before, and came back by itself"
