@@ -10,6 +10,7 @@ from typing import Any
 from gradwatch.blocks import AFTER, BEFORE, Block
 from gradwatch.judge.baseline import Baseline
 from gradwatch.judge.rule import Finding
+from gradwatch.judge.wording import times
 from gradwatch.records import Severity, StepRecord
 from gradwatch.shapes import COUNT, FLAG, LOGARITHM, NORM, Fields, Listed, Maybe, Named, That
 
@@ -193,7 +194,7 @@ class Explosion:
         baseline = run.baseline
         usual, before = baseline.median(), baseline.height()
         known = "the usual" if len(baseline) >= self._warm_up else "what it was at first"
-        message = f"norm before clipping {norm:.3g}, {norm / usual:.3g} times {known}"
+        message = f"norm before clipping {norm:.3g}, {times(norm / usual)} times {known}"
         severity: Severity = "critical"
         if self._may_be_accident(run, run.in_a_row):
             severity = "warning"
@@ -219,7 +220,7 @@ class Explosion:
         baseline.keep(first)
         usual = baseline.median()
         message = (
-            f"norm before clipping {norm:.3g}, {norm / usual:.3g} times what it was at first. It has jumped at "
+            f"norm before clipping {norm:.3g}, {times(norm / usual)} times what it was at first. It has jumped at "
             f"step {first + 1} of {optimizer} and not come back"
         )
         return Finding(None, norm, self._factor * usual, message, "warning", at_once=True)
