@@ -7,6 +7,7 @@ shim, which then only passes on: it is left where it is, since putting the origi
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import threading
 import weakref
@@ -17,15 +18,28 @@ from typing import Any, Generic, TypeVar, cast
 import torch
 from torch._dynamo.decorators import skip
 
-__all__ = ["Patch", "Replacement", "Turn", "replace_in_cell", "replace_name", "untraced"]
+__all__ = ["Patch", "Replacement", "Turn", "compiler_here", "replace_in_cell", "replace_name", "untraced"]
 
 Listener = TypeVar("Listener")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-# Torch 2.6 gives a reference away with each answer, until the compiler's callback, or None, has none left; 2.13
-# does not, and those between were not tried.
-_MAY_ASK = torch.__version__ >= "2.13"  # compared as a version: "2.6" is older
+_ask = torch._C._dynamo.eval_frame.get_eval_frame_callback
+
+
+def _ask_and_keep() -> object:
+    """Torch 2.6 gives a reference away with each answer, until the compiler's callback, or None, has none left.
+
+    A version between 2.6 and 2.13 that does not do so has one too many, which harms nobody.
+    """
+    callback = _ask()
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(callback))
+    return callback
+
+
+# The callback of the compiler for the frames of this thread; None where it looks at none. The version is compared
+# as one: "2.6" is older.
+compiler_here: Callable[[], object] = _ask if torch.__version__ >= "2.13" else _ask_and_keep
 
 
 def untraced(function: F) -> F:
@@ -35,13 +49,9 @@ def untraced(function: F) -> F:
     called, compiled or not. Here that is paid only where the compiler is at work in this thread.
     """
     disabled = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
-    if not _MAY_ASK:
-        return cast("F", disabled)
-    # None where no compiler looks at the frames of this thread.
-    compiler = torch._C._dynamo.eval_frame.get_eval_frame_callback
 
     def called(*args: Any, **kwargs: Any) -> Any:
-        return function(*args, **kwargs) if compiler() is None else disabled(*args, **kwargs)
+        return function(*args, **kwargs) if compiler_here() is None else disabled(*args, **kwargs)
 
     # The compiler neither traces a call of it nor compiles its own frame.
     return cast("F", skip(called))

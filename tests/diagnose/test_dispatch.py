@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import sys
 import threading
 import warnings
 import weakref
@@ -55,6 +56,20 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor, scale: float = 1.0) -> Tensor:
         return self.head(self.body(x)) * scale
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="None is counted no more")
+def test_a_thousand_calls_that_are_seen_leave_none_as_many_references() -> None:
+    module = nn.Identity()
+    with listening() as listener:
+        module(X)
+        listener.events.clear()
+        before = sys.getrefcount(None)
+        for _ in range(1000):
+            module(X)
+        after = sys.getrefcount(None)
+    assert len(listener.events) == 2000
+    assert abs(after - before) < 100
 
 
 def twice(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:

@@ -21,9 +21,6 @@ __all__ = ["CallListener", "module_calls"]
 _FUNCTION = nn.Module._wrapped_call_impl
 _CODE = _FUNCTION.__code__
 
-# The callback of torch's compiler for what runs in this thread: a function while it would compile that.
-_compiler_here = torch._C._dynamo.eval_frame.get_eval_frame_callback
-
 # What ``nn.Module.__call__`` does by itself.
 _original: Callable[..., Any] = FunctionType(_CODE, _FUNCTION.__globals__, _FUNCTION.__name__)
 
@@ -49,9 +46,11 @@ def _seen(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
 
 def _wrapped_call_impl(self, *args, **kwargs):  # type: ignore[no-untyped-def]
     # Runs as a function of torch's, with the names of torch's module. What is compiled is left as it is.
-    from gradwatch.diagnose.look.dispatch import _compiler_here, _original, _seen
+    from gradwatch.diagnose.look.dispatch import _original, _seen
+    from gradwatch.patching import compiler_here
 
-    if torch.compiler.is_compiling() or callable(_compiler_here()):
+    # A function while the compiler would compile what runs here.
+    if torch.compiler.is_compiling() or callable(compiler_here()):
         return _original(self, *args, **kwargs)
     return _seen(self, args, kwargs)
 
