@@ -27,7 +27,7 @@ SEEN_AT = "seen_at_step"
 
 # What to do about what has no cause that says so, by rule.
 _ADVICE = {
-    "explosion": "Lower the learning rate, look at the batch of that step, and clip.",
+    "explosion": "Lower the learning rate, look at the batch of that step, and clip where nothing does.",
     "growth": "Lower the learning rate, or bound what is fed back: bootstrapped targets, recurrent states.",
     "clip-broken": "Clip once, all of the optimizer's parameters, after the last backward and before the step.",
     "clip-saturated": "Look at the norm before clipping: find what makes it that large, or raise the limit.",

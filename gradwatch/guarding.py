@@ -20,7 +20,7 @@ class Guard:
         nonfinite: what becomes of a step that would consume NaN or Inf: ``"raise"`` stops it with a
             ``NonFiniteGradientError``, ``"skip"`` leaves it out.
         explosion: the same for a step whose norm before clipping is above what the rule ``explosion`` calls
-            critical; None lets it be.
+            critical, also where that only warns because one like it has passed by itself; None lets it be.
         after: steps in a row with such a norm, at least 1: the last of so many is the first that is stopped or
             left out. A step that would consume NaN or Inf is never let by: the weights could not be had back.
 

@@ -57,9 +57,8 @@ def _log(run: str, optimizers: Mapping[str, _Optimizer]) -> Log:
     norms = [optimizer.norms(name) for name, optimizer in optimizers.items()]
     log = Log(run, "JSONL of gradwatch", norms, EXACT, own=True)
     for name, optimizer in optimizers.items():
-        log.understood.append(
-            f"{name}: an optimizer, of {len(optimizer.lines)} lines and {len(optimizer.parameters)} parameters"
-        )
+        lines, parameters = len(optimizer.lines), len(optimizer.parameters)
+        log.understood.append(f"{name}: an optimizer; lines of the report: {lines}, parameters: {parameters}")
         above = sum(optimizer.above)
         if above:
             log.remarks.append(

@@ -186,7 +186,7 @@ class ClipBroken:
 
 _CHANGED = "gradients were changed after the clip call"
 _NOTHING_THERE = "it ran before the backward: every gradient was 0 at that time"
-_OTHER_GRADIENTS = "it ran before the last backward or after the step before, on other gradients than these"
+_OTHER_GRADIENTS = "it ran before the last backward or after the previous step, on other gradients than these"
 
 
 def _excess(norm: float, limit: float, why: str) -> Finding:

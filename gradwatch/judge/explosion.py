@@ -10,6 +10,7 @@ from typing import Any
 from gradwatch.blocks import AFTER, BEFORE, Block
 from gradwatch.judge.baseline import Baseline
 from gradwatch.judge.rule import Finding
+from gradwatch.judge.wording import times
 from gradwatch.records import Severity, StepRecord
 from gradwatch.shapes import COUNT, FLAG, LOGARITHM, NORM, Fields, Listed, Maybe, Named, That
 
@@ -28,8 +29,8 @@ class Explosion:
     The baseline looks back on 200 steps. A norm that comes back to where this run has held it before, as an
     agent's does with each new batch of experience, is a warning: training has survived it. A single step is one,
     too, where clipping has left no more of it than the rule allows a norm to be: nothing too large was consumed.
-    Where it stays so for ``fires_after`` steps, clipping hides an explosion. And so is a single step that is no
-    higher than one that passed by itself before, as in an agent that seldom fails.
+    Where it stays so for ``fires_after`` steps, clipping hides an explosion. A single step is a warning as well
+    where it is at most three times as high as one that passed by itself before, as in an agent that seldom fails.
 
     When the warm-up is over, a jump is looked for in it, as the first update makes it at far too high a rate. What
     came after it is no baseline. What came before is less than one: healthy runs may begin as low by accident. So
@@ -51,7 +52,7 @@ class Explosion:
     severities: tuple[Severity, ...] = ("critical", "warning")
     may_be_shortcut = True
     _SIGMAS = 5.0
-    # Times the highest level before, up to which a norm has come back to it: half of ``factor``, in decades.
+    # Times what this run has held, or has survived, up to which a norm is like it: half of ``factor``, in decades.
     _BACK = 3.0
 
     def __init__(
@@ -112,7 +113,7 @@ class Explosion:
     def critical_above(self, optimizer: str) -> float:
         """The norm before clipping above which a step that is not clipped is critical; Inf where none is.
 
-        Also what is a warning since another like it passed by itself: whoever asks would rather do without both.
+        So is a step that is only a warning because another like it passed by itself: a guard leaves out both.
         """
         run = self._runs.get(optimizer)
         if run is None or not run.is_warm or self._may_be_accident(run, run.in_a_row + 1):
@@ -193,7 +194,7 @@ class Explosion:
         baseline = run.baseline
         usual, before = baseline.median(), baseline.height()
         known = "the usual" if len(baseline) >= self._warm_up else "what it was at first"
-        message = f"norm before clipping {norm:.3g}, {norm / usual:.3g} times {known}"
+        message = f"norm before clipping {norm:.3g}, {times(norm / usual)} times {known}"
         severity: Severity = "critical"
         if self._may_be_accident(run, run.in_a_row):
             severity = "warning"
@@ -201,7 +202,7 @@ class Explosion:
             message += f". Earlier in this run it was at {before:.3g}"
             severity = "warning"
         elif consumed <= self._factor * usual and run.in_a_row < self.fires_after:
-            message += f". Clipping has left {consumed:.3g} of it"
+            message += f". Clipping has left a norm of {consumed:.3g}"
             severity = "warning"
         elif norm <= self._BACK * run.survived and run.in_a_row < self.fires_after:
             message += f". It was at {run.survived:.3g} before, and came back by itself"
@@ -219,7 +220,7 @@ class Explosion:
         baseline.keep(first)
         usual = baseline.median()
         message = (
-            f"norm before clipping {norm:.3g}, {norm / usual:.3g} times what it was at first. It has jumped at "
+            f"norm before clipping {norm:.3g}, {times(norm / usual)} times what it was at first. It has jumped at "
             f"step {first + 1} of {optimizer} and not come back"
         )
         return Finding(None, norm, self._factor * usual, message, "warning", at_once=True)

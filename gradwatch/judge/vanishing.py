@@ -255,4 +255,4 @@ class Vanishing:
             return Finding(module, norm, self._limit, message)
         if steps < self._critical_after:
             return Finding(module, norm, self._limit, message, critical_by=DEAD)
-        return Finding(module, norm, self._limit, f"{message}. So it was for {steps} steps", "critical")
+        return Finding(module, norm, self._limit, f"{message}. It has been so for {steps} steps", "critical")

@@ -63,7 +63,7 @@ METRICS = {
         ),
         Metric("alerts", "counter", (*OPTIMIZER, "rule", "severity"), "Alerts that have fired."),
         Metric("overhead_seconds", "counter", RUN, "Time spent inside gradwatch in the training threads."),
-        Metric("dropped_records", "counter", RUN, "Records that no sink saw."),
+        Metric("dropped_records", "counter", RUN, "Records that a sink missed, in all sinks together."),
         Metric("sink_errors", "counter", (*RUN, "sink"), "Failures of a sink."),
         Metric("modules_dropped", "gauge", RUN, f"Modules left out of the metrics, beyond {MOST_MODULES}."),
     )

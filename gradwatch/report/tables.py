@@ -60,7 +60,9 @@ def share(marked: BoolArray) -> str:
     count, whole = int(marked.sum()), len(marked)
     if count in (0, whole):
         return "all" if count else "none"
-    return f"{count} ({100 * count / whole:.2g}%)"
+    percent = 100 * count / whole
+    # Two digits of 99.8 are 1e+02, and 100 would be all.
+    return f"{count} ({'>99' if percent >= 99.5 else format(percent, '.2g')}%)"
 
 
 def by_optimizer(all_series: Sequence[Series]) -> Table:

@@ -59,7 +59,8 @@ def about(run: Run) -> str:
     words = f"Run {run.name}{_began(run)}: {steps}{lasting(run.lasted, ' in {}')}. {versions}."
     if run.earlier:
         count = _counted(len(run.earlier), "earlier run")
-        words += f" The file holds {count} as well, the last of them {run.earlier[-1]}."
+        last = "the last of them " if len(run.earlier) > 1 else ""
+        words += f" The file holds {count} as well, {last}{run.earlier[-1]}."
     if run.torn:
         words += f" {_counted(run.torn, 'line')} of the file cannot be read."
     return words

@@ -12,6 +12,9 @@ __all__ = ["Memory"]
 class Memory:
     """Keeps everything: for tests, notebooks, and reading a short run afterwards.
 
+    While the run goes on, both lists lag behind by up to a block: call ``watch.flush()`` first, or read
+    ``watch.history`` and ``watch.alerts``.
+
     Attributes:
         records: all records, oldest first.
         alerts: all alerts, oldest first.

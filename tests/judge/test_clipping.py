@@ -142,8 +142,8 @@ def test_clip_overflow_is_silent_where_the_norm_is_inf_in_truth_or_finite_for_to
     ("returned", "why"),
     [
         (0.0, "before the backward: every gradient was 0"),
-        (3.0, "before the last backward or after the step before"),
-        (9.0, "before the last backward or after the step before"),
+        (3.0, "before the last backward or after the previous step"),
+        (9.0, "before the last backward or after the previous step"),
         (5.0, "changed after the clip call"),
         (None, "changed after the clip call"),
     ],

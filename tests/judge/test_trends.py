@@ -260,7 +260,7 @@ def test_vanishing_that_lasts_is_critical() -> None:
     assert [(a.severity, a.state, a.step) for a in said] == [
         ("warning", "firing", 5), ("warning", "resolved", 100), ("critical", "firing", 100),
     ]  # fmt: skip
-    assert "So it was for 100 steps" in said[2].message
+    assert "It has been so for 100 steps" in said[2].message
 
 
 def test_vanishing_behind_a_dead_activation_is_critical_at_once() -> None:

@@ -25,6 +25,12 @@ def test_a_quiet_run_is_told_so(tmp_path: Path) -> None:
     assert "actor: median norm 5 before clipping, 1 after; never above the limit 1." in lines
 
 
+def test_nearly_all_is_told_in_plain_digits(tmp_path: Path) -> None:
+    steps = [record(step, clipped=step > 1) for step in range(1, 501)]
+    lines = list(told(newest_run(written(tmp_path / "x", steps))))
+    assert sum("499 (>99%)" in line for line in lines) == 2
+
+
 def test_a_run_without_a_step_is_told(tmp_path: Path) -> None:
     assert "no step" in next(told(newest_run(written(tmp_path / "x", []))))
 
