@@ -85,9 +85,8 @@ class Explosion:
         """Go on to the first norm that is too large."""
         norms = block.norms(BEFORE)[start:].tolist()
         if self._all_are_usual(block.layout.optimizer, norms):
-            run = self._runs[block.layout.optimizer]
-            run.baseline.add_all(norms)
-            run.came_back()
+            # Where one before them was too large, its episode is open, and steps are looked at one by one.
+            self._runs[block.layout.optimizer].baseline.add_all(norms)
             return len(block), ()
         for index, (norm, consumed) in enumerate(
             zip(norms, block.norms(AFTER)[start:].tolist(), strict=True), start

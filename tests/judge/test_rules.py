@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import random
@@ -18,6 +19,7 @@ from gradwatch.judge.judge import Judge
 from gradwatch.judge.rule import Rule
 from gradwatch.records import Alert, ClipCall, GroupNorms, StepRecord
 from gradwatch.rules import Explosion, NonFinite
+from tests.blocks import blocks_of
 from tests.made_up import record
 from tests.zoo.registry import SEVERITIES
 
@@ -220,6 +222,18 @@ def test_a_step_no_higher_than_one_that_passed_by_itself_is_a_warning() -> None:
 def test_a_step_that_was_skipped_has_not_passed_by_itself() -> None:
     records = [record(i, n, n, skipped=n == 500.0) for i, n in enumerate([*CALM, 500.0, *CALM, 500.0], 1)]
     assert [a.severity for a in alerts(Explosion(), records) if a.state == "firing"] == ["critical", "critical"]
+
+
+@pytest.mark.parametrize("size", [1, 3, 16, 42])
+@pytest.mark.parametrize("skipped", [False, True])
+def test_what_passed_by_itself_is_so_in_blocks_too(size: int, skipped: bool) -> None:
+    norms = [*CALM, 1.0, 500.0, *CALM, *CALM, 1.0, 1.0, 500.0, *CALM]
+    records = [record(i, n, n, skipped=skipped and n == 500.0) for i, n in enumerate(norms, 1)]
+    judge = Judge([Explosion()])
+    told = [alert for block in blocks_of(records, itertools.repeat(size)) for alert in judge.judge_block(block)]
+    assert told == alerts(Explosion(), records)
+    second = "critical" if skipped else "warning"
+    assert [alert.severity for alert in told if alert.state == "firing"] == ["critical", second]
 
 
 def test_what_passed_by_itself_is_known_to_a_resumed_run_and_not_let_by_a_guard() -> None:
