@@ -126,6 +126,7 @@ def beginning(flags: Flags, losses: Numbers, codes: bytes) -> _Known:
     _changed_by_the_loop(flags, seen)
     # torch does not count what ``.data.zero_()`` does: of what a step has used, values alone can tell.
     as_used = has(flags, FOLLOWED) & has(flags, USED | SHARED)
+    # numpy: no device is read
     return flags, losses, b"", tuple(np.flatnonzero(as_used).tolist()), None, _perhaps_erased(flags, seen)
 
 
@@ -134,7 +135,7 @@ def _perhaps_erased(flags: Flags, seen: Codes) -> tuple[int, ...] | None:
     unused = has(flags, EVER_WRITTEN) & ~has(flags, USED | SHARED | ELSEWHERE)
     if not unused.any() or (unused & (seen == SAME)).any():
         return None
-    return tuple(np.flatnonzero(unused & (seen != ABSENT)).tolist())
+    return tuple(np.flatnonzero(unused & (seen != ABSENT)).tolist())  # numpy: no device is read
 
 
 def zeroed(flags: Flags, losses: Numbers, columns: tuple[int, ...]) -> _Known:
