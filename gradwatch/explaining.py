@@ -169,7 +169,7 @@ class Explainer:
             self._of_suspects(diagnosis, optimizer)
             record = self._newest(optimizer)
             for rule, _, module in self._unexplained(optimizer):
-                found = self._fitting.to(diagnosis, rule, optimizer, module)
+                found = self._fitting_to(diagnosis, rule, optimizer, module)
                 if found is not None and found.kind == "nonfinite-weights":
                     found = self._too_late(optimizer, found)
                 found = self._scaled(found, optimizer)
@@ -186,8 +186,12 @@ class Explainer:
         own = {module: self._fitting.own(optimizer, module) for module in self._judge.suspects(optimizer)}
         suspects = [module for module, names in own.items() if diagnosis.suspects.issuperset(names)]
         if suspects:
-            causes = {m: self._fitting.to(diagnosis, "vanishing", optimizer, m) for m in suspects}
+            causes = {m: self._fitting_to(diagnosis, "vanishing", optimizer, m) for m in suspects}
             self._judge.answered(optimizer, {m: found for m, found in causes.items() if found is not None})
+
+    def _fitting_to(self, diagnosis: Diagnosis, rule: str, optimizer: str, module: str | None) -> Cause | None:
+        found = self._fitting.to(diagnosis, rule, optimizer, module)
+        return None if found is None else self._judge.weighed(rule, optimizer, module, found)
 
     def shortcuts(self, record: StepRecord) -> list[Alert]:
         """Alerts on large norms, explained by a path around a silent module that a diagnosis has seen."""

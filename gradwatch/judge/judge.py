@@ -17,6 +17,7 @@ from gradwatch.judge.rule import (
     Remembering,
     Rule,
     Suspecting,
+    Weighing,
     may_be_shortcut,
     screens,
     severities,
@@ -79,6 +80,13 @@ class Judge:
         for rule in self._suspecting:
             rule.answered(optimizer, causes)
         self._changed()
+
+    def weighed(self, rule_id: str, optimizer: str, module: str | None, cause: Cause) -> Cause:
+        """What a look has found for a rule and a module, held against what the rule knows."""
+        for rule in self._rules:
+            if rule.id == rule_id and isinstance(rule, Weighing):
+                cause = rule.weighed(optimizer, module, cause)
+        return cause
 
     def unexplained(self) -> list[Alert]:
         """The alerts that fire now and that a diagnostic backward may find the cause of."""

@@ -18,6 +18,7 @@ __all__ = [
     "Rule",
     "Screening",
     "Suspecting",
+    "Weighing",
     "may_be_shortcut",
     "screens",
     "severities",
@@ -127,6 +128,14 @@ class Suspecting(Protocol):
 
     def answered(self, optimizer: str, causes: Mapping[str, Cause]) -> None:
         """What it has found of them, by module; what it has found nothing of is suspected no more."""
+
+
+@runtime_checkable
+class Weighing(Protocol):
+    """A rule that knows more of its modules than one look has seen of them."""
+
+    def weighed(self, optimizer: str, module: str | None, cause: Cause) -> Cause:
+        """The cause that a look has found, or what is left of it."""
 
 
 def screens(rule: Rule) -> bool:

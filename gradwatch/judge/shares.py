@@ -15,12 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from gradwatch.blocks import BoolArray, FloatArray
+from gradwatch.causes import cause
+from gradwatch.judge.fall import NO_LOSS, Fall
 from gradwatch.judge.plain import CAUSE, restored, saved_values
 from gradwatch.judge.scale import DEAD
 from gradwatch.records import Cause
-from gradwatch.shapes import COUNT, Fields, Maybe, Named, Number
+from gradwatch.shapes import COUNT, Fields, Maybe, Named, Number, Row
 
 __all__ = ["Shares"]
+
+_FADED = "the gradient that came to it has faded as well, as that of an answer which is right does"
 
 
 class Shares:
@@ -32,7 +36,7 @@ class Shares:
         modules: their names.
 
     Attributes:
-        usual: ``[modules]``; NaN where none is known.
+        usual: ``[modules, 2]``, the share and the norm itself; NaN where none is known.
         dead: those of which a look has shown that an activation is dead, and how.
         suspects: those that are to be looked into.
         is_settled: nobody else is below the floor, or was of late.
@@ -42,20 +46,27 @@ class Shares:
     # decades are lost there.
     _LOSS = math.log(1e3)
 
-    # How fast the usual share is followed; and what it may be above what is there without having lost anything.
-    _FOLLOWING, _NO_LOSS = 0.02, math.log(10.0)
+    # What a dead activation must have taken of all that a module's norm has lost, as of what is lost in one pass: of
+    # a gradient that came back to the activation as large as ever it takes all, of the error of an activation that is
+    # right, which fades as its slope does, half.
+    _MOST = 0.75
+
+    # How fast the usual share is followed.
+    _FOLLOWING = 0.02
 
     def __init__(self, fires_after: int, clears_after: int, modules: Sequence[str] = ()) -> None:
-        self.usual: FloatArray = np.full(len(modules), math.nan)
+        self.usual: FloatArray = np.full((len(modules), 2), math.nan)
         self.dead: dict[str, Cause] = {}
         self.suspects: tuple[str, ...] = ()
         self.is_settled = True
         self._after = fires_after, clears_after
         self._modules = tuple(modules)
         # Each [modules]: the highest that the usual share was, -Inf where none is known; the last that was below
-        # the floor; and steps running in which it was, and was not.
+        # the floor; the newest norm; and steps running in which it was below the floor, and was not.
         self._highest: FloatArray = np.full(len(modules), -math.inf)
-        self._last = self.usual.copy()
+        self._last: FloatArray = np.full(len(modules), math.nan)
+        self._now = self._last
+        self._fall = Fall(len(modules))
         # By place: what the highest may be at the most until the usual share, which lags behind, has come down.
         self._caps: dict[int, float] = {}
         self._low: npt.NDArray[np.int64] = np.zeros(len(modules), dtype=np.int64)
@@ -66,30 +77,33 @@ class Shares:
         """Nobody is below the floor, or was of late."""
         return self.is_settled and not self.dead
 
-    def stay_well(self, shares: FloatArray) -> bool:
-        """Whether none of these, ``[steps, modules]``, can be below its floor, as that rises meanwhile."""
-        highest = np.fmax(self._highest, np.fmax(self.usual, np.maximum.reduce(shares)))
-        return bool(np.logical_and.reduce(np.minimum.reduce(shares) >= highest - self._LOSS))
+    def stay_well(self, sizes: FloatArray) -> bool:
+        """Whether none of these, ``[steps, modules, 2]``, can be below its floor, as that rises meanwhile."""
+        highest = np.fmax(self._highest, np.fmax(self.usual, np.maximum.reduce(sizes))[:, 0])
+        return bool(np.logical_and.reduce(np.minimum.reduce(sizes)[:, 0] >= highest - self._LOSS))
 
-    def follow(self, shares: FloatArray) -> None:
-        """Take in those of a step, ``[modules]``, NaN where one tells nothing of what is usual."""
-        before = np.where(np.isnan(self.usual), shares, self.usual)
-        after = before * (1.0 - self._FOLLOWING) + self._FOLLOWING * shares
-        self.usual = np.where(np.isnan(shares), before, after)
-        self._heighten(self.usual, shares)
+    def follow(self, sizes: FloatArray) -> None:
+        """Take in those of a step, ``[modules, 2]``, NaN where one tells nothing of what is usual."""
+        before = np.where(np.isnan(self.usual), sizes, self.usual)
+        after = before * (1.0 - self._FOLLOWING) + self._FOLLOWING * sizes
+        self.usual = np.where(np.isnan(sizes), before, after)
+        self._heighten(self.usual[:, 0], sizes[:, 0])
+        self._fall.follow(self.usual)
 
-    def follow_all(self, shares: FloatArray) -> None:
-        """The same for several steps, ``[steps, modules]``, without a NaN."""
-        usual, trail = np.where(np.isnan(self.usual), shares[0], self.usual), self._FOLLOWING * shares
+    def follow_all(self, sizes: FloatArray) -> None:
+        """The same for several steps, ``[steps, modules, 2]``, without a NaN."""
+        usual, trail = np.where(np.isnan(self.usual), sizes[0], self.usual), self._FOLLOWING * sizes
         for step in trail:
             usual *= 1.0 - self._FOLLOWING
             usual += step
             step[:] = usual
+        highest = np.maximum.reduce(trail)
         if self._caps:
-            for step, share in zip(trail, shares, strict=True):
-                self._heighten(step, share)
+            for step, size in zip(trail, sizes, strict=True):
+                self._heighten(step[:, 0], size[:, 0])
         else:
-            np.maximum(self._highest, np.maximum.reduce(trail), out=self._highest)
+            np.maximum(self._highest, highest[:, 0], out=self._highest)
+        self._fall.follow_all(trail, highest)
         self.usual = usual
 
     def _heighten(self, usual: FloatArray, shares: FloatArray) -> None:
@@ -102,8 +116,8 @@ class Shares:
 
     def have_lost(self, share: float, place: int) -> bool:
         """Whether a share is no longer what is usual; also where that is not known."""
-        usual = float(self.usual[place])
-        return math.isnan(usual) or share < math.exp(usual - self._NO_LOSS)
+        usual = float(self.usual[place, 0])
+        return math.isnan(usual) or share < math.exp(usual - NO_LOSS)
 
     def take(self, norms: FloatArray, whole: float) -> BoolArray:
         """One more step: which modules are dead, and still below the floor, ``[modules]``.
@@ -114,6 +128,7 @@ class Shares:
         """
         there = norms > 0.0
         low: BoolArray = there & (norms < whole * np.exp(self._highest - self._LOSS))
+        self._now = norms
         if self.are_well and not low.any():
             return low
         fires_after, clears_after = self._after
@@ -139,10 +154,19 @@ class Shares:
             if causes[module].kind in DEAD:
                 self.dead[module], self._well[place] = causes[module], 0
             else:
-                self._caps[place] = self._highest[place] = float(self._last[place]) + self._NO_LOSS
+                self._caps[place] = self._highest[place] = float(self._last[place]) + NO_LOSS
                 self._low[place] = 0
         self.suspects = tuple(suspect for suspect in self.suspects if suspect not in causes)
         self._settle()
+
+    def weighed(self, places: Sequence[int], found: Cause) -> Cause:
+        """A cause that a look has found of these modules, where it took most of what they have lost by now."""
+        here = found.evidence.get("decades_lost_here", math.inf)
+        lost = self._fall.decades(places, self._now)
+        if not isinstance(here, float) or here >= self._MOST * lost:
+            return found
+        evidence = {**found.evidence, "decades_lost_since": lost, "reason": _FADED}
+        return cause("unknown", found.where, **evidence)
 
     def among(self, modules: Sequence[str]) -> Shares:
         """What is known of these modules; the others are forgotten."""
@@ -152,10 +176,13 @@ class Shares:
 
     # A share is a norm divided by another one.
     _SHARE = Number(-1600.0, 710.0)
+    _SIZES = Row(_SHARE, _SHARE)
     remembers = Named(
         Fields(
-            usual=_SHARE,
+            usual=_SIZES,
             highest=_SHARE,
+            top=_SHARE,
+            well_norm=_SHARE,
             last=Maybe(_SHARE),
             cap=Maybe(_SHARE),
             low=COUNT,
@@ -168,8 +195,10 @@ class Shares:
         """What is known of each module whose usual share is."""
         return {
             module: {
-                "usual": float(self.usual[place]),
+                "usual": self.usual[place].tolist(),
                 "highest": float(self._highest[place]),
+                "top": float(self._fall.top[place]),
+                "well_norm": float(self._fall.well[place]),
                 "last": None if math.isnan(self._last[place]) else float(self._last[place]),
                 "cap": self._caps.get(place),
                 "low": int(self._low[place]),
@@ -177,7 +206,7 @@ class Shares:
                 "dead": saved_values(asdict(self.dead[module])) if module in self.dead else None,
             }
             for place, module in enumerate(self._modules)
-            if not math.isnan(self.usual[place])
+            if not math.isnan(self.usual[place, 0])
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -187,6 +216,7 @@ class Shares:
                 saved = state[module]
                 self.usual[place], self._highest[place] = saved["usual"], saved["highest"]
                 self._last[place] = math.nan if saved["last"] is None else saved["last"]
+                self._fall.top[place], self._fall.well[place] = saved["top"], saved["well_norm"]
                 if saved["cap"] is not None:
                     self._caps[place] = saved["cap"]
                 self._low[place], self._well[place] = saved["low"], saved["well"]

@@ -104,7 +104,7 @@ class Vanishing:
         memory = self._memory_of(record.optimizer, tuple(modules))
         wholes = np.array([whole])
         if modules:
-            memory.shares.follow(self._logarithms(norms, wholes)[0])
+            memory.shares.follow(self._sizes(norms, wholes)[0])
         low = faint(norms, wholes, self._limit, self._share)[0]
         dead = memory.shares.take(norms[0], whole)
         self._settle()
@@ -116,7 +116,7 @@ class Vanishing:
             return len(block), ()
         memory: _Memory | None = None
         norms, wholes = block.finest_norms(AFTER), block.norms(AFTER)
-        logarithms = self._logarithms(norms, wholes)
+        sizes = self._sizes(norms, wholes)
         low = faint(norms, wholes, self._limit, self._share)
         any_low = np.logical_or.reduce(low, axis=1)
         for index, whole in enumerate(wholes[start:].tolist(), start):
@@ -125,7 +125,7 @@ class Vanishing:
             if memory is None:
                 memory = self._memory_of(block.layout.optimizer, block.layout.finest.names)
             if memory.modules:
-                memory.shares.follow(logarithms[index])
+                memory.shares.follow(sizes[index])
             dead = memory.shares.take(norms[index], whole)
             self._settle()
             if any_low[index] or not memory.is_clear:
@@ -148,10 +148,10 @@ class Vanishing:
         ):
             return False
         memory = self._memory_of(block.layout.optimizer, block.layout.finest.names)
-        shares = np.log(norms / wholes[:, None])
-        if not (memory.is_clear and memory.shares.stay_well(shares)):
+        sizes = np.log((norms.T / wholes, norms.T)).T
+        if not (memory.is_clear and memory.shares.stay_well(sizes)):
             return False
-        memory.shares.follow_all(shares)
+        memory.shares.follow_all(sizes)
         return True
 
     def suspects(self, optimizer: str) -> tuple[str, ...]:
@@ -164,6 +164,14 @@ class Vanishing:
         if optimizer in self._memories:
             self._memories[optimizer].shares.answered(causes)
             self._settle()
+
+    def weighed(self, optimizer: str, module: str | None, cause: Cause) -> Cause:
+        """A dead activation is why, where it took most of what the module has lost since it was well."""
+        memory = self._memories.get(optimizer)
+        if memory is None or cause.kind not in DEAD:
+            return cause
+        own = [place for place, name in enumerate(memory.modules) if f"{name}.".startswith(f"{module}.")]
+        return memory.shares.weighed(own, cause)
 
     remembers = Named(Fields(shares=Shares.remembers, names=Naming.remembers, streaks=Named(Streaks.remembers)))
 
@@ -200,11 +208,12 @@ class Vanishing:
             memory.rename(modules)
         return memory
 
-    def _logarithms(self, norms: FloatArray, wholes: FloatArray) -> FloatArray:
-        """Of the shares of the modules, ``[steps, modules]``; NaN where the norm is not above the limit."""
+    def _sizes(self, norms: FloatArray, wholes: FloatArray) -> FloatArray:
+        """As ``Shares`` takes them, ``[steps, modules, 2]``; NaN where the norm is not above the limit."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            logarithms: FloatArray = np.log(np.where(norms >= self._limit, norms, np.nan) / wholes[:, None])
-            return logarithms
+            above = np.where(norms >= self._limit, norms, np.nan).T
+            sizes: FloatArray = np.log((above / wholes, above)).T
+            return sizes
 
     def _found(
         self,
