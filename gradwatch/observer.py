@@ -302,8 +302,9 @@ class _Follower:
             if self._hooks.waiting:
                 self._hooks.renew()
             self._looked = alone or len(self._threads) <= 1
-            if self._looked and tracked.ledger.beginning():
-                tracked.erased()
+            erased = tracked.ledger.beginning() if self._looked else ()
+            if erased:
+                tracked.erased(erased)
 
     def _ended(self, columns: tuple[int, ...], one: Pass) -> None:
         if self._stopped:

@@ -193,9 +193,11 @@ class StepRecord:
         clipped_instead: the optimizer whose gradients were clipped between the backward pass and the step before,
             which was not clipped itself, and that no step has consumed.
         compared: what a comparison with another data-parallel rank has shown by now; None at most steps.
-        lost_passes: of the backward passes, those whose gradients were erased before the step used any; 0 where
-            the weights moved in between, or where they come from other lines of the program than the one that is
-            left.
+        lost_passes: of the backward passes, those whose gradients were erased before the step used any, or some of
+            them; 0 where the weights moved in between, where they come from other lines of the program than the one
+            that is left, or where the loop may mean it.
+        lost: parameters that these passes have written and only later ones have written anew; none where that is
+            all that any pass has written.
     """
 
     optimizer: str
@@ -227,6 +229,7 @@ class StepRecord:
     clipped_between: tuple[str, ...] = ()
     clipped_instead: str | None = None
     lost_passes: int = 0
+    lost: tuple[str, ...] = ()
     compared: RankNorms | None = None
 
 

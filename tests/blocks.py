@@ -114,6 +114,7 @@ def _row(layout: Layout, record: StepRecord) -> StepRow:
         record.left_out,
         record.clipped_instead,
         record.lost_passes,
+        record.lost,
         record.compared,
     )
     return StepRow(record.step, record.time, facts, *other)

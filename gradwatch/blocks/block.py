@@ -212,6 +212,7 @@ class Block(Sequence[StepRecord]):
             left_out=row.left_out or {},
             clipped_instead=row.clipped_instead,
             lost_passes=row.lost_passes,
+            lost=row.lost,
             compared=row.compared,
             **({} if row.facts.as_usual else self._what_is_odd(row.facts, index)),
         )

@@ -30,7 +30,8 @@ BY_VALUE, BY_GIVEN_NORM = "clip_grad_value_", "clip_grads_with_norm_"
 # Bytes of a row and of a clip call, with the numbers in them.
 _A_ROW, _A_CLIP = 400, 200
 
-_facts, _clips, _left_out = attrgetter("facts"), attrgetter("clips"), attrgetter("left_out")
+_facts, _clips = attrgetter("facts"), attrgetter("clips")
+_left_out, _lost = attrgetter("left_out"), attrgetter("lost")
 
 # What Facts says of a gradient beyond its being there.
 _MARKS = ("unwritten", "stale", "leaked", "missed_by_clip", "clipped_between", "frozen")
@@ -113,6 +114,7 @@ class StepRow(NamedTuple):
     left_out: Mapping[str, tuple[str, ...]] | None = None
     clipped_instead: str | None = None
     lost_passes: int = 0
+    lost: tuple[str, ...] = ()
     compared: RankNorms | None = None
 
 
@@ -124,6 +126,7 @@ def bytes_of(rows: Sequence[StepRow], columns: int) -> int:
         columns: its parameters.
     """
     named = [names for left_out in filter(None, map(_left_out, rows)) for names in left_out.values()]
+    named += filter(None, map(_lost, rows))
     clips = sum(map(len, map(_clips, rows)))
     facts = len(set(map(_facts, rows))) * Facts.ARRAYS * columns
     return _A_ROW * len(rows) + _A_CLIP * clips + facts + sum(100 + 8 * len(names) for names in named)

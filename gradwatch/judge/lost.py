@@ -7,21 +7,27 @@ from collections.abc import Iterable
 
 from gradwatch.blocks import Block
 from gradwatch.judge.rule import Finding
+from gradwatch.judge.wording import listed
+from gradwatch.paths import highest, owner_of
 from gradwatch.records import Cause, Severity, StepRecord
 from gradwatch.shapes import COUNT, Named, Row
 
 __all__ = ["Lost"]
 
 _REMEDY = "Call zero_grad() once for each step, right after it: here it ran between the passes of one step."
+_OF_A_PART = (
+    "Call zero_grad() once for each step, on the whole optimizer, right after it: here a part was zeroed between the "
+    "passes of one step."
+)
 
 
 class Lost:
     """Backward passes wrote gradients that were erased before the step: an accumulation that is none.
 
-    They come from the line that the pass which is left comes from, and the weights were the same. A loop that
-    collects the gradients of its passes elsewhere, and steps with what it has made of them, has lost none: the
-    step must have consumed what the last pass wrote, clipped perhaps. An accumulation erases as many in each
-    step; batches that are dropped now and then are none.
+    They come from the line that the pass which is left comes from, and the weights were the same. It may be a part
+    that was erased, while other parameters have kept all. A loop that collects the gradients of its passes elsewhere,
+    and steps with what it has made of them, has lost none: the step must have consumed what the last pass wrote,
+    clipped perhaps. An accumulation erases as many in each step; batches that are dropped now and then are none.
 
     Args:
         fires_after: steps running, of as many passes, before the alert.
@@ -47,12 +53,15 @@ class Lost:
         self._last[record.optimizer] = lost, passes
         if last not in (None, (lost, passes)):
             return []
+        parts = _parts(record)
+        of, there = (f" of {listed(parts)}", " there") if parts else ("", "")
         message = (
-            f"the gradients of {lost} of the {passes} backward passes before the step were erased before it: only "
-            "what came after is consumed, though all passes come from the same line"
+            f"the gradients{of} of {lost} of the {passes} backward passes before the step were erased before it: only "
+            f"what came after is consumed{there}, though all passes come from the same line"
         )
-        why = Cause("zeroed", record.optimizer, {"lost_passes": lost, "backward_passes": passes}, _REMEDY)
-        return [Finding(None, float(lost), 0.0, message, cause=why)]
+        numbers = {"lost_passes": lost, "backward_passes": passes}
+        where, remedy = (parts[0], _OF_A_PART) if parts else (record.optimizer, _REMEDY)
+        return [Finding(None, float(lost), 0.0, message, cause=Cause("zeroed", where, numbers, remedy))]
 
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding] | None]:
         """Go on to the first step that has lost some."""
@@ -75,6 +84,16 @@ class Lost:
     def load_state_dict(self, state: dict[str, list[int]]) -> None:
         """Go on from what ``state_dict`` gave."""
         self._last = {name: (lost, passes) for name, (lost, passes) in state.items()}
+
+
+def _parts(record: StepRecord) -> list[str]:
+    """The highest modules of which all was erased, and parameters of others; nothing where that is everything."""
+    if not record.lost:
+        return []
+    spared = {owner_of(name) for name in record.parameters if name not in record.lost}
+    lost = dict.fromkeys(map(owner_of, record.lost))
+    owners = [owner for owner in lost if owner not in spared]
+    return [*highest(owners, {*lost, *spared}), *(name for name in record.lost if owner_of(name) in spared)]
 
 
 # float32 sums, and the coefficient of clipping rounded in the type of the gradient.

@@ -2,57 +2,123 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from gradwatch.measure.norms import on_host
 
-__all__ = ["ErasedPasses"]
+__all__ = ["ErasedPasses", "Wrote"]
+
+# Of each optimizer that a pass has written some gradients of, which one it is and the columns.
+Wrote = frozenset[tuple[int, frozenset[int]]]
 
 
-class _Pass(NamedTuple):
-    """A pass: where in the program it was called, and a fingerprint of the weights that it saw."""
+@dataclass
+class _Pass:
+    """A pass: where in the program it was called, what it wrote, and what has become of that.
+
+    Attributes:
+        site: the place in the program.
+        weights: a fingerprint of the weights that it saw.
+        written: all that it wrote, also of other optimizers.
+        is_own: it wrote nothing of others.
+        kept: the columns that still hold what it wrote.
+        lost: those from which it was erased.
+    """
 
     site: int
     weights: Hashable
+    written: frozenset[Hashable]
+    is_own: bool
+    kept: set[int]
+    lost: set[int] = field(default_factory=set)
 
 
 class ErasedPasses:
     """Those of one optimizer since its last step; made when the first is erased.
 
-    A loop may mean to erase: sharpness-aware minimisation moves the weights before its second pass, and a gradient
-    that is looked at and dropped is computed on a line of its own. Of these nothing is counted.
+    A loop may mean to erase. Sharpness-aware minimisation moves the weights before its second pass, and a gradient
+    that is looked at and dropped is computed on a line of its own: of these nothing is counted. And a pass may have
+    run through a network on its way to another one, whose loss it is, as a generator's runs through the
+    discriminator, which is then zeroed and gets its own: see ``_certainly``.
     """
 
     def __init__(self) -> None:
-        self.forget()
+        self._passes: list[_Pass] = []
+        # Columns that were erased, and those that were so once more.
+        self._once: set[int] = set()
+        self._again: set[int] = set()
         # Of the step in which it is made, the passes before are not known.
         self._moved = True
 
-    def forget(self) -> None:
-        """A step is done."""
-        self._kept: list[_Pass] = []
-        self._erased: list[_Pass] = []
-        self._moved = False
+    def next_step(self) -> bool:
+        """A step is done; whether anything was erased before it."""
+        erased = bool(self._once) or self._moved
+        self._passes, self._once, self._again, self._moved = [], set(), set(), False
+        return erased
 
-    def wrote(self, site: int, parameters: Sequence[Tensor]) -> None:
-        """A pass that was called there has written gradients."""
-        self._kept.append(_Pass(site, _fingerprint(parameters)))
+    def wrote(
+        self, site: int, columns: Collection[int], everything: Wrote | None, parameters: Sequence[Tensor]
+    ) -> None:
+        """A pass that was called there has written gradients.
 
-    def erased(self, parameters: Sequence[Tensor]) -> None:
-        """What all passes so far have written is gone."""
-        now = _fingerprint(parameters)
-        self._moved |= any(one.weights != now for one in self._kept)
-        self._erased += self._kept
-        self._kept = []
+        Args:
+            site: where it was called.
+            columns: of this optimizer.
+            everything: all that it wrote, whichever optimizer holds it; None where there is one alone.
+            parameters: all that the optimizer holds.
+        """
+        written = frozenset(columns) if everything is None else frozenset(_one_by_one(everything))
+        is_own = everything is None or len(everything) == 1
+        self._passes.append(_Pass(site, _fingerprint(parameters), written, is_own, set(columns)))
+
+    def erased(self, columns: Collection[int], parameters: Sequence[Tensor]) -> None:
+        """What passes have written to these columns so far is gone."""
+        now, gone = _fingerprint(parameters), set(columns)
+        for one in self._passes:
+            taken = one.kept & gone
+            if taken:
+                self._moved |= one.weights != now
+                self._again |= taken & self._once
+                one.kept -= taken
+                one.lost |= taken
+        self._once |= {column for one in self._passes for column in one.lost}
 
     @property
-    def lost(self) -> int:
-        """Passes that were to be a part of what is there now, as far as can be told."""
-        sites = {one.site for one in (*self._erased, *self._kept)}
-        return 0 if self._moved or not self._kept or len(sites) > 1 else len(self._erased)
+    def lost(self) -> tuple[int, tuple[int, ...]]:
+        """How many passes were to be a part of what is there now, as far as can be told.
+
+        And the columns that they were erased from; none where it is all that was written.
+        """
+        if self._moved or len({one.site for one in self._passes}) > 1:
+            return 0, ()
+        certain = [self._certainly(one, self._passes[after:]) for after, one in enumerate(self._passes, 1)]
+        erased = set[int]().union(*certain)
+        is_all = all(erased.issuperset(one.kept | one.lost) for one in self._passes)
+        return sum(map(bool, certain)), () if is_all else tuple(sorted(erased))
+
+    def _certainly(self, one: _Pass, later: Iterable[_Pass]) -> set[int]:
+        """The columns from which this pass was erased by mistake: a later one has written them anew, and is kept.
+
+        It is none where the pass may have run through them on the way to something else, and the later one is
+        their own. That cannot be where nothing is left of the pass at all; where the later one has written the
+        same; nor where they were erased more than once, and so before a pass that was not their own, and the later
+        one is the only one to have written something else.
+        """
+        found = set()
+        for other in later:
+            anew = one.lost & other.kept
+            if (one.is_own and not one.kept) or one.written == other.written:
+                found |= anew
+            elif other.written - one.written:
+                found |= anew & self._again
+        return found
+
+
+def _one_by_one(everything: Wrote) -> Iterable[Hashable]:
+    return ((optimizer, column) for optimizer, columns in everything for column in columns)
 
 
 # Weights that are looked at, and elements of each: some writes change no version.

@@ -130,12 +130,14 @@ def beginning(flags: Flags, losses: Numbers, codes: bytes) -> _Known:
     return flags, losses, b"", tuple(np.flatnonzero(as_used).tolist()), None, _perhaps_erased(flags, seen)
 
 
-def _perhaps_erased(flags: Flags, seen: Codes) -> tuple[int, ...] | None:
-    """Of what passes wrote and no step has used, the columns that are not as they were; None unless all are."""
+def _perhaps_erased(flags: Flags, seen: Codes) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Of what passes wrote and no step has used, the columns that are gone, and others that are not as they were."""
     unused = has(flags, EVER_WRITTEN) & ~has(flags, USED | SHARED | ELSEWHERE)
-    if not unused.any() or (unused & (seen == SAME)).any():
+    if not (unused & (seen != SAME)).any():
         return None
-    return tuple(np.flatnonzero(unused & (seen != ABSENT)).tolist())  # numpy: no device is read
+    gone, changed = unused & (seen == ABSENT), unused & (seen != ABSENT) & (seen != SAME)
+    # numpy: no device is read
+    return tuple(np.flatnonzero(gone).tolist()), tuple(np.flatnonzero(changed).tolist())
 
 
 def zeroed(flags: Flags, losses: Numbers, columns: tuple[int, ...]) -> _Known:

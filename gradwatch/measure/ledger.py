@@ -96,11 +96,11 @@ class Ledger:
     # Events, in the order in which a loop makes them. Each looks at all gradients, whichever it is about, so that
     # what has changed between two events is known.
 
-    def beginning(self) -> bool:
+    def beginning(self) -> tuple[int, ...]:
         """A backward pass is about to begin.
 
         Returns:
-            Whether all that earlier passes wrote, and no step has used, is erased.
+            The columns from which it is erased what earlier passes wrote and no step has used.
         """
         gradients, codes = look(self._parameters, self._state)
         seen = self._provenance["beginning", codes]
@@ -110,10 +110,13 @@ class Ledger:
             if zeroed:
                 self._provenance = self._provenance["zeroed", zeroed].state
         if seen.erased is None:
-            return False
-        return not seen.erased or len(kernel.zeros(gradients, seen.erased)) == len(seen.erased)
+            return ()
+        gone, changed = seen.erased
+        return gone + kernel.zeros(gradients, changed)
 
-    def ended(self, columns: tuple[int, ...], compared: Sequence[int], loss: int, measuring: bool) -> bool:
+    def ended(
+        self, columns: tuple[int, ...], compared: Sequence[int], loss: int, measuring: bool
+    ) -> tuple[int, ...]:
         """A pass has ended.
 
         Args:
@@ -123,7 +126,7 @@ class Ledger:
             measuring: the norms before clipping are wanted.
 
         Returns:
-            Whether it has written any.
+            All that it has written.
         """
         gradients, codes = look(self._parameters, self._state)
         if compared:
@@ -131,12 +134,12 @@ class Ledger:
             changed = set(compress(range(len(codes)), codes.translate(_HAS_CHANGED)))
             columns = (*columns, *sorted(changed.intersection(compared).difference(columns)))
         if not columns:
-            return False
+            return ()
         seen = self._provenance["ended", codes, columns, loss, measuring]
         self._provenance = seen.state
         if seen.places:
             self._squares_before, _ = self._write(BEFORE, seen.places, gradients, self._before)
-        return True
+        return columns
 
     def clipping(self, given: tuple[int, ...], due: bool, in_pass: bool) -> None:
         """A clip call is about to change these columns."""

@@ -26,15 +26,15 @@ class Seen(NamedTuple):
         places: the columns to measure before clipping now, int64, as ``kernel.norms`` takes them; b"" for none.
         look_at: columns whose values alone can tell whether they were zeroed.
         consumed: where the event is a step.
-        erased: where all that was written and not used yet is perhaps erased, the columns whose values tell; None
-            where some of it is as it was.
+        erased: of what was written and not used yet, the columns that are gone, and those whose values tell whether
+            they were zeroed; None where all of it is as it was.
     """
 
     state: Provenance
     places: bytes = b""
     look_at: tuple[int, ...] = ()
     consumed: Consumed | None = None
-    erased: tuple[int, ...] | None = None
+    erased: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
 
 class Provenance(dict[tuple[Hashable, ...], Seen]):

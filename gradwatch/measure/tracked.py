@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from gradwatch.blocks import NotedClip
 from gradwatch.measure.devices import Note
-from gradwatch.measure.erased import ErasedPasses
+from gradwatch.measure.erased import ErasedPasses, Wrote
 from gradwatch.measure.ledger import Ledger
 from gradwatch.measure.lines import Lines
 from gradwatch.measure.parameters import Given, OptimizerParameters, parameter_ids
@@ -109,16 +109,18 @@ class TrackedOptimizer:
         for parameter in self.own.parameters:
             if not own.holds(parameter):
                 self._shards.forget(parameter)
+        # Its columns are others now.
+        self._erased = None
         self.own, self.ledger = own, Ledger(own, self._shards, earlier=self.ledger)
 
-    def ended(self, columns: tuple[int, ...], compared: list[int], number: int, wrote: Hashable) -> bool:
+    def ended(self, columns: tuple[int, ...], compared: list[int], number: int, wrote: Wrote | None) -> bool:
         """A backward pass has ended.
 
         Args:
             columns: those that it wrote.
             compared: columns without a hook, of which it wrote those that have changed.
             number: of the pass.
-            wrote: all that it wrote, also of other optimizers.
+            wrote: all that it wrote, also of other optimizers; None where there are none.
 
         Returns:
             Whether it wrote any.
@@ -126,25 +128,26 @@ class TrackedOptimizer:
         # What it has consumed within this pass may be gone.
         measuring = self.due and not self._pass_stepped_in == number != NO_PASS
         loss = 0 if self.alone else self._loss_of(wrote)
-        if not self.ledger.ended(columns, compared, loss, measuring):
+        written = self.ledger.ended(columns, compared, loss, measuring)
+        if not written:
             return False
         if number != self._pass_counted or number == NO_PASS:
             self._count(number)
         self._written_at = next(_clock)
         if self._erased is not None:
-            self._erased.wrote(_call_site(), self.own.parameters)
+            self._erased.wrote(_call_site(), written, wrote, self.own.parameters)
         if not self.alone:
             self._note_pass(columns, number)
         return True
 
-    def erased(self) -> None:
-        """All that passes have written since the last step is erased, and another pass is about to begin."""
+    def erased(self, columns: tuple[int, ...]) -> None:
+        """What passes have written to these since the last step is erased, and another pass is about to begin."""
         if self._backward_passes and self._step is None:
             if self._erased is None:
                 # Nothing is noted of the passes of a loop that erases none.
                 self._erased = ErasedPasses()
             else:
-                self._erased.erased(self.own.parameters)
+                self._erased.erased(columns, self.own.parameters)
 
     def holds_of(self, number: int) -> bool:
         """Whether any of its gradients is what this pass has left; it is forgotten where none is."""
@@ -278,9 +281,11 @@ class TrackedOptimizer:
         self, step: PendingStep, still_scaled_by: float | Note | None, found_inf: float | Note | None
     ) -> PendingStep:
         if self.clipped_instead or self._erased is not None or self.left_out or self.strays:
+            passes, columns = (0, ()) if self._erased is None else self._erased.lost
             step.row = step.row._replace(
                 clipped_instead=self.clipped_instead,
-                lost_passes=0 if self._erased is None else self._erased.lost,
+                lost_passes=passes,
+                lost=tuple(self.own.layout.names[column] for column in columns),
                 left_out=self._left_out_with_gradients() or None,
             )
         norms = self.ledger.devices.take() if self.ledger.devices.used else None
@@ -311,8 +316,8 @@ class TrackedOptimizer:
         self._clips = []
         self._backward_passes = self._passes_before_clip = 0
         self._loss_scale = None
-        if self._erased is not None:
-            self._erased.forget()
+        if self._erased is not None and not self._erased.next_step():
+            self._erased = None
 
 
 def _call_site(deepest: int = 32) -> int:

@@ -31,6 +31,7 @@ _USUAL: Mapping[str, Any] = {
     "missing_modules": (),
     "nonfinite": (),
     "lost_passes": 0,
+    "lost": (),
 }
 
 

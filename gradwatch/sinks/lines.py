@@ -64,6 +64,7 @@ def _key(block: Block, index: int) -> Hashable:
         *[_key_of(clip, block) for clip in row.clips],
         row.backward_passes,
         row.lost_passes,
+        row.lost,
         row.skipped,
         row.loss_scale is None,
         row.loop_step is None,

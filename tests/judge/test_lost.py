@@ -64,6 +64,94 @@ def test_each_third_step_is_measured() -> None:
     assert [alert.rule for alert in watch.alerts] == ["lost"]
 
 
+class Tasks:
+    """A trunk, two heads and a task for each; each part in an optimizer of its own, if asked for."""
+
+    def __init__(self, apart: bool = False, heads: int = 3) -> None:
+        torch.manual_seed(0)
+        self.trunk, self.heads = nn.Linear(4, 8), nn.ModuleList(nn.Linear(8, 1) for _ in range(heads))
+        self.parts = {"trunk": self.trunk, "heads": self.heads}
+        several = [list(part.parameters()) for part in self.parts.values()]
+        grouped = several if apart else [sum(several, [])]
+        self.optimizers = [torch.optim.SGD(group, lr=0.05) for group in grouped]
+
+    def loss(self, head: int) -> Tensor:
+        return self.heads[head](torch.tanh(self.trunk(torch.randn(8, 4)))).pow(2).mean()
+
+    def told(self, step: Callable[[Tasks], None], steps: int = STEPS) -> list[Alert]:
+        named = {str(number): optimizer for number, optimizer in enumerate(self.optimizers)}
+        with gradwatch.track(named, self.parts) as watch:
+            for _ in range(steps):
+                step(self)
+                for optimizer in self.optimizers:
+                    optimizer.step()
+                    optimizer.zero_grad()
+        return [alert for alert in watch.alerts if alert.rule == "lost"]
+
+
+def zeroes_the_trunk_before_each(tasks: Tasks) -> None:
+    for head in range(len(tasks.heads)):
+        tasks.trunk.zero_grad()
+        tasks.loss(head).backward()
+
+
+def zeroes_the_trunk_in_each_micro_batch(tasks: Tasks) -> None:
+    for _ in range(3):
+        tasks.trunk.zero_grad(set_to_none=False)
+        tasks.loss(0).backward()
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("step", [zeroes_the_trunk_before_each, zeroes_the_trunk_in_each_micro_batch])
+def test_a_part_that_is_erased_is_named(step: Callable[[Tasks], None], apart: bool) -> None:
+    (alert,) = Tasks(apart).told(step)
+    assert (alert.severity, alert.optimizer, alert.value) == ("critical", "0", 2.0)
+    assert alert.cause is not None
+    assert alert.cause.where == ("0" if apart else "trunk")
+    assert ("of trunk of 2 of the 3" in alert.message) is not apart
+
+
+def zeroes_by_hand_in_another_line(tasks: Tasks) -> None:
+    """What another head says shall not move the trunk."""
+    tasks.loss(0).backward()
+    tasks.trunk.zero_grad()
+    tasks.loss(1).backward()
+
+
+def merges_what_the_trunk_got(tasks: Tasks) -> None:
+    """Gradient surgery: of the trunk each task's gradient is taken, and their sum is what the step gets."""
+    got = []
+    for head in range(len(tasks.heads)):
+        tasks.trunk.zero_grad()
+        tasks.loss(head).backward()
+        got.append([parameter.grad.clone() for parameter in tasks.trunk.parameters()])  # type: ignore[union-attr]
+    for parameter, *each in zip(tasks.trunk.parameters(), *got, strict=True):
+        parameter.grad = torch.stack(each).sum(0)
+
+
+def rests_the_trunk(tasks: Tasks) -> None:
+    """Frozen by taking its gradients away after each pass."""
+    for _ in range(3):
+        tasks.loss(0).backward()
+        for parameter in tasks.trunk.parameters():
+            parameter.grad = None
+
+
+def plays(tasks: Tasks) -> None:
+    """Each player is zeroed before its own pass; the first one's runs through the second one, as a generator's does."""
+    for player in (tasks.heads[0], tasks.trunk):
+        player.zero_grad()
+        (tasks.loss(0) if player is not tasks.trunk else tasks.trunk(torch.randn(8, 4)).pow(2).mean()).backward()
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize(
+    "step", [zeroes_by_hand_in_another_line, merges_what_the_trunk_got, rests_the_trunk, plays]
+)
+def test_a_part_that_is_meant_to_be_erased_is_not(step: Callable[[Tasks], None], apart: bool) -> None:
+    assert Tasks(apart).told(step) == []
+
+
 def accumulates(loop: Loop) -> None:
     loop.optimizer.zero_grad()
     for _ in range(4):

@@ -5,7 +5,8 @@ Codes say what has become of a gradient since the line before: Absent, Same, cha
 digits. What follows is which columns are measured before clipping or looked at; of a step, what is odd about it.
 Without an arrow nothing follows; a step of which nothing is odd is ``-> as usual``. ``anew`` and ``outdated`` tell
 what is known then, where a line says it: columns of whose last clip call nothing is left, and those that were
-clipped after they were measured.
+clipped after they were measured. So do ``gone`` and ``changed``: of what no step has used, the columns that are gone
+when a pass begins, and others that are not as they were.
 """
 
 from __future__ import annotations
@@ -177,6 +178,31 @@ case(
     begin    AS
     end      AO writes 1       -> measures 1
     step     AS                -> missing 0, nothing before 0, before is after 0
+    """,
+)
+
+# What no step has used, when the next pass begins
+
+case(
+    "a part is gone, another was changed, or perhaps zeroed",
+    """
+    end   NNNN writes 0123     -> measures 0123
+    begin AOSC                 -> gone 0, changed 13
+    end   NOOO writes 0123     -> measures 0123
+    begin SSSS                 -> gone, changed
+    """,
+)
+case(
+    "what a step has used, or one of another optimizer, may go",
+    """
+    end       NNN writes 012 loss 1 -> measures 012
+    shared    0
+    elsewhere 1
+    begin     AAA              -> gone 2, changed
+    end       NNN writes 012 loss 1 -> measures 012
+    step      SSS              -> as usual
+    left      SSS
+    begin     AOO              -> gone, changed
     """,
 )
 
@@ -974,6 +1000,7 @@ case(
 # How the tables are read
 
 LETTERS = "ASOCN"
+KNOWN = "anew", "outdated", "gone", "changed"
 
 
 class Reader:
@@ -981,6 +1008,7 @@ class Reader:
 
     def __init__(self, columns: int) -> None:
         self.state = Provenance.unknown(columns)
+        self.erased: tuple[tuple[int, ...], tuple[int, ...]] = (), ()
 
     def follow(self, line: str) -> str:
         """What follows from the event of a line."""
@@ -991,7 +1019,7 @@ class Reader:
             self.state = self.state.with_columns(columns, known)
             return ""
         seen = self._seen(event, words)
-        self.state = seen.state
+        self.state, self.erased = seen.state, seen.erased or ((), ())
         if seen.consumed is not None:
             return _odd(seen.consumed) or "as usual"
         measured = tuple(np.frombuffer(seen.places, dtype=np.int64).tolist())
@@ -1000,7 +1028,9 @@ class Reader:
     def known(self, what: str) -> str:
         """What a line may say of the state that the event has led to."""
         anew = tuple(column for column in range(len(self.state.flags)) if self.state.is_begun_anew(column))
-        return "".join(map(str, {"anew": anew, "outdated": self.state.outdated}[what]))
+        gone, changed = self.erased
+        known = {"anew": anew, "outdated": self.state.outdated, "gone": gone, "changed": changed}
+        return "".join(map(str, known[what]))
 
     def _seen(self, event: str, words: list[str]) -> Seen:
         state, rest = self.state, " ".join(words[1:])
@@ -1059,7 +1089,7 @@ def lines_of(table: str) -> Iterator[tuple[str, str, dict[str, str]]]:
     for line in filter(None, map(str.strip, table.splitlines())):
         event, _, follows = line.partition("->")
         said = [words.strip() for words in follows.split(",")]
-        known = dict((words + " ").split(" ", 1) for words in said if words.startswith(("anew", "outdated")))
+        known = dict((words + " ").split(" ", 1) for words in said if words.startswith(KNOWN))
         rest = ", ".join(words for words in said if words.split(" ")[0] not in known)
         yield event.strip(), rest, {what: columns.strip() for what, columns in known.items()}
 
