@@ -194,8 +194,8 @@ class StepRecord:
             which was not clipped itself, and that no step has consumed.
         compared: what a comparison with another data-parallel rank has shown by now; None at most steps.
         lost_passes: of the backward passes, those whose gradients were erased before the step used any, or some of
-            them; 0 where the weights moved in between, where they come from other lines of the program than the one
-            that is left, or where the loop may mean it.
+            them; 0 where the weights moved in between, where they come from other lines of the program than the
+            one that is left, or where the loop may mean it.
         lost: parameters that these passes have written and only later ones have written anew; none where that is
             all that any pass has written.
     """

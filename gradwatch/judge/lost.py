@@ -16,18 +16,19 @@ __all__ = ["Lost"]
 
 _REMEDY = "Call zero_grad() once for each step, right after it: here it ran between the passes of one step."
 _OF_A_PART = (
-    "Call zero_grad() once for each step, on the whole optimizer, right after it: here a part was zeroed between the "
-    "passes of one step."
+    "Call zero_grad() once for each step, on the whole optimizer, right after it: here a part was zeroed between "
+    "the passes of one step."
 )
 
 
 class Lost:
     """Backward passes wrote gradients that were erased before the step: an accumulation that is none.
 
-    They come from the line that the pass which is left comes from, and the weights were the same. It may be a part
-    that was erased, while other parameters have kept all. A loop that collects the gradients of its passes elsewhere,
-    and steps with what it has made of them, has lost none: the step must have consumed what the last pass wrote,
-    clipped perhaps. An accumulation erases as many in each step; batches that are dropped now and then are none.
+    They come from the line that the pass which is left comes from, and the weights were the same. It may be a
+    part that was erased, while other parameters have kept all. A loop that collects the gradients of its passes
+    elsewhere, and steps with what it has made of them, has lost none: the step must have consumed what the last
+    pass wrote, clipped perhaps. An accumulation erases as many in each step; batches that are dropped now and
+    then are none.
 
     Args:
         fires_after: steps running, of as many passes, before the alert.
@@ -56,8 +57,8 @@ class Lost:
         parts = _parts(record)
         of, there = (f" of {listed(parts)}", " there") if parts else ("", "")
         message = (
-            f"the gradients{of} of {lost} of the {passes} backward passes before the step were erased before it: only "
-            f"what came after is consumed{there}, though all passes come from the same line"
+            f"the gradients{of} of {lost} of the {passes} backward passes before the step were erased before it: "
+            f"only what came after is consumed{there}, though all passes come from the same line"
         )
         numbers = {"lost_passes": lost, "backward_passes": passes}
         where, remedy = (parts[0], _OF_A_PART) if parts else (record.optimizer, _REMEDY)

@@ -46,9 +46,9 @@ class Shares:
     # decades are lost there.
     _LOSS = math.log(1e3)
 
-    # What a dead activation must have taken of all that a module's norm has lost, as of what is lost in one pass: of
-    # a gradient that came back to the activation as large as ever it takes all, of the error of an activation that is
-    # right, which fades as its slope does, half.
+    # What a dead activation must have taken of all that a module's norm has lost; as much is asked of an operation
+    # that is blamed for what is lost in one pass. Of a gradient that comes to it as large as ever it takes all.
+    # Where it is right under a squared error, that error fades as its slope does, and it takes half.
     _MOST = 0.75
 
     # How fast the usual share is followed.

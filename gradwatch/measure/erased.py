@@ -40,9 +40,8 @@ class ErasedPasses:
     """Those of one optimizer since its last step; made when the first is erased.
 
     A loop may mean to erase. Sharpness-aware minimisation moves the weights before its second pass, and a gradient
-    that is looked at and dropped is computed on a line of its own: of these nothing is counted. And a pass may have
-    run through a network on its way to another one, whose loss it is, as a generator's runs through the
-    discriminator, which is then zeroed and gets its own: see ``_certainly``.
+    that is looked at and dropped is computed on a line of its own: of these nothing is counted. And a generator's
+    pass runs through the discriminator, which is then zeroed and gets its own: see ``_certainly``.
     """
 
     def __init__(self) -> None:
@@ -100,12 +99,12 @@ class ErasedPasses:
         return sum(map(bool, certain)), () if is_all else tuple(sorted(erased))
 
     def _certainly(self, one: _Pass, later: Iterable[_Pass]) -> set[int]:
-        """The columns from which this pass was erased by mistake: a later one has written them anew, and is kept.
+        """The columns from which it was erased by mistake: a later pass has written them anew, and is kept.
 
-        It is none where the pass may have run through them on the way to something else, and the later one is
-        their own. That cannot be where nothing is left of the pass at all; where the later one has written the
-        same; nor where they were erased more than once, and so before a pass that was not their own, and the later
-        one is the only one to have written something else.
+        A pass may have run through them on its way to something else, and the later one be their own. That cannot
+        be where nothing is left of it at all, nor where the later one has written the same. Nor where they were
+        erased more than once, and so before a pass that is not their own, and the later one has written something
+        else besides: each was on its way from something of its own.
         """
         found = set()
         for other in later:

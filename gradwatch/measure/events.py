@@ -131,7 +131,7 @@ def beginning(flags: Flags, losses: Numbers, codes: bytes) -> _Known:
 
 
 def _perhaps_erased(flags: Flags, seen: Codes) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """Of what passes wrote and no step has used, the columns that are gone, and others that are not as they were."""
+    """Of what passes wrote and no step has used, the columns that are gone, and others that have changed."""
     unused = has(flags, EVER_WRITTEN) & ~has(flags, USED | SHARED | ELSEWHERE)
     if not (unused & (seen != SAME)).any():
         return None

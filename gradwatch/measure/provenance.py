@@ -26,8 +26,8 @@ class Seen(NamedTuple):
         places: the columns to measure before clipping now, int64, as ``kernel.norms`` takes them; b"" for none.
         look_at: columns whose values alone can tell whether they were zeroed.
         consumed: where the event is a step.
-        erased: of what was written and not used yet, the columns that are gone, and those whose values tell whether
-            they were zeroed; None where all of it is as it was.
+        erased: of what was written and not used yet, the columns that are gone, and those whose values tell
+            whether they were zeroed; None where all of it is as it was.
     """
 
     state: Provenance

@@ -71,9 +71,8 @@ class Tasks:
         torch.manual_seed(0)
         self.trunk, self.heads = nn.Linear(4, 8), nn.ModuleList(nn.Linear(8, 1) for _ in range(heads))
         self.parts = {"trunk": self.trunk, "heads": self.heads}
-        several = [list(part.parameters()) for part in self.parts.values()]
-        grouped = several if apart else [sum(several, [])]
-        self.optimizers = [torch.optim.SGD(group, lr=0.05) for group in grouped]
+        held = list(self.parts.values()) if apart else [nn.ModuleDict(self.parts)]
+        self.optimizers = [torch.optim.SGD(part.parameters(), lr=0.05) for part in held]
 
     def loss(self, head: int) -> Tensor:
         return self.heads[head](torch.tanh(self.trunk(torch.randn(8, 4)))).pow(2).mean()

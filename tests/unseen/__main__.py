@@ -29,7 +29,6 @@ PATIENCE, SECONDS = 25, 60
 
 # What is not told as an expert would, and why; the command fails where anything else is, or one of these is mended.
 MISSED = {
-    "f_multitask_loop_erases": "lost asks that all is erased: here the heads keep their gradients",
     "f_sac_actor_leaks_into_critic": "all backward passes come before all steps, where leaked cannot decide",
     "h_unfreezing_held_by_the_optimizer": "a warning on layers that are frozen for a while, as the rule has it",
 }
