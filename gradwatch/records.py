@@ -229,8 +229,8 @@ class StepRecord:
     clipped_between: tuple[str, ...] = ()
     clipped_instead: str | None = None
     lost_passes: int = 0
-    lost: tuple[str, ...] = ()
     compared: RankNorms | None = None
+    lost: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

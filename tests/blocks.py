@@ -114,8 +114,8 @@ def _row(layout: Layout, record: StepRecord) -> StepRow:
         record.left_out,
         record.clipped_instead,
         record.lost_passes,
-        record.lost,
         record.compared,
+        record.lost,
     )
     return StepRow(record.step, record.time, facts, *other)
 
@@ -261,6 +261,7 @@ class _Life:
             "critic" if step % 89 < 4 else None,
             (3 if step % 83 < 6 else 1) if step % 83 < 8 and left == before.tolist() else 0,
             None if step % 16 else RankNorms(step - 16, 1, 1.0, 1.0 + (step % 160 < 80), 1e-7),
+            tuple(names[:1]) if step % 166 < 8 else (),
         )
         self._age()
         return row, before, after

@@ -114,8 +114,8 @@ class StepRow(NamedTuple):
     left_out: Mapping[str, tuple[str, ...]] | None = None
     clipped_instead: str | None = None
     lost_passes: int = 0
-    lost: tuple[str, ...] = ()
     compared: RankNorms | None = None
+    lost: tuple[str, ...] = ()
 
 
 def bytes_of(rows: Sequence[StepRow], columns: int) -> int:

@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from gradwatch.blocks import BoolArray, FloatArray
 from gradwatch.causes import cause
-from gradwatch.judge.fall import NO_LOSS, Fall
 from gradwatch.judge.plain import CAUSE, restored, saved_values
 from gradwatch.judge.scale import DEAD
 from gradwatch.records import Cause
@@ -46,13 +45,11 @@ class Shares:
     # decades are lost there.
     _LOSS = math.log(1e3)
 
-    # What a dead activation must have taken of all that a module's norm has lost; as much is asked of an operation
-    # that is blamed for what is lost in one pass. Of a gradient that comes to it as large as ever it takes all.
-    # Where it is right under a squared error, that error fades as its slope does, and it takes half.
-    _MOST = 0.75
+    # Decades that an activation takes at the most and is not flat: a look calls a unit flat below a slope of 0.1.
+    _NOT_FLAT = 1.0
 
-    # How fast the usual share is followed.
-    _FOLLOWING = 0.02
+    # How fast the usual share is followed; and what it may be above what is there without having lost anything.
+    _FOLLOWING, _NO_LOSS = 0.02, math.log(10.0)
 
     def __init__(self, fires_after: int, clears_after: int, modules: Sequence[str] = ()) -> None:
         self.usual: FloatArray = np.full((len(modules), 2), math.nan)
@@ -61,12 +58,12 @@ class Shares:
         self.is_settled = True
         self._after = fires_after, clears_after
         self._modules = tuple(modules)
-        # Each [modules]: the highest that the usual share was, -Inf where none is known; the last that was below
-        # the floor; the newest norm; and steps running in which it was below the floor, and was not.
-        self._highest: FloatArray = np.full(len(modules), -math.inf)
+        # [modules, 2]: the highest that the usual ones were, -Inf where none is known.
+        self._highest: FloatArray = np.full((len(modules), 2), -math.inf)
+        # Each [modules]: the last share that was below the floor; the newest norm; and steps running in which it
+        # was below the floor, and was not.
         self._last: FloatArray = np.full(len(modules), math.nan)
         self._now = self._last
-        self._fall = Fall(len(modules))
         # By place: what the highest may be at the most until the usual share, which lags behind, has come down.
         self._caps: dict[int, float] = {}
         self._low: npt.NDArray[np.int64] = np.zeros(len(modules), dtype=np.int64)
@@ -79,7 +76,7 @@ class Shares:
 
     def stay_well(self, sizes: FloatArray) -> bool:
         """Whether none of these, ``[steps, modules, 2]``, can be below its floor, as that rises meanwhile."""
-        highest = np.fmax(self._highest, np.fmax(self.usual, np.maximum.reduce(sizes))[:, 0])
+        highest = np.fmax(self._highest, np.fmax(self.usual, np.maximum.reduce(sizes)))[:, 0]
         return bool(np.logical_and.reduce(np.minimum.reduce(sizes)[:, 0] >= highest - self._LOSS))
 
     def follow(self, sizes: FloatArray) -> None:
@@ -87,8 +84,7 @@ class Shares:
         before = np.where(np.isnan(self.usual), sizes, self.usual)
         after = before * (1.0 - self._FOLLOWING) + self._FOLLOWING * sizes
         self.usual = np.where(np.isnan(sizes), before, after)
-        self._heighten(self.usual[:, 0], sizes[:, 0])
-        self._fall.follow(self.usual)
+        self._heighten(self.usual, sizes)
 
     def follow_all(self, sizes: FloatArray) -> None:
         """The same for several steps, ``[steps, modules, 2]``, without a NaN."""
@@ -97,27 +93,25 @@ class Shares:
             usual *= 1.0 - self._FOLLOWING
             usual += step
             step[:] = usual
-        highest = np.maximum.reduce(trail)
         if self._caps:
             for step, size in zip(trail, sizes, strict=True):
-                self._heighten(step[:, 0], size[:, 0])
+                self._heighten(step, size)
         else:
-            np.maximum(self._highest, highest[:, 0], out=self._highest)
-        self._fall.follow_all(trail, highest)
+            np.maximum(self._highest, np.maximum.reduce(trail), out=self._highest)
         self.usual = usual
 
-    def _heighten(self, usual: FloatArray, shares: FloatArray) -> None:
+    def _heighten(self, usual: FloatArray, sizes: FloatArray) -> None:
         np.fmax(self._highest, usual, out=self._highest)
         for place, cap in tuple(self._caps.items()):
-            if usual[place] <= cap or shares[place] > cap:
+            if usual[place, 0] <= cap or sizes[place, 0] > cap:
                 del self._caps[place]
             else:
-                self._highest[place] = min(self._highest[place], cap)
+                self._highest[place, 0] = min(self._highest[place, 0], cap)
 
     def have_lost(self, share: float, place: int) -> bool:
         """Whether a share is no longer what is usual; also where that is not known."""
         usual = float(self.usual[place, 0])
-        return math.isnan(usual) or share < math.exp(usual - NO_LOSS)
+        return math.isnan(usual) or share < math.exp(usual - self._NO_LOSS)
 
     def take(self, norms: FloatArray, whole: float) -> BoolArray:
         """One more step: which modules are dead, and still below the floor, ``[modules]``.
@@ -127,7 +121,7 @@ class Shares:
             whole: that of the optimizer.
         """
         there = norms > 0.0
-        low: BoolArray = there & (norms < whole * np.exp(self._highest - self._LOSS))
+        low: BoolArray = there & (norms < whole * np.exp(self._highest[:, 0] - self._LOSS))
         self._now = norms
         if self.are_well and not low.any():
             return low
@@ -145,7 +139,7 @@ class Shares:
 
     def limit(self, places: Sequence[int], whole: float) -> float:
         """The norm of these modules together at their floors."""
-        return math.hypot(*(whole * np.exp(self._highest[places] - self._LOSS)).tolist())
+        return math.hypot(*(whole * np.exp(self._highest[places, 0] - self._LOSS)).tolist())
 
     def answered(self, causes: Mapping[str, Cause]) -> None:
         """What a look has found of suspects; where it proves nothing, ten times what is there is the highest."""
@@ -154,16 +148,23 @@ class Shares:
             if causes[module].kind in DEAD:
                 self.dead[module], self._well[place] = causes[module], 0
             else:
-                self._caps[place] = self._highest[place] = float(self._last[place]) + NO_LOSS
+                self._caps[place] = self._highest[place, 0] = float(self._last[place]) + self._NO_LOSS
                 self._low[place] = 0
         self.suspects = tuple(suspect for suspect in self.suspects if suspect not in causes)
         self._settle()
 
     def weighed(self, places: Sequence[int], found: Cause) -> Cause:
-        """A cause that a look has found of these modules, where it took most of what they have lost by now."""
+        """A cause that a look has found of these modules, where it took more than half of what they have lost.
+
+        The norm is a product of what comes to the activation and of what that hands on. Under a squared error an
+        activation that is right has taken half of its decades: with an error of e, its slope and what comes to it
+        fade alike, as 2e. What it took is counted from a slope of 1, and it may have taken a decade when the norm
+        was at its highest.
+        """
         here = found.evidence.get("decades_lost_here", math.inf)
-        lost = self._fall.decades(places, self._now)
-        if not isinstance(here, float) or here >= self._MOST * lost:
+        highest, now = (math.hypot(*norms[places]) for norms in (np.exp(self._highest[:, 1]), self._now))
+        lost = math.log10(highest / now) if 0.0 < now < highest else 0.0
+        if not isinstance(here, float) or here - self._NOT_FLAT > lost / 2:
             return found
         evidence = {**found.evidence, "decades_lost_since": lost, "reason": _FADED}
         return cause("unknown", found.where, **evidence)
@@ -180,9 +181,7 @@ class Shares:
     remembers = Named(
         Fields(
             usual=_SIZES,
-            highest=_SHARE,
-            top=_SHARE,
-            well_norm=_SHARE,
+            highest=_SIZES,
             last=Maybe(_SHARE),
             cap=Maybe(_SHARE),
             low=COUNT,
@@ -196,9 +195,7 @@ class Shares:
         return {
             module: {
                 "usual": self.usual[place].tolist(),
-                "highest": float(self._highest[place]),
-                "top": float(self._fall.top[place]),
-                "well_norm": float(self._fall.well[place]),
+                "highest": self._highest[place].tolist(),
                 "last": None if math.isnan(self._last[place]) else float(self._last[place]),
                 "cap": self._caps.get(place),
                 "low": int(self._low[place]),
@@ -216,7 +213,6 @@ class Shares:
                 saved = state[module]
                 self.usual[place], self._highest[place] = saved["usual"], saved["highest"]
                 self._last[place] = math.nan if saved["last"] is None else saved["last"]
-                self._fall.top[place], self._fall.well[place] = saved["top"], saved["well_norm"]
                 if saved["cap"] is not None:
                     self._caps[place] = saved["cap"]
                 self._low[place], self._well[place] = saved["low"], saved["well"]

@@ -117,14 +117,14 @@ def test_below_the_limit_it_is_critical_at_once() -> None:
     ]  # fmt: skip
 
 
-def test_a_look_proves_it_where_the_activation_took_three_quarters_of_what_the_module_has_lost() -> None:
-    """It has lost 3.6 decades of what is usual, which follows slowly; other causes are what they are."""
+def test_a_look_proves_it_where_the_activation_took_more_than_half_of_what_the_module_has_lost() -> None:
+    """It has lost four decades, and the activation may have taken one before; other causes are what they are."""
     judge = fallen()
     for kind, decades, held in (
-        ("saturated-tanh", 2.8, True),
-        ("saturated-tanh", 2.6, False),
-        ("dead-relu", 2.6, False),
-        ("zero-loss", 2.6, True),
+        ("saturated-tanh", 3.1, True),
+        ("saturated-tanh", 2.9, False),
+        ("dead-relu", 2.9, False),
+        ("zero-loss", 2.9, True),
     ):
         found = cause(kind, "h.0.act", operation="TanhBackward0", decades_lost_here=decades)
         weighed = judge.weighed("vanishing", "actor", ILL, found)
@@ -132,21 +132,11 @@ def test_a_look_proves_it_where_the_activation_took_three_quarters_of_what_the_m
             assert weighed == found
         else:
             assert weighed.kind == "unknown"
-            assert weighed.evidence["decades_lost_since"] == pytest.approx(3.62, abs=0.01)
+            assert weighed.evidence["decades_lost_since"] == pytest.approx(4.0, abs=0.01)
             assert "has faded as well" in weighed.evidence["reason"]
     assert judge.weighed("zero", "actor", ILL, DEAD) == DEAD
     # Of a module that was never above the limit nothing is known.
     assert Judge([Vanishing()]).weighed("vanishing", "actor", ILL, DEAD) == DEAD
-
-
-def test_what_all_lost_while_its_share_was_usual_is_no_part_of_it() -> None:
-    judge = Judge([Vanishing()])
-    owners = (ILL, "h.1")
-    judged(judge, [made(step, dict.fromkeys(owners, 10 ** (2 - step / 50)), owners) for step in range(200)])
-    judged(judge, [made(200 + step, {ILL: 1e-6, "h.1": 1e-2}, owners) for step in range(5)])
-    assert judge.suspects("actor") == (ILL,)
-    found = cause("saturated-tanh", "h.0.act", decades_lost_here=3.5)
-    assert judge.weighed("vanishing", "actor", ILL, found) == found
 
 
 def test_a_dead_relu_is_such_a_proof_and_a_shut_gate_is_none() -> None:
@@ -203,8 +193,12 @@ def test_a_saturated_tanh_beside_a_living_branch_is_told(scale: float) -> None:
     assert alert.value > 1e-6
 
 
-@pytest.mark.parametrize(("power", "told"), [(2, "unknown"), (1, "saturated-tanh")], ids=["squared", "absolute"])
-def test_a_tanh_that_is_right_beside_a_branch_that_never_is(power: int, told: str) -> None:
+@pytest.mark.parametrize(
+    ("power", "units", "told"),
+    [(2, 1.0, {"unknown"}), (2, 100.0, set()), (1, 1.0, {"saturated-tanh"})],
+    ids=["squared", "squared, the largest branch at first", "absolute"],
+)
+def test_a_tanh_that_is_right_beside_a_branch_that_never_is(power: int, units: float, told: set[str]) -> None:
     """Its slope falls with its error; of an absolute error, which does not fade, nothing tells it from a dead one."""
     torch.manual_seed(0)
     model = nn.ModuleDict({"body": nn.Linear(4, 8), "head": nn.Sequential(nn.Linear(8, 2), nn.Tanh())})
@@ -216,11 +210,11 @@ def test_a_tanh_that_is_right_beside_a_branch_that_never_is(power: int, told: st
             nn.init.constant_(model["head"][0].bias, step / 37.5)  # type: ignore[index]
             after = model["body"](torch.randn(16, 4))
             optimizer.zero_grad()
-            ((1.0 - model["head"](after)).pow(power).mean() + after.square().mean()).backward()
+            ((units * (1.0 - model["head"](after))).pow(power).mean() + after.square().mean()).backward()
             optimizer.step()
     kinds = {alert.cause.kind for alert in watch.alerts if alert.cause is not None}
-    assert kinds == {told}
+    assert kinds == told
     for alert in watch.alerts:
         assert (alert.rule, alert.severity, alert.module) == ("vanishing", "warning", "head.0")
         # Where it is right it is told below the limit alone, which is the limit's doing.
-        assert told != "unknown" or alert.value < 1e-7
+        assert power == 1 or alert.value < 1e-7

@@ -225,6 +225,7 @@ records = st.builds(
     missing_modules=st.lists(names, max_size=2).map(tuple),
     unwritten=st.lists(names, max_size=2).map(tuple),
     missed_by_clip=st.lists(names, max_size=2).map(tuple),
+    lost=st.lists(names, max_size=2).map(tuple),
 )
 causes = st.builds(Cause, names, names, st.dictionaries(names, floats | st.integers(), max_size=3), names)
 alerts = st.builds(
@@ -252,6 +253,7 @@ NAMES = (
     "frozen",
     "missed_by_clip",
     "clipped_between",
+    "lost",
 )
 
 
