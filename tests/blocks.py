@@ -248,6 +248,7 @@ class _Life:
         if self._clip == "rest":
             left[1:] = before[1:].tolist()
         after = np.array([math.nan if skipped else norm for norm in left])
+        lost = (3 if step % 83 < 6 else 1) if step % 83 < 8 and left == before.tolist() else 0
         row = StepRow(
             step,
             float(step),
@@ -259,9 +260,9 @@ class _Life:
             1024.0 if self._clip == "scaled" else rng.choice((None, 1024.0)) if skipped else None,
             {"mlp": ("mlp.extra",)} if rng.random() < 0.02 or step % 97 < 5 else None,
             "critic" if step % 89 < 4 else None,
-            (3 if step % 83 < 6 else 1) if step % 83 < 8 and left == before.tolist() else 0,
+            lost,
             None if step % 16 else RankNorms(step - 16, 1, 1.0, 1.0 + (step % 160 < 80), 1e-7),
-            tuple(names[:1]) if step % 166 < 8 else (),
+            tuple(names[:1]) if lost and step % 166 < 8 else (),
         )
         self._age()
         return row, before, after
