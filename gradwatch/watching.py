@@ -388,7 +388,7 @@ class Watch:
         if step is not None:
             if self._loop_step is not None:
                 step.row = step.row._replace(loop_step=self._loop_step)
-            urgent = unusual or self._refusing is not None or self._judge.in_suspense or self._explainer.is_looking
+            urgent = unusual or self._refusing is not None or self._judge.in_suspense
             self._reporting.take(step, urgent)
         if not self._judge.asks_why:
             self._explainer.nothing_is_asked()
