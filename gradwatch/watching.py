@@ -33,6 +33,7 @@ from gradwatch.measure.lines import Lines
 from gradwatch.measure.pending import PendingStep
 from gradwatch.observer import Observer
 from gradwatch.patching import Turn
+from gradwatch.printing import printable
 from gradwatch.records import Alert, Health, Incident, RunInfo, Sink, StepRecord
 from gradwatch.refusing import Refusing
 from gradwatch.rules import default_rules
@@ -245,6 +246,10 @@ class Watch:
             MissingExtraError: pandas is not installed.
         """
         return frame_of(self.history, self._info.run if self._info else "", parameters)
+
+    def __repr__(self) -> str:
+        steps = ", ".join(f"{printable(name)} at step {count}" for name, count in self._observer.steps().items())
+        return f"<Watch, {self._state}: {steps}; {len(self._verdicts.alerts)} alerts told>"
 
     def _repr_html_(self) -> str:
         """In a notebook: what the console shows."""
