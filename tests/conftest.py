@@ -19,6 +19,14 @@ socketserver.BaseServer.serve_forever.__defaults__ = (0.02,)
 
 
 @pytest.fixture(autouse=True)
+def the_same_numbers() -> None:
+    """What torch draws does not depend on the tests before."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
 def nothing_compiled() -> Iterator[None]:
     """A diagnosis is careful in a process that has compiled something; torch counts that over all tests."""
     yield
