@@ -21,8 +21,8 @@ def read_saved(node: Node, name: str) -> Any:
     A tensor that is packed by hooks (a checkpoint, offloading) is left alone: unpacking it a second time is the
     packer's business, and a checkpoint refuses.
     """
-    # Freed, changed in place since, or, in a torch that does not tell of hooks, given out once and for all: hooks may
-    # raise anything.
+    # Freed, changed in place since, or, in a torch that does not tell of hooks, given out once and for all: hooks
+    # may raise anything.
     with contextlib.suppress(Exception):
         return None if _is_packed(node, name) else getattr(node, f"_saved_{name}", None)
     return None

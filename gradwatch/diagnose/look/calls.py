@@ -15,9 +15,9 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from gradwatch.diagnose.graph.walk import Node
+from gradwatch.diagnose.graph.walk import Node, lasting
 from gradwatch.diagnose.look.budget import Budget
 from gradwatch.diagnose.look.dispatch import module_calls
 from gradwatch.diagnose.look.numbers import Extent, extent, tensors_in
@@ -193,7 +193,7 @@ class Calls:
             return
         call.end = _next_number()
         self.all.append(call)
-        call.made = tuple(_origin(one) for one in tensors_in(output) if one.grad_fn is not None)
+        call.made = tuple(lasting(one) for one in tensors_in(output) if one.grad_fn is not None)
         earlier = self._of.setdefault(id(call.module), [])
         earlier.append(call)
         if len(earlier) > self.MOST_MADE:
@@ -210,19 +210,6 @@ class Calls:
 def _mark(module: nn.Module) -> object:
     """What a module shares with nothing but the replicas that DataParallel makes of it for each call."""
     return module.__dict__.get("_forward_hooks", module)
-
-
-def _origin(output: Tensor) -> Node:
-    """Where an output comes from in the graph, which lives for as long as this is held.
-
-    An operation of Python's own, as torch.compile makes them too, does not live by being held: one of C++ is put
-    behind it that does. ``get_gradient_edge`` does the same, but not in torch 2.6.
-    """
-    made_by: Node = output.grad_fn
-    if not isinstance(made_by, torch._C._FunctionBase):
-        return made_by
-    with torch.enable_grad():
-        return output.view_as(output).grad_fn
 
 
 def _hidden(modules: Iterable[nn.Module]) -> set[int]:
