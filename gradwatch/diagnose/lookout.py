@@ -62,8 +62,7 @@ class Lookout:
         if root.is_cpu and not math.isfinite(value):
             return self._look(roots, gradients) if self._wanted() and not self._causes else None
         if accumulates and root.grad_fn is not None:
-            self._sound = (root.grad_fn, value)
-            self._witness.attend(root.grad_fn)
+            self._sound = (self._witness.attend(root), value)
         return None
 
     def elsewhere(self, where: str, parameters: Mapping[str, Tensor]) -> Cause | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -32,8 +32,8 @@ class _Pass:
     weights: Hashable
     written: frozenset[Hashable]
     is_own: bool
-    kept: set[int]
-    lost: set[int] = field(default_factory=set)
+    kept: frozenset[int]
+    lost: frozenset[int] = frozenset()
 
 
 class ErasedPasses:
@@ -43,6 +43,9 @@ class ErasedPasses:
     that is looked at and dropped is computed on a line of its own: of these nothing is counted. And a generator's
     pass runs through the discriminator, which is then zeroed and gets its own: see ``_certainly``.
     """
+
+    # Of a step with more passes nothing is told.
+    MOST = 256
 
     def __init__(self) -> None:
         self._passes: list[_Pass] = []
@@ -69,21 +72,28 @@ class ErasedPasses:
             everything: all that it wrote, whichever optimizer holds it; None where there is one alone.
             parameters: all that the optimizer holds.
         """
-        written = frozenset(columns) if everything is None else frozenset(_one_by_one(everything))
-        is_own = everything is None or len(everything) == 1
-        self._passes.append(_Pass(site, _fingerprint(parameters), written, is_own, set(columns)))
+        if len(self._passes) >= self.MOST:
+            # A loop that never steps may erase without end.
+            self._passes, self._moved = [], True
+        own, weights = frozenset(columns), _fingerprint(parameters)
+        written = own if everything is None else frozenset(_one_by_one(everything))
+        for earlier in self._passes[-1:]:
+            # What is the same is held once.
+            weights = earlier.weights if earlier.weights == weights else weights
+            written = earlier.written if earlier.written == written else written
+        self._passes.append(_Pass(site, weights, written, everything is None or len(everything) == 1, own))
 
     def erased(self, columns: Collection[int], parameters: Sequence[Tensor]) -> None:
         """What passes have written to these columns so far is gone."""
-        now, gone = _fingerprint(parameters), set(columns)
+        now, gone, before = _fingerprint(parameters), frozenset(columns), frozenset(self._once)
         for one in self._passes:
             taken = one.kept & gone
             if taken:
                 self._moved |= one.weights != now
-                self._again |= taken & self._once
+                self._again |= taken & before
+                self._once |= taken
                 one.kept -= taken
                 one.lost |= taken
-        self._once |= {column for one in self._passes for column in one.lost}
 
     @property
     def lost(self) -> tuple[int, tuple[int, ...]]:
@@ -106,7 +116,7 @@ class ErasedPasses:
         erased more than once, and so before a pass that is not their own, and the later one has written something
         else besides: each was on its way from something of its own.
         """
-        found = set()
+        found = set[int]()
         for other in later:
             anew = one.lost & other.kept
             if (one.is_own and not one.kept) or one.written == other.written:
@@ -131,10 +141,10 @@ def _fingerprint(parameters: Sequence[Tensor]) -> Hashable:
     return tuple(marks), tuple(map(_sample, parameters[::stride]))
 
 
-def _sample(parameter: Tensor) -> float:
-    """The sum of some elements; 0 where to read them would wait for a device."""
+def _sample(parameter: Tensor) -> Hashable:
+    """Some elements; none where to read them would wait for a device."""
     if not (on_host(parameter) and parameter.is_contiguous() and parameter.numel()):
-        return 0.0
+        return ()
     elements = parameter.detach().view(-1)
     # In CPU memory there is no device to wait for; asked only in a loop that erases passes.
-    return float(elements[:: max(1, len(elements) // _ELEMENTS)].sum())
+    return tuple(elements[:: max(1, len(elements) // _ELEMENTS)].tolist())

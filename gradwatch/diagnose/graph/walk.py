@@ -22,6 +22,7 @@ __all__ = [
     "Node",
     "hands_on",
     "is_leaf",
+    "lasting",
     "operation",
     "root_of",
     "row_of",
@@ -38,6 +39,9 @@ class Consumer(NamedTuple):
     node: Node
     input: int
 
+
+# Operations of Python's own. Since which version after 2.6 they do is left open: the other way is right as well.
+_LIVE_BY_BEING_HELD = torch.__version__ >= "2.13"
 
 _SUFFIX = re.compile(r"Backward\d+$")
 
@@ -180,3 +184,16 @@ def root_of(start: object) -> Node | None:
             return start.grad_fn
         return torch.autograd.graph.get_gradient_edge(start).node
     return getattr(start, "node", None)
+
+
+def lasting(output: Tensor) -> Node:
+    """Where a tensor comes from in its graph, or an operation behind that: by holding it the graph is held.
+
+    Under torch 2.6 an operation of Python's own, as torch.compile makes them too, does not live by being held: one
+    of C++ is put behind it.
+    """
+    made_by: Node = output.grad_fn
+    if _LIVE_BY_BEING_HELD or not isinstance(made_by, torch._C._FunctionBase):
+        return made_by
+    with torch.enable_grad():
+        return output.view_as(output).grad_fn
