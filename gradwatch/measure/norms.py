@@ -19,8 +19,10 @@ import torch
 from torch import Tensor, nn
 
 __all__ = [
+    "REDUCED_AS_THEY_ARE",
     "exact_norms",
     "global_norm",
+    "in_memory_order",
     "on_host",
     "real_and_dense",
     "write_norms",
@@ -35,7 +37,7 @@ _UP, _DOWN = 2.0**600, 2.0**-600
 # In CPU memory torch widens a tensor as a whole before it reduces it: a larger one is handed over in pieces.
 _PIECE = 1 << 18
 
-_REDUCED_AS_THEY_ARE = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+REDUCED_AS_THEY_ARE = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 _kind = attrgetter("device", "dtype", "layout")
 
 
@@ -152,12 +154,12 @@ def _summed_by_index(tensor: Tensor) -> Tensor:
     return sums.to(values.dtype)
 
 
-def _in_memory_order(tensor: Tensor) -> Tensor:
+def in_memory_order(tensor: Tensor) -> Tensor:
     """The elements as one dimension, in the order of memory: no copy where the tensor is dense."""
-    if not tensor.is_contiguous():
-        order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
-        tensor = tensor.permute(order)
-    return tensor.reshape(-1)
+    if tensor.is_contiguous():
+        return tensor.view(-1)
+    order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
+    return tensor.permute(order).reshape(-1)
 
 
 def _are_alike(tensors: Sequence[Tensor]) -> bool:
@@ -166,7 +168,7 @@ def _are_alike(tensors: Sequence[Tensor]) -> bool:
     if len(kinds) != 1:
         return False
     ((_, dtype, layout),) = kinds
-    return dtype in _REDUCED_AS_THEY_ARE and layout == torch.strided and all(map(Tensor.is_contiguous, tensors))
+    return dtype in REDUCED_AS_THEY_ARE and layout == torch.strided and all(map(Tensor.is_contiguous, tensors))
 
 
 def _groups(tensors: Sequence[Tensor]) -> Iterable[list[int]]:
@@ -199,7 +201,7 @@ def _reduced(tensors: list[Tensor]) -> list[Tensor]:
 def _by_pieces(tensor: Tensor) -> Tensor:
     if tensor.numel() <= _PIECE:
         return _fused([tensor])[0]
-    pieces = torch.split(_in_memory_order(tensor), _PIECE)
+    pieces = torch.split(in_memory_order(tensor), _PIECE)
     return _combined(torch.stack(list(_fused(list(pieces)))))
 
 
