@@ -1,7 +1,7 @@
 """Norms of gradients in the memory of the CPU, by torch and numpy: where a call costs more than its arithmetic.
 
-Small gradients are laid end to end and measured together, a few calls for hundreds of them; a large one takes calls of
-its own. All are widened to float64, where the square of every float32 is exact, in a scratch that is kept.
+Small gradients are laid end to end and measured together, a few calls for hundreds; a large one takes calls of its
+own. All are widened to float64, where the square of every float32 is exact, in a scratch that is kept.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch._utils import _flatten_dense_tensors as end_to_end
 
 from gradwatch.blocks import FloatArray
-from gradwatch.measure.norms import exact_norms, in_memory_order
+from gradwatch.measure.norms import PIECE, exact_norms, in_memory_order
 
 __all__ = ["host_norms"]
 
@@ -27,8 +27,6 @@ __all__ = ["host_norms"]
 SMALL = 8192
 # Of small ones together: from 32,768 elements on torch would wake other threads for a few microseconds of work.
 LINE = 1 << 15
-# Of a large one at a time: what is widened is still in the cache when it is squared.
-PIECE = 1 << 18
 
 # Below it, squares of float64 may have lost digits to underflow; those of float32 begin at 1e-90.
 _SMALLEST_SAFE_SQUARE = 1e-280
@@ -58,8 +56,9 @@ class _Line:
     def squares(self, tensors: Sequence[Tensor]) -> FloatArray:
         """The sum of squares of each of its tensors."""
         chosen = list(map(tensors.__getitem__, self._chosen))
-        # The widest of their dtypes. Biases need no view each.
-        self._wide.copy_(torch.cat(chosen) if set(map(Tensor.dim, chosen)) == {1} else end_to_end(chosen))
+        # Of the widest of their dtypes. What has one dimension, as most that are small do, needs no view each.
+        flat = set(map(Tensor.dim, chosen)) == {1}
+        self._wide.copy_(torch.cat(chosen) if flat else end_to_end(chosen))  # type: ignore[no-untyped-call]
         np.multiply(self._array, self._array, out=self._array)
         sums: FloatArray = np.add.reduceat(self._array, self._starts)
         return sums
@@ -82,7 +81,7 @@ class _Large:
     def square(self, tensors: Sequence[Tensor]) -> float:
         """Its sum of squares."""
         values = in_memory_order(tensors[self.place])
-        pieces = (values,) if len(self._wide) == 1 else values.split(PIECE)
+        pieces = (values,) if len(self._wide) == 1 else torch.split(values, PIECE)
         total = 0.0
         for wide, piece in zip(self._wide, pieces, strict=True):
             total += float(torch.dot(wide.copy_(piece), wide))  # in CPU memory: a load

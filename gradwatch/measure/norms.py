@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 __all__ = [
+    "PIECE",
     "REDUCED_AS_THEY_ARE",
     "exact_norms",
     "global_norm",
@@ -35,7 +36,7 @@ _SMALLEST = 1e-140
 _UP, _DOWN = 2.0**600, 2.0**-600
 
 # In CPU memory torch widens a tensor as a whole before it reduces it: a larger one is handed over in pieces.
-_PIECE = 1 << 18
+PIECE = 1 << 18
 
 REDUCED_AS_THEY_ARE = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 _kind = attrgetter("device", "dtype", "layout")
@@ -193,15 +194,15 @@ def _is_dense(tensor: Tensor) -> bool:
 
 def _reduced(tensors: list[Tensor]) -> list[Tensor]:
     """The norms of real tensors of one device and dtype."""
-    if tensors[0].device.type == "cpu" and any(tensor.numel() > _PIECE for tensor in tensors):
+    if tensors[0].device.type == "cpu" and any(tensor.numel() > PIECE for tensor in tensors):
         return [_by_pieces(tensor) for tensor in tensors]
     return list(_fused(tensors))
 
 
 def _by_pieces(tensor: Tensor) -> Tensor:
-    if tensor.numel() <= _PIECE:
+    if tensor.numel() <= PIECE:
         return _fused([tensor])[0]
-    pieces = torch.split(in_memory_order(tensor), _PIECE)
+    pieces = torch.split(in_memory_order(tensor), PIECE)
     return _combined(torch.stack(list(_fused(list(pieces)))))
 
 

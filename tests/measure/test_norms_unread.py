@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradwatch import global_norm
 from gradwatch.measure import norms
-from gradwatch.measure.norms import in_memory_order, exact_norms, write_norms
+from gradwatch.measure.norms import exact_norms, in_memory_order, write_norms
 
 
 class Operations(TorchDispatchMode):
