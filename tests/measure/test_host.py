@@ -138,7 +138,7 @@ def test_no_large_one_is_copied() -> None:
     large = torch.ones(4, 5 * PIECE // 8)
     last = large.view(4, 8, -1, 64).contiguous(memory_format=torch.channels_last)
     for tensors in ([large], [large.t(), last]):
-        assert seen(tensors).most == 8  # a sum
+        assert seen(tensors).most <= 8  # a sum
     assert seen([torch.ones(SMALL)] * 50).most <= 4 * LINE
 
 
