@@ -5,8 +5,8 @@ float64 the square of every float32 is exact and in range, so that the error of 
 its value: far under half a float32 ulp, 6e-8. float64 gradients can leave the range of their own squares and
 are measured at three scales, of which the one that fits is taken.
 
-Nothing here reads a value on the host, and no shape depends on one: a device is never waited for. In the memory
-of the CPU the native kernel, where it was built, takes a quarter of the time: ``gradwatch.measure.kernel``.
+Nothing here reads a value on the host, and no shape depends on one: a device is never waited for. Gradients in the
+memory of the CPU have ways of their own that cost less: ``gradwatch.measure.kernel``.
 """
 
 from __future__ import annotations
