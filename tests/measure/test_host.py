@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -19,6 +20,10 @@ from gradwatch.measure.host import LINE, SMALL
 from gradwatch.measure.norms import PIECE
 from tests.measure.kernels import norms_by
 from tests.reference import exact_norm
+
+
+class Named(Tensor):
+    """A subclass, as others make them."""
 
 
 def measured(tensors: Sequence[Tensor]) -> list[float]:
@@ -148,6 +153,13 @@ def test_no_line_is_run_for_each_of_those_that_are_plain(monkeypatch: pytest.Mon
     out = bytearray(b"\xff" * 32)
     assert pure.norms(gradients, b"".join(n.to_bytes(8, "little") for n in range(4)), out) == (29.0, 0, None)
     assert memoryview(out).cast("d").tolist() == [2.0, 0.0, 3.0, 4.0]
+
+
+def test_a_subclass_is_left_alone_even_where_all_else_is_plain() -> None:
+    with FakeTensorMode():
+        fake = torch.ones(2)
+    for odd in (fake, torch.ones(2).as_subclass(Named)):
+        assert pure.norms([odd, torch.ones(4)], bytes(8) + (1).to_bytes(8, "little"), bytearray(16)) == (4.0, 0, [0])
 
 
 def test_a_loop_that_never_repeats_fills_no_memory() -> None:
