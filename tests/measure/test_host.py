@@ -159,7 +159,11 @@ def test_a_subclass_is_left_alone_even_where_all_else_is_plain() -> None:
     with FakeTensorMode():
         fake = torch.ones(2)
     for odd in (fake, torch.ones(2).as_subclass(Named)):
-        assert pure.norms([odd, torch.ones(4)], bytes(8) + (1).to_bytes(8, "little"), bytearray(16)) == (4.0, 0, [0])
+        assert pure.norms([odd, torch.ones(4)], bytes(8) + (1).to_bytes(8, "little"), bytearray(16)) == (
+            4.0,
+            0,
+            [0],
+        )
 
 
 def test_a_loop_that_never_repeats_fills_no_memory() -> None:
