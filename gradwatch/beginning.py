@@ -9,7 +9,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from gradwatch.log import log
-from gradwatch.taps.hooks import StepHooks
+from gradwatch.taps.step_hooks import StepHooks
 
 __all__ = ["Reminder"]
 

@@ -107,11 +107,6 @@ class Explainer:
         own = {name: held[name] for name in self._fitting.own(alert.optimizer, alert.module)}
         return self._judge.corrected(alert, self._lookout.elsewhere(known.where, own))
 
-    @property
-    def is_looking(self) -> bool:
-        """Whether a look is armed: what the next step is like decides what is said of this one."""
-        return bool(self._armed)
-
     def stepped(self, optimizer: str) -> list[Alert]:
         """A step is done: arm a diagnosis where an alert of its optimizer has no cause.
 

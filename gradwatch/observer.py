@@ -26,8 +26,9 @@ from gradwatch.measure.sharding.shares import size_for
 from gradwatch.measure.tracked import TrackedOptimizer
 from gradwatch.reporting import Reporting
 from gradwatch.shield import ErrorShield
-from gradwatch.taps.backwards import NO_PASS, GradientHooks, Pass, activity, current_pass, is_alone, passes
+from gradwatch.taps.backwards import NO_PASS, Pass, activity, current_pass, is_alone, passes
 from gradwatch.taps.clips import ClipEvent, clips
+from gradwatch.taps.gradient_hooks import GradientHooks
 from gradwatch.taps.scaler import scalers
 from gradwatch.taps.steps import LEAVE_OUT, StepTap
 

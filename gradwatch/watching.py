@@ -33,6 +33,7 @@ from gradwatch.measure.lines import Lines
 from gradwatch.measure.pending import PendingStep
 from gradwatch.observer import Observer
 from gradwatch.patching import Turn
+from gradwatch.printing import printable
 from gradwatch.records import Alert, Health, Incident, RunInfo, Sink, StepRecord
 from gradwatch.refusing import Refusing
 from gradwatch.rules import default_rules
@@ -246,6 +247,10 @@ class Watch:
         """
         return frame_of(self.history, self._info.run if self._info else "", parameters)
 
+    def __repr__(self) -> str:
+        steps = ", ".join(f"{printable(name)} at step {count}" for name, count in self._observer.steps().items())
+        return f"<Watch, {self._state}: {steps}; {len(self._verdicts.alerts)} alerts told>"
+
     def _repr_html_(self) -> str:
         """In a notebook: what the console shows."""
         return as_html(Picture(self.last.values(), self.incidents))
@@ -388,7 +393,7 @@ class Watch:
         if step is not None:
             if self._loop_step is not None:
                 step.row = step.row._replace(loop_step=self._loop_step)
-            urgent = unusual or self._refusing is not None or self._judge.in_suspense or self._explainer.is_looking
+            urgent = unusual or self._refusing is not None or self._judge.in_suspense
             self._reporting.take(step, urgent)
         if not self._judge.asks_why:
             self._explainer.nothing_is_asked()

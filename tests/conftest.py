@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socketserver
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,12 @@ hypothesis.settings.load_profile("gradwatch")
 
 # How often Python's server looks whether it is to end: every half a second, which each test would wait that opens one.
 socketserver.BaseServer.serve_forever.__defaults__ = (0.02,)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def logs_of_agents(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Stable-Baselines3 makes a folder for each agent, among those of the machine where nothing else is said."""
+    os.environ["SB3_LOGDIR"] = str(tmp_path_factory.mktemp("agents"))
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,8 @@ from gradwatch.errors import TrackerStateError
 from gradwatch.explaining import Explainer
 from gradwatch.fitting import Fitting
 from gradwatch.records import Alert
+from gradwatch.reporting import Reporting
+from gradwatch.verdicts import Verdicts
 
 
 class Policy(nn.Module):
@@ -126,11 +128,29 @@ def test_where_no_look_hears_of_a_pass_each_suspicion_is_let_go() -> None:
             backward.start()
             backward.join()
             optimizer.step()
-            looking.append(watch._explainer.is_looking)
+            looking.append(bool(watch._explainer._armed))
     assert any(looking[10:30])
     assert any(looking[30:])
     assert not any(looking[20:30])
     assert not any(looking[40:])
+
+
+def test_a_look_behind_an_optimizers_last_step_costs_another_no_block_a_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    blocks: list[int] = []
+    take = Verdicts.take
+    monkeypatch.setattr(Verdicts, "take", lambda self, steps: blocks.append(len(steps)) or take(self, steps))
+    monkeypatch.setattr(Reporting, "SECONDS", math.inf)
+    models = {"early": Policy(1e6), "late": Policy(1.0)}
+    optimizers = {name: torch.optim.SGD(model.parameters(), lr=0.0) for name, model in models.items()}
+    with gradwatch.track(optimizers, models) as watch:
+        for name in ["early"] * 3 + ["late"] * 80:
+            optimizers[name].zero_grad()
+            models[name](torch.randn(6, 4)).square().mean().backward()
+            optimizers[name].step()
+        assert watch._explainer._armed
+    assert blocks[-4:-1] == [16, 16, 16]
 
 
 def test_a_new_episode_is_looked_at_anew(monkeypatch: pytest.MonkeyPatch) -> None:

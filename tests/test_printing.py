@@ -26,7 +26,8 @@ def test_no_name_is_a_command_to_a_terminal(
                 (net(torch.randn(2, 4)).square().mean() * factor).backward()
                 optimizer.step()
         (incident,) = watch.incidents
-        told = [*map(str, watch.alerts), str(incident), *caplog.messages, *capsys.readouterr()]
+        assert repr(watch).endswith(" at step 40; 3 alerts told>")
+        told = [repr(watch), *map(str, watch.alerts), str(incident), *caplog.messages, *capsys.readouterr()]
         assert "\\x1b[2J" in "".join(told)
         assert all(character.isprintable() or character == "\n" for said in told for character in said)
 

@@ -20,12 +20,20 @@ from threading import get_ident
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
-from torch.nn.parameter import is_lazy
 
 from gradwatch.patching import Patch, Replacement, replace_name
 
-__all__ = ["NO_PASS", "GradientHooks", "Pass", "PassListener", "current_pass", "is_alone", "passes"]
+__all__ = [
+    "NO_PASS",
+    "Pass",
+    "PassListener",
+    "activity",
+    "current_pass",
+    "here",
+    "is_alone",
+    "pass_elsewhere",
+    "passes",
+]
 
 # What torch calls the graph task where no backward pass is running.
 NO_PASS = -1
@@ -103,7 +111,7 @@ class Pass:
 
 # By thread, the pass that runs in it; and the one that runs in this thread.
 _running: dict[int, Pass] = {}
-_here = threading.local()
+here = threading.local()
 
 # Passes that were not seen to begin, by torch's number of the graph task.
 _unseen: dict[int, Pass] = {}
@@ -223,12 +231,12 @@ def _seen(
     alone = not _running
     for listener in listeners:
         listener.beginning(alone)
-    one = _here.one = _running[thread] = Pass()
+    one = here.one = _running[thread] = Pass()
     try:
         returned = original(outputs, *args, **kwargs)
     finally:
         del _running[thread]
-        _here.one = None
+        here.one = None
     for listener in listeners:
         if listener.compares:
             one.written.setdefault(listener, [])
@@ -240,82 +248,7 @@ def _seen(
 passes: Patch[object] = Patch(_install)
 
 
-class GradientHooks:
-    """The hooks on the parameters of one listener, by column.
-
-    A hook costs a microsecond a pass, ten times what it costs to compare a gradient before a pass and after it. So
-    no more than ``MOST`` parameters are hooked, spread evenly: enough to tell that a pass is one of theirs.
-
-    Args:
-        listener: what is called at the end of each pass that wrote one of them.
-        accumulator: the tensor through which a parameter gets its gradient, that parameter itself as a rule; None
-            where a hook on it would do harm.
-
-    Attributes:
-        waiting: columns that cannot be hooked now: they need no gradient, or have no shape yet.
-        unhooked: columns that are compared instead, before a pass and after it.
-    """
-
-    MOST = 64
-
-    def __init__(self, listener: PassListener, accumulator: Callable[[Tensor], Tensor | None]) -> None:
-        self._listener = listener
-        self._accumulator = accumulator
-        # By column what is hooked, and the hook: noted before it is there, so that an interrupt loses none.
-        self._hooked: dict[int, tuple[Tensor, Callable[[Tensor], None]]] = {}
-        self._parameters: list[Tensor] = []
-        self.waiting: list[int] = []
-        self.unhooked: list[int] = []
-
-    def watch(self, parameters: Sequence[Tensor]) -> None:
-        """Hook these, in the place of all that were hooked before."""
-        self.close()
-        self._parameters = list(parameters)
-        every = -(-len(self._parameters) // self.MOST)
-        self.waiting = list(range(0, len(self._parameters), max(every, 1)))
-        hooked = set(self.waiting)
-        self.unhooked = [column for column in range(len(self._parameters)) if column not in hooked]
-        self.renew()
-
-    def renew(self) -> None:
-        """Hook what can be hooked by now."""
-        self.waiting = [column for column in self.waiting if not self._hook(column)]
-
-    def close(self) -> None:
-        """Remove every hook."""
-        while self._hooked:
-            column, (leaf, note) = next(iter(self._hooked.items()))
-            hooks: dict[int, object] = leaf._post_accumulate_grad_hooks or {}
-            for number in [number for number, hook in tuple(hooks.items()) if hook is note]:
-                hooks.pop(number, None)
-            self._hooked.pop(column, None)
-
-    def _hook(self, column: int) -> bool:
-        parameter = self._parameters[column]
-        if is_lazy(parameter) or not (parameter.requires_grad and parameter.is_leaf):
-            return False
-        leaf = self._accumulator(parameter)
-        if leaf is None:
-            self.unhooked.append(column)
-        else:
-            note = _noting(self._listener, column)
-            self._hooked[column] = leaf, note
-            leaf.register_post_accumulate_grad_hook(note)  # type: ignore[no-untyped-call]
-        return True
-
-
-def _noting(listener: PassListener, column: int) -> Callable[[Tensor], None]:
-    here = _here
-
-    def written(_: Tensor) -> None:
-        # A thread's own attribute, which compiled autograd can trace, unlike the number of the thread.
-        one = getattr(here, "one", None) or _elsewhere()
-        one.written[listener].append(column)
-
-    return written
-
-
-def _elsewhere() -> Pass:
+def pass_elsewhere() -> Pass:
     """The pass that a hook belongs to which runs in another thread than the pass began in, or in one unseen."""
     only = _only_one()
     if only is not None:

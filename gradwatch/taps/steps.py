@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gradwatch.patching import untraced
-from gradwatch.taps.hooks import StepHooks
+from gradwatch.taps.step_hooks import StepHooks
 
 __all__ = ["LEAVE_OUT", "StepTap"]
 

@@ -9,6 +9,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from rich.console import Console
 from rich.progress import (
@@ -39,13 +40,16 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("gradwatch").addHandler(logging.NullHandler())
     console = Console(width=None if Console().is_terminal else 160)
     outcomes = []
-    with _bar(console) as bar:
+    # An interrupt ends it early, and what is done is shown.
+    with _bar(console) as bar, suppress(KeyboardInterrupt):
         for workload in map(known.__getitem__, names):
             for seed in options.seeds:
                 outcomes.append(
                     carried_out(workload, seed, advance=_advance(bar, workload.name, seed, workload.steps))
                 )
     show(outcomes, console)
+    if len(outcomes) < len(names) * len(options.seeds):
+        return 130
     return 1 if any(outcome.count("critical") or not outcome.has_learned for outcome in outcomes) else 0
 
 

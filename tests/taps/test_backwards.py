@@ -13,7 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 import gradwatch
 from gradwatch.taps import backwards
-from gradwatch.taps.backwards import NO_PASS, GradientHooks, Pass, activity, current_pass, passes
+from gradwatch.taps.backwards import NO_PASS, Pass, activity, current_pass, passes
+from gradwatch.taps.gradient_hooks import GradientHooks
 
 
 class Told:
