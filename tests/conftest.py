@@ -26,6 +26,14 @@ def logs_of_agents(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(autouse=True)
+def the_same_numbers() -> None:
+    """What torch draws does not depend on the tests before."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
 def nothing_compiled() -> Iterator[None]:
     """A diagnosis is careful in a process that has compiled something; torch counts that over all tests."""
     yield

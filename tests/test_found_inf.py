@@ -65,7 +65,9 @@ def test_a_harmful_step_changes_nothing_and_is_recorded(
         stepped(model, optimizer)
         waits = Waits(monkeypatch)
         changed = [stepped(model, optimizer, f) for f in (1.0, factor, factor, 1.0)]
-        assert (waits.count, watch.health().internal_errors) == (0, 0)
+        # Adagrad's fused step fails on found_inf in torch 2.6, and does not offer it: there the host waits.
+        asked = 0 if hasattr(optimizer, "_step_supports_amp_scaling") or kind != "adagrad" else 4
+        assert (waits.count, watch.health().internal_errors) == (asked, 0)
     assert changed == [True, False, False, True]
     assert [record.skipped for record in watch.history] == [False, False, True, True, False]
     assert watch.history[2].nonfinite == ("weight", "bias")

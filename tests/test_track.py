@@ -288,6 +288,20 @@ def test_what_an_earlier_step_measured_is_not_reported_again() -> None:
     assert (watch["optimizer"].norm_before, watch["optimizer"].norm_after) == (7.0, 7.0)
 
 
+def test_an_optimizer_whose_groups_are_filled_later_is_not_ill_before() -> None:
+    net = nn.Linear(3, 1)
+    optimizer = torch.optim.SGD([{"params": []}], lr=0.1)
+    with gradwatch.track(optimizer) as watch:
+        for step in range(12):
+            if step == 6:
+                optimizer.add_param_group({"params": list(net.parameters())})
+            optimizer.zero_grad()
+            net(torch.ones(2, 3)).sum().backward()
+            optimizer.step()
+    assert watch.alerts == []
+    assert [record.norm_before > 0 for record in watch.history] == [False] * 6 + [True] * 6
+
+
 def test_a_group_added_mid_run_is_measured_at_the_end_of_backward() -> None:
     model, late = nn.Linear(3, 1, bias=False), nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gradwatch.diagnose.diagnosis import Diagnosis
-from gradwatch.diagnose.graph.walk import Node
+from gradwatch.diagnose.graph.walk import Node, lasting
 from gradwatch.diagnose.look.witness import Witness
 from gradwatch.diagnose.reasons.hidden import behind_finite_loss
 from gradwatch.diagnose.reasons.missing import a_copy_was_reached
@@ -62,8 +62,9 @@ class Lookout:
         if root.is_cpu and not math.isfinite(value):
             return self._look(roots, gradients) if self._wanted() and not self._causes else None
         if accumulates and root.grad_fn is not None:
-            self._sound = (root.grad_fn, value)
-            self._witness.attend(root.grad_fn)
+            held = lasting(root)
+            self._sound = (held, value)
+            self._witness.attend(root.grad_fn, held)
         return None
 
     def elsewhere(self, where: str, parameters: Mapping[str, Tensor]) -> Cause | None:

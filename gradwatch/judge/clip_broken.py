@@ -233,8 +233,8 @@ def _between_passes(record: StepRecord) -> Iterator[Finding]:
         limit = math.nan if record.max_norm is None else record.max_norm
         was_scaled = any(norm > limit for norm in returned[:-1] or returned)
         message = (
-            f"clipping ran between the {record.backward_passes} backward passes of this step, not once after the "
-            f"last: the gradient of {where_of(record, names)} is a sum in which earlier passes were clipped again"
+            "clipping ran between backward passes of this step, not once after the last: the gradient of "
+            f"{where_of(record, names)} is a sum in which earlier passes were clipped again"
         )
         value = max(returned, default=math.nan)
         yield Finding(None, value, limit, message, None if was_scaled else "warning")

@@ -156,6 +156,9 @@ class Judge:
 
     def judge_block(self, block: Block) -> list[Alert]:
         """What begins and what ends with these steps: the same as with their records, one by one."""
+        if not block.layout.names:
+            # An optimizer whose groups are filled later: there is nothing yet that could be ill.
+            return []
         if self._ids_repeat:
             # Rules of one id share their episodes: what one makes of a step depends on what others made of it.
             return [alert for record in block for alert in self.judge(record)]

@@ -184,7 +184,8 @@ class Zero:
             doubt = None if any(doubts[module] is None for module in those) else doubts[those[0]]
             what = None if path is None else memory.naming.words(path)
             message = words_of(record, what, norms_of(record, those), known, doubt)
-            memory.dead |= dict.fromkeys(those if self._is_death(memory, those) else ())
+            # A pause like those of others is no death: it teaches how long pauses are.
+            memory.dead |= dict.fromkeys(those if doubt != "paused" and self._is_death(memory, those) else ())
             severity: Severity = "critical" if doubt is None else "warning"
             # A loss that is satisfied is not flat; and of what is flat nothing comes back.
             by = DEAD if doubt == "faded" else frozenset[str]()

@@ -39,7 +39,11 @@ class ErasedPasses:
 
     def wrote(self, site: int, parameters: Sequence[Tensor]) -> None:
         """A pass that was called there has written gradients."""
-        self._kept.append(_Pass(site, _fingerprint(parameters)))
+        weights = _fingerprint(parameters)
+        # A loop that never steps may erase without end: what is the same is held once.
+        for earlier in (*self._erased[-1:], *self._kept[-1:]):
+            weights = earlier.weights if earlier.weights == weights else weights
+        self._kept.append(_Pass(site, weights))
 
     def erased(self, parameters: Sequence[Tensor]) -> None:
         """What all passes so far have written is gone."""
@@ -66,10 +70,10 @@ def _fingerprint(parameters: Sequence[Tensor]) -> Hashable:
     return tuple(marks), tuple(map(_sample, parameters[::stride]))
 
 
-def _sample(parameter: Tensor) -> float:
-    """The sum of some elements; 0 where to read them would wait for a device."""
+def _sample(parameter: Tensor) -> Hashable:
+    """Some elements; none where to read them would wait for a device."""
     if not (on_host(parameter) and parameter.is_contiguous() and parameter.numel()):
-        return 0.0
+        return ()
     elements = parameter.detach().view(-1)
     # In CPU memory there is no device to wait for; asked only in a loop that erases passes.
-    return float(elements[:: max(1, len(elements) // _ELEMENTS)].sum())
+    return tuple(elements[:: max(1, len(elements) // _ELEMENTS)].tolist())

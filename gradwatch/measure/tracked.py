@@ -159,6 +159,8 @@ class TrackedOptimizer:
             self.ledger.shared(number)
         if columns:
             self.ledger.elsewhere(columns)
+            for clip in self._clips:
+                clip.consumed |= not set(columns).isdisjoint(clip.columns)
 
     def _loss_of(self, wrote: Hashable) -> int:
         """The loss that a pass is of, as passes are known by where they are called and by what they write."""
@@ -216,7 +218,7 @@ class TrackedOptimizer:
             on_host = returned if isinstance(returned, float) else None
             noted = NotedClip(function, limit, norm_type, on_host, given.places, given.repeated)
             self._clips.append(SeenClip(noted, returned, given.columns, next(_clock)))
-        return gone if self.due else []
+        return [clip for clip in gone if not clip.consumed] if self.due else []
 
     def was_passed_over(self, clip: SeenClip) -> bool:
         """Whether a call came between its last backward pass and its last step, which was not clipped itself."""

@@ -250,6 +250,36 @@ def test_what_two_losses_give_is_taken_together() -> None:
     assert diagnosis.causes == {}
 
 
+class Weighted(nn.Module):
+    """Its output is that of a function of its user's own, which torch frees with the output."""
+
+    class Product(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:
+            ctx.save_for_backward(x, weight)
+            return x * weight
+
+        @staticmethod
+        def backward(ctx, given: Tensor) -> tuple[Tensor, Tensor]:
+            x, weight = ctx.saved_tensors
+            return given * weight, (given * x).sum(0)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.Product.apply(x, self.weight)
+
+
+def test_what_is_cut_off_after_a_function_of_ones_own_is_not_said_to_be_unused() -> None:
+    body, head = Weighted(), nn.Linear(4, 1)
+    with Diagnosis({"body": body, "head": head}) as diagnosis:
+        head(body(batch(3, 4)).detach()).sum().backward()
+    assert (diagnosis.causes["body"].kind, diagnosis.causes["body"].where) == ("detached", "body")
+    assert diagnosis.errors == []
+
+
 def test_a_gradient_written_by_other_means_is_no_missing_one() -> None:
     net, x = nn.ModuleDict({"a": nn.Linear(4, 1), "b": nn.Linear(4, 1)}), batch(3, 4)
     with Diagnosis(net) as diagnosis:

@@ -260,6 +260,16 @@ def _backward_through_own_function(net: nn.Module) -> object:
     return loss.grad_fn
 
 
+@pytest.mark.parametrize("passes", [1, 2])
+def test_a_loss_of_ones_own_function_may_be_gone_by_the_step(watched: Watched, passes: int) -> None:
+    torch.nn.init.zeros_(watched.net.weight)
+    torch.nn.init.zeros_(watched.net.bias)
+    for _ in range(passes):
+        Own.apply(watched.net(batch(3, 4)).abs().sqrt()).backward()  # type: ignore[no-untyped-call]
+    assert watched.found()["net.weight"] == "nonfinite-op"
+    assert watched.evidence()["operation"] == "SqrtBackward0"
+
+
 def test_what_is_transformed_or_many_numbers_is_left_alone(watched: Watched) -> None:
     torch.func.grad(lambda w: (w * math.inf).sum())(torch.ones(3))
     out = watched.net(batch(3, 4))

@@ -49,6 +49,13 @@ def answer(function: Callable[[Tensor], Tensor], x: Tensor, gradient: Tensor | N
     [
         (torch.relu, torch.tensor([-1.0, -2.0]), None, "flat"),
         (torch.tanh, torch.tensor([40.0]), None, "flat"),
+        (lambda x: x * torch.zeros(3), torch.full((3,), 1 + 1j), None, "flat"),
+        (
+            lambda x: x @ torch.full((3, 3), 1e-30 + 0j),
+            torch.ones(1, 3) + 0j,
+            torch.full((1, 3), 1e-20j),
+            "underflow",
+        ),
         # Alive, but not where the gradient came in.
         (torch.relu, torch.tensor([-1.0, 2.0]), torch.tensor([1.0, 0.0]), "flat"),
         (torch.tanh, torch.tensor([5.0]), torch.tensor([1e-43]), "underflow"),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import gradwatch
+from gradwatch.measure.erased import ErasedPasses
 from gradwatch.records import Alert
 
 STEPS = 8
@@ -53,6 +55,39 @@ def test_an_accumulation_that_is_none(set_to_none: bool, clipped: bool) -> None:
     assert "3 of the 4 backward passes" in alert.message
     assert alert.cause is not None
     assert (alert.cause.kind, alert.cause.evidence["lost_passes"]) == ("zeroed", 3)
+
+
+class _Times(torch.autograd.Function):
+    """The sum of weights of any type."""
+
+    @staticmethod
+    def forward(context: Any, weights: Tensor) -> Tensor:
+        context.dtype = weights.dtype
+        return weights.to(torch.complex64).abs().sum()
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0].expand(3).to(context.dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.float8_e4m3fn])
+def test_weights_that_have_no_sum_or_no_real_one(dtype: torch.dtype) -> None:
+    weights = nn.Parameter(torch.full((3,), 1 + 1j).to(dtype) if dtype.is_complex else torch.ones(3).to(dtype))
+    optimizer = torch.optim.SGD([weights])
+    with gradwatch.track(optimizer) as watch:
+        for _ in range(5):
+            optimizer.zero_grad()
+            _Times.apply(weights).backward()
+    assert watch.health().internal_errors == 0
+
+
+def test_passes_without_a_step_hold_the_weights_they_saw_once() -> None:
+    passes, net = ErasedPasses(), Loop().net
+    for _ in range(3):
+        passes.wrote(1, list(net.parameters()))
+        passes.wrote(1, list(net.parameters()))
+        passes.erased(list(net.parameters()))
+    assert len({id(one.weights) for one in passes._erased}) == 1
 
 
 def test_each_third_step_is_measured() -> None:

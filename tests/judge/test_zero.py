@@ -260,3 +260,13 @@ def test_what_is_told_late_is_what_the_step_shows_and_not_what_was_once() -> Non
     *_, alert = (alert for each in made for alert in judge.judge(each))
     assert (alert.module, alert.state, alert.step) == ("mlp", "firing", len(made))
     assert alert.message == "the gradient of mlp is exactly 0, so nothing is learned there"
+
+
+def test_a_pause_like_those_of_others_teaches_how_long_pauses_are() -> None:
+    """As where a coin leaves blocks out: the first long pause is a warning, and the next one is none."""
+    made = [
+        record(step, modules=modules(a=(float(a), float(a)), b=(float(b), float(b)), head=(1.0, 1.0)))
+        for step, (a, b) in enumerate(zip("1000111000111", "1101111111111", strict=True), 1)
+    ]
+    told = [(alert.module, alert.state, alert.severity, alert.step) for alert in alerts(Zero(), made)]
+    assert told == [("a", "firing", "warning", 4), ("a", "resolved", "warning", 7)]

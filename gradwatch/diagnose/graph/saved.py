@@ -5,9 +5,14 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
+import torch
+
 from gradwatch.diagnose.graph.walk import Node
 
 __all__ = ["is_packed", "read_saved", "saved_names", "signed"]
+
+# Torch 2.6 does not.
+_TELLS_OF_HOOKS = hasattr(torch._C._autograd.SavedTensor, "unpack_hook")
 
 
 def read_saved(node: Node, name: str) -> Any:
@@ -16,8 +21,9 @@ def read_saved(node: Node, name: str) -> Any:
     A tensor that is packed by hooks (a checkpoint, offloading) is left alone: unpacking it a second time is the
     packer's business, and a checkpoint refuses.
     """
-    # Freed, changed in place since, or (in a torch that does not tell of hooks) given out once and for all.
-    with contextlib.suppress(RuntimeError, AssertionError):
+    # Freed, changed in place since, or, in a torch that does not tell of hooks, given out once and for all: hooks
+    # may raise anything.
+    with contextlib.suppress(Exception):
         return None if _is_packed(node, name) else getattr(node, f"_saved_{name}", None)
     return None
 
@@ -28,11 +34,18 @@ def saved_names(node: Node) -> list[str]:
 
 
 def is_packed(node: Node) -> bool:
-    """Whether hooks pack some of what an operation saved, or it is not there any more."""
+    """Whether hooks pack some of what an operation saved, or it is not there any more.
+
+    In a torch that does not tell of hooks: whether some of it is not given out a second time, as by a checkpoint.
+    """
     try:
-        return any(_is_packed(node, name) for name in saved_names(node))
-    except RuntimeError:
+        if _TELLS_OF_HOOKS:
+            return any(_is_packed(node, name) for name in saved_names(node))
+        for name in saved_names(node):
+            getattr(node, f"_saved_{name}")
+    except Exception:  # as in read_saved
         return True
+    return False
 
 
 def signed(index: int) -> int:

@@ -22,6 +22,7 @@ __all__ = [
     "Node",
     "hands_on",
     "is_leaf",
+    "lasting",
     "operation",
     "root_of",
     "row_of",
@@ -180,3 +181,16 @@ def root_of(start: object) -> Node | None:
             return start.grad_fn
         return torch.autograd.graph.get_gradient_edge(start).node
     return getattr(start, "node", None)
+
+
+def lasting(output: Tensor) -> Node:
+    """Where a tensor comes from in its graph, or an operation behind that: by holding it the graph is held.
+
+    Under torch 2.6 an operation of Python's own, as torch.compile makes them too, does not live by being held. One
+    of C++ is put behind it, as ``get_gradient_edge`` does in later versions.
+    """
+    made_by: Node = output.grad_fn
+    if not isinstance(made_by, torch._C._FunctionBase):
+        return made_by
+    with torch.enable_grad():
+        return output.view_as(output).grad_fn

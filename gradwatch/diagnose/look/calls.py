@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from gradwatch.diagnose.graph.walk import Node
+from gradwatch.diagnose.graph.walk import Node, lasting
 from gradwatch.diagnose.look.budget import Budget
 from gradwatch.diagnose.look.dispatch import module_calls
 from gradwatch.diagnose.look.numbers import Extent, extent, tensors_in
@@ -52,7 +51,7 @@ class Call:
     inputs: tuple[Extent, ...]
     first: int
     end: int = -1
-    made: tuple[GradientEdge, ...] = field(default=(), repr=False)
+    made: tuple[Node, ...] = field(default=(), repr=False)
     checkpointed: bool = False
 
     @property
@@ -194,7 +193,7 @@ class Calls:
             return
         call.end = _next_number()
         self.all.append(call)
-        call.made = tuple(get_gradient_edge(one) for one in tensors_in(output) if one.grad_fn is not None)
+        call.made = tuple(lasting(one) for one in tensors_in(output) if one.grad_fn is not None)
         earlier = self._of.setdefault(id(call.module), [])
         earlier.append(call)
         if len(earlier) > self.MOST_MADE:

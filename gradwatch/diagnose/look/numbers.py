@@ -19,6 +19,7 @@ __all__ = [
     "in_words",
     "largest",
     "share",
+    "stored",
     "tensors_in",
 ]
 
@@ -52,16 +53,18 @@ def in_words(size: float) -> float | str:
     return size if math.isfinite(size) else "NaN" if math.isnan(size) else "Inf"
 
 
-def as_dense(tensor: Tensor) -> Tensor:
-    """The values that a tensor stores, outside any graph: real ones, and of a sparse one those it holds."""
+def stored(tensor: Tensor) -> Tensor:
+    """The values that a tensor stores, outside any graph; of a sparse one those it holds."""
     values = tensor.detach()
     if values.layout == torch.sparse_coo:
-        values = values.coalesce().values()
-    elif values.layout != torch.strided:
-        values = values.values()
-    if values.is_complex():
-        values = torch.view_as_real(values.resolve_conj())
-    return values
+        return values.coalesce().values()
+    return values if values.layout == torch.strided else values.values()
+
+
+def as_dense(tensor: Tensor) -> Tensor:
+    """The same as real numbers: a complex one is two."""
+    values = stored(tensor)
+    return torch.view_as_real(values.resolve_conj()) if values.is_complex() else values
 
 
 def largest(tensor: Tensor | None) -> float:

@@ -18,7 +18,7 @@ from torch import Tensor
 from gradwatch.diagnose.graph.catalogue import UNKNOWN
 from gradwatch.diagnose.graph.saved import is_packed
 from gradwatch.diagnose.graph.walk import Node, row_of
-from gradwatch.diagnose.look.numbers import as_dense, largest
+from gradwatch.diagnose.look.numbers import largest, stored
 
 __all__ = ["Answer", "Probe"]
 
@@ -42,7 +42,7 @@ class Probe:
 
     def __init__(self, node: Node, incoming: Sequence[Tensor | None], outgoing: Sequence[Tensor | None]) -> None:
         self.node = node
-        self.incoming = [None if gradient is None else as_dense(gradient) for gradient in incoming]
+        self.incoming = [None if gradient is None else stored(gradient) for gradient in incoming]
         self.outgoing = outgoing
 
     def answer(self, index: int, part: Callable[[Tensor], Tensor] | None = None) -> Answer:
@@ -73,7 +73,7 @@ class Probe:
         made, like = handed_on[index], self.outgoing[index]
         if made is None or like is None:
             return torch.zeros(())
-        return as_dense(made).sum_to_size(like.shape).to(like.dtype)
+        return stored(made).sum_to_size(like.shape).to(like.dtype)
 
     @cached_property
     def _scaled(self) -> Sequence[Tensor | None]:

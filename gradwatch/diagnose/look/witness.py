@@ -38,7 +38,7 @@ class Broken(NamedTuple):
     """An operation whose backward cannot have given anything finite.
 
     Attributes:
-        root: where the backward pass began.
+        root: where the backward pass began, or an operation behind that.
         node: the operation.
         saved: the name under which it saved what proves that.
         value: the value that does: where its slope is infinite, or NaN or Inf itself.
@@ -74,8 +74,13 @@ class Witness:
         self._kept: list[tuple[Node, Node, dict[str, Tensor]]] = []
         self._handles: list[RemovableHandle] = []
 
-    def attend(self, root: Node) -> None:
-        """A backward pass starts here."""
+    def attend(self, root: Node, held: Node) -> None:
+        """A backward pass starts here.
+
+        Args:
+            root: the operation.
+            held: what its graph lives by.
+        """
         name = root.name()
         if name not in self._ways:
             self._ways[name] = _learned(root, self.MOST, self.STEPS)
@@ -85,7 +90,7 @@ class Witness:
             node = _input(reached[origin], index) if reached else root
             reached.append(node)
             if breaking and node is not None and operation(node) == breaking:
-                self._handles.append(node.register_hook(self._keeping(root, node)))
+                self._handles.append(node.register_hook(self._keeping(held, node)))
 
     def forget(self) -> None:
         """Let go of all that is kept."""

@@ -153,5 +153,5 @@ def _calls_that_hold(parameter: Tensor, user: nn.Module, owners: Owners, calls: 
     """Calls, inner ones first, whose output depends on the parameter."""
     for module in owners.enclosing(user):
         for call in calls.of(module):
-            if id(parameter) in Graph(edge.node for edge in call.made).leaves:
+            if id(parameter) in Graph(call.made).leaves:
                 yield call
