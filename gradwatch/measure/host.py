@@ -125,9 +125,8 @@ def _plan(scratch: Tensor, sizes: tuple[int, ...]) -> tuple[list[_Large], list[_
     each = np.array(sizes, dtype=np.int64)
     small = np.flatnonzero((each > 0) & (each <= SMALL))
     full = np.flatnonzero(np.diff(np.cumsum(each[small]) // (LINE - SMALL))) + 1
-    with torch.inference_mode(False):
-        large = [_Large(place, sizes[place], scratch) for place in np.flatnonzero(each > SMALL).tolist()]
-        lines = [_Line(part, each[part], scratch) for part in np.split(small, full) if len(part)]
+    large = [_Large(place, sizes[place], scratch) for place in np.flatnonzero(each > SMALL).tolist()]
+    lines = [_Line(part, each[part], scratch) for part in np.split(small, full) if len(part)]
     return large, lines
 
 

@@ -61,7 +61,6 @@ class OptimizerParameters:
         ids: what the optimizer held, to compare with what it holds later.
         parameters: each distinct one, in the optimizer's order: the columns of a row.
         row: what the columns of a row are.
-        on_meta: none of what the optimizer holds has values.
     """
 
     # A loop may clip others at each step, such as the experts that were drawn.
@@ -79,7 +78,6 @@ class OptimizerParameters:
                 held.setdefault(id(parameter), parameter)
                 labels.setdefault(id(parameter), lines.names.get(id(parameter), f"group{g}.param{i}"))
         self.parameters = list(held.values())
-        self.on_meta = bool(self.ids) and not held
         self._column = {one: column for column, one in enumerate(held)}
         rounding = np.array([_epsilon(parameter) for parameter in self.parameters])
         names = tuple(labels.values())

@@ -245,7 +245,7 @@ class TrackedOptimizer:
                 self._count(backward_pass)
             self._pass_stepped_in = backward_pass
         self._waited_since = max(self._written_at, self._stepped_at)
-        if not self.due or self.own.on_meta:
+        if not self.due:
             return None
         step = self.ledger.consumed(self.steps + 1, self._backward_passes, self._clips, backward_pass != NO_PASS)
         # A fused optimizer unscales inside its step and decides there whether to update: its gradients are

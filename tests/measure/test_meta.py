@@ -26,7 +26,7 @@ def test_a_part_without_values_is_left_out_and_the_rest_is_measured() -> None:
     assert (list(watch.alerts), watch.health().internal_errors) == ([], 0)
 
 
-def test_of_an_optimizer_without_values_there_is_no_record() -> None:
+def test_an_optimizer_without_values_is_one_without_parameters() -> None:
     model = nn.Linear(3, 4, device="meta")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with gradwatch.track(optimizer, model) as watch:
@@ -35,4 +35,5 @@ def test_of_an_optimizer_without_values_there_is_no_record() -> None:
             model(torch.ones(2, 3, device="meta")).sum().backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-    assert (dict(watch.last), list(watch.alerts), watch.health().internal_errors) == ({}, [], 0)
+    assert (watch.last["optimizer"].step, dict(watch.last["optimizer"].parameters)) == (STEPS, {})
+    assert (list(watch.alerts), watch.health().internal_errors) == ([], 0)
