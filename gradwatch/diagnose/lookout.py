@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gradwatch.diagnose.diagnosis import Diagnosis
-from gradwatch.diagnose.graph.walk import Node, lasting
+from gradwatch.diagnose.graph.walk import Node
 from gradwatch.diagnose.look.witness import Witness
 from gradwatch.diagnose.reasons.hidden import behind_finite_loss
 from gradwatch.diagnose.reasons.missing import a_copy_was_reached
@@ -62,9 +62,7 @@ class Lookout:
         if root.is_cpu and not math.isfinite(value):
             return self._look(roots, gradients) if self._wanted() and not self._causes else None
         if accumulates and root.grad_fn is not None:
-            held = lasting(root)
-            self._sound = (held, value)
-            self._witness.attend(root.grad_fn, held)
+            self._sound = (self._witness.attend(root), value)
         return None
 
     def elsewhere(self, where: str, parameters: Mapping[str, Tensor]) -> Cause | None:

@@ -40,6 +40,9 @@ class Consumer(NamedTuple):
     input: int
 
 
+# Operations of Python's own. Since which version after 2.6 they do is left open: the other way is right as well.
+_LIVE_BY_BEING_HELD = torch.__version__ >= "2.13"
+
 _SUFFIX = re.compile(r"Backward\d+$")
 
 # Stands for the input's number where there is none: a run inside a node, as a reentrant checkpoint's, has none.
@@ -186,11 +189,11 @@ def root_of(start: object) -> Node | None:
 def lasting(output: Tensor) -> Node:
     """Where a tensor comes from in its graph, or an operation behind that: by holding it the graph is held.
 
-    Under torch 2.6 an operation of Python's own, as torch.compile makes them too, does not live by being held. One
-    of C++ is put behind it, as ``get_gradient_edge`` does in later versions.
+    Under torch 2.6 an operation of Python's own, as torch.compile makes them too, does not live by being held: one
+    of C++ is put behind it.
     """
     made_by: Node = output.grad_fn
-    if not isinstance(made_by, torch._C._FunctionBase):
+    if _LIVE_BY_BEING_HELD or not isinstance(made_by, torch._C._FunctionBase):
         return made_by
     with torch.enable_grad():
         return output.view_as(output).grad_fn

@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from gradwatch.diagnose.graph.catalogue import Family, Row
 from gradwatch.diagnose.graph.saved import read_saved
-from gradwatch.diagnose.graph.walk import Node, is_leaf, operation, row_of
+from gradwatch.diagnose.graph.walk import Node, is_leaf, lasting, operation, row_of
 
 __all__ = ["Broken", "Witness"]
 
@@ -71,26 +71,27 @@ class Witness:
     def __init__(self, new: Callable[[Node], object]) -> None:
         self._new = new
         self._ways: dict[str, list[_Step]] = {}
+        # By the same names, whether something else has to hold the graph.
+        self._fleeting: dict[str, bool] = {}
         self._kept: list[tuple[Node, Node, dict[str, Tensor]]] = []
         self._handles: list[RemovableHandle] = []
 
-    def attend(self, root: Node, held: Node) -> None:
-        """A backward pass starts here.
-
-        Args:
-            root: the operation.
-            held: what its graph lives by.
-        """
+    def attend(self, start: Tensor) -> Node:
+        """A backward pass starts here; what is returned holds its graph."""
+        root: Node = start.grad_fn
         name = root.name()
         if name not in self._ways:
             self._ways[name] = _learned(root, self.MOST, self.STEPS)
+            self._fleeting[name] = lasting(start) is not root
             self._new(root)
+        held = lasting(start) if self._fleeting[name] else root
         reached: list[Node | None] = []
         for origin, index, breaking in self._ways[name]:
             node = _input(reached[origin], index) if reached else root
             reached.append(node)
             if breaking and node is not None and operation(node) == breaking:
                 self._handles.append(node.register_hook(self._keeping(held, node)))
+        return held
 
     def forget(self) -> None:
         """Let go of all that is kept."""
