@@ -229,7 +229,9 @@ class Observer:
             tracked.left_out = {}
         for line, parameters in self._lines.lines.items():
             names = self._lines.names
-            unheld = [(names[id(p)], p) for p in parameters if not any(t.own.holds(p) for t in several)]
+            unheld = [
+                (names[id(p)], p) for p in parameters if not p.is_meta and not any(t.own.holds(p) for t in several)
+            ]
             if unheld:
                 for tracked in [t for t in several if line in t.own.layout.lines.columns] or several[:1]:
                     tracked.left_out = {**tracked.left_out, line: unheld}

@@ -5,8 +5,8 @@ float64 the square of every float32 is exact and in range, so that the error of 
 its value: far under half a float32 ulp, 6e-8. float64 gradients can leave the range of their own squares and
 are measured at three scales, of which the one that fits is taken.
 
-Nothing here reads a value on the host, and no shape depends on one: a device is never waited for. In the memory
-of the CPU the native kernel, where it was built, takes a quarter of the time: ``gradwatch.measure.kernel``.
+Nothing here reads a value on the host, and no shape depends on one: a device is never waited for. Gradients in the
+memory of the CPU have ways of their own that cost less: ``gradwatch.measure.kernel``.
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ import torch
 from torch import Tensor, nn
 
 __all__ = [
+    "PIECE",
+    "REDUCED_AS_THEY_ARE",
     "exact_norms",
     "global_norm",
+    "in_memory_order",
     "on_host",
     "real_and_dense",
     "write_norms",
@@ -33,9 +36,9 @@ _SMALLEST = 1e-140
 _UP, _DOWN = 2.0**600, 2.0**-600
 
 # In CPU memory torch widens a tensor as a whole before it reduces it: a larger one is handed over in pieces.
-_PIECE = 1 << 18
+PIECE = 1 << 18
 
-_REDUCED_AS_THEY_ARE = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+REDUCED_AS_THEY_ARE = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 _kind = attrgetter("device", "dtype", "layout")
 
 
@@ -152,12 +155,12 @@ def _summed_by_index(tensor: Tensor) -> Tensor:
     return sums.to(values.dtype)
 
 
-def _in_memory_order(tensor: Tensor) -> Tensor:
+def in_memory_order(tensor: Tensor) -> Tensor:
     """The elements as one dimension, in the order of memory: no copy where the tensor is dense."""
-    if not tensor.is_contiguous():
-        order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
-        tensor = tensor.permute(order)
-    return tensor.reshape(-1)
+    if tensor.is_contiguous():
+        return tensor.view(-1)
+    order = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)
+    return tensor.permute(order).reshape(-1)
 
 
 def _are_alike(tensors: Sequence[Tensor]) -> bool:
@@ -166,7 +169,7 @@ def _are_alike(tensors: Sequence[Tensor]) -> bool:
     if len(kinds) != 1:
         return False
     ((_, dtype, layout),) = kinds
-    return dtype in _REDUCED_AS_THEY_ARE and layout == torch.strided and all(map(Tensor.is_contiguous, tensors))
+    return dtype in REDUCED_AS_THEY_ARE and layout == torch.strided and all(map(Tensor.is_contiguous, tensors))
 
 
 def _groups(tensors: Sequence[Tensor]) -> Iterable[list[int]]:
@@ -191,15 +194,15 @@ def _is_dense(tensor: Tensor) -> bool:
 
 def _reduced(tensors: list[Tensor]) -> list[Tensor]:
     """The norms of real tensors of one device and dtype."""
-    if tensors[0].device.type == "cpu" and any(tensor.numel() > _PIECE for tensor in tensors):
+    if tensors[0].device.type == "cpu" and any(tensor.numel() > PIECE for tensor in tensors):
         return [_by_pieces(tensor) for tensor in tensors]
     return list(_fused(tensors))
 
 
 def _by_pieces(tensor: Tensor) -> Tensor:
-    if tensor.numel() <= _PIECE:
+    if tensor.numel() <= PIECE:
         return _fused([tensor])[0]
-    pieces = torch.split(_in_memory_order(tensor), _PIECE)
+    pieces = torch.split(in_memory_order(tensor), PIECE)
     return _combined(torch.stack(list(_fused(list(pieces)))))
 
 

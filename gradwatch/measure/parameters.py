@@ -72,6 +72,9 @@ class OptimizerParameters:
         held: dict[int, Tensor] = {}
         for g, group in enumerate(optimizer.param_groups):
             for i, parameter in enumerate(group["params"]):
+                if parameter.is_meta:
+                    # Its gradients have no values: there is nothing to measure, and nobody trains it.
+                    continue
                 held.setdefault(id(parameter), parameter)
                 labels.setdefault(id(parameter), lines.names.get(id(parameter), f"group{g}.param{i}"))
         self.parameters = list(held.values())

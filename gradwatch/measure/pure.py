@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from itertools import compress
+from operator import attrgetter, not_
+from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from gradwatch.measure.norms import exact_norms, on_host
+from gradwatch.measure.host import host_norms
+from gradwatch.measure.norms import REDUCED_AS_THEY_ARE, on_host, real_and_dense
 from gradwatch.measure.sharding.parts import versions_of
 
 __all__ = ["look", "norms"]
@@ -16,6 +20,12 @@ __all__ = ["look", "norms"]
 # As in _native.c.
 # A norm below this is too small to learn from: where one appears, a step is told of at once.
 FAINT = 1e-7
+
+# Measured in place of a gradient whose memory is gone.
+_NAN = torch.full((), math.nan, device="cpu")
+
+_kind = attrgetter("is_cpu", "layout", "dtype")
+_PLAIN_KINDS = {(True, torch.strided, dtype) for dtype in REDUCED_AS_THEY_ARE}
 
 _ABSENT, _SAME, _ONCE, _CHANGED, _NEW = range(5)
 
@@ -52,27 +62,37 @@ def look(parameters: list[Tensor | None], state: bytearray) -> tuple[list[Tensor
 def norms(gradients: list[Tensor | None], places: bytes, out: bytearray) -> tuple[float, int, list[int] | None]:
     """See ``gradwatch.measure.kernel.norms``."""
     written = np.frombuffer(out, dtype=np.float64)
-    measured: list[Tensor] = []
-    places_measured: list[int] = []
+    measured = np.frombuffer(places, dtype=np.int64).tolist()  # numpy: no device is read
+    types = set(map(type, map(gradients.__getitem__, measured)))
+    if type(None) in types:
+        types.remove(type(None))
+        written[[place for place in measured if gradients[place] is None]] = 0.0
+        measured = [place for place in measured if gradients[place] is not None]
+    tensors = cast("list[Tensor]", list(map(gradients.__getitem__, measured)))
     elsewhere: list[int] = []
-    total = 0.0
-    for place in np.frombuffer(places, dtype=np.int64).tolist():  # numpy: no device is read
-        gradient = gradients[place]
-        if gradient is None:
-            written[place] = 0.0
-        elif not on_host(gradient):
-            elsewhere.append(place)
-        elif _is_freed(gradient):
-            written[place] = total = math.nan
-        else:
-            measured.append(gradient)
-            places_measured.append(place)
-    found = np.array([float(norm) for norm in exact_norms(measured)])  # in CPU memory: a load each
-    written[places_measured] = found
-    with np.errstate(all="ignore"):
-        return total + float(found @ found), int(np.count_nonzero(found < FAINT)), elsewhere or None
+    # Inf times 0 and the overflow of float64 squares are values here, not errors.
+    with torch.no_grad(), np.errstate(all="ignore"):
+        if not (types <= {Tensor, nn.Parameter} and _are_plain(tensors)):
+            here = list(map(on_host, tensors))
+            elsewhere = list(compress(measured, map(not_, here)))
+            measured, tensors = list(compress(measured, here)), list(map(_plain, compress(tensors, here)))
+        found = host_norms(tensors)
+        squares = float(found @ found)
+    written[measured] = found
+    return squares, int(np.count_nonzero(found < FAINT)), elsewhere or None
 
 
-def _is_freed(gradient: Tensor) -> bool:
-    """Whether its storage was given back under it, as FSDP does; torch would read from address 0."""
-    return gradient.layout == torch.strided and not gradient.untyped_storage().nbytes() and gradient.numel() > 0
+def _are_plain(tensors: list[Tensor]) -> bool:
+    """Whether all can be read as they are: the usual case, asked without a line for each."""
+    if not set(map(_kind, tensors)) <= _PLAIN_KINDS:
+        return False
+    # One without memory is empty, or was freed: see below.
+    return all(map(torch.UntypedStorage.nbytes, map(Tensor.untyped_storage, tensors)))
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """What to measure of a tensor in the memory of the CPU."""
+    if tensor.layout == torch.strided and not tensor.untyped_storage().nbytes() and tensor.numel():
+        # Its storage was given back under it, as FSDP does; torch would read from address 0.
+        return _NAN
+    return real_and_dense(tensor)

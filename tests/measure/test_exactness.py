@@ -225,7 +225,7 @@ def test_sizes_of_every_dtype(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("kind", ["constant", "two values", "one large"])
 def test_what_a_float32_sum_gets_wrong(kind: str, threads: int) -> None:
     """Larger than a piece, chosen so that a float32 accumulation is off by many ulps, and by the same sign."""
-    size = norms._PIECE + 10_001
+    size = norms.PIECE + 10_001
     values = {
         "constant": torch.full((size,), 0.1),
         # Squares that are rounded up by nearly half an ulp each.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from gradwatch import global_norm
-from gradwatch.measure.norms import _PIECE, exact_norms
+from gradwatch.measure.norms import PIECE, exact_norms
 from tests.measure.kernels import norms_by
 
 
@@ -79,7 +79,7 @@ def test_a_large_constant_tensor_does_not_drift(value: float) -> None:
     assert abs(float(torch.linalg.vector_norm(tensor)) - expected) > ulp(expected)
 
 
-@pytest.mark.parametrize("size", [4096, 4097, _PIECE - 1, _PIECE, _PIECE + 1, 2 * _PIECE + 7])
+@pytest.mark.parametrize("size", [4096, 4097, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE + 7])
 def test_sizes_about_each_border(size: int) -> None:
     tensor = normal(size)
     expected = math.sqrt(float(tensor.double().numpy() @ tensor.double().numpy()))
@@ -88,14 +88,14 @@ def test_sizes_about_each_border(size: int) -> None:
 
 
 def test_the_last_element_of_a_tensor_larger_than_a_piece_counts() -> None:
-    tensor = torch.zeros(2 * _PIECE + 7)
-    tensor[0], tensor[_PIECE], tensor[-1] = 2.0, 3.0, 6.0
+    tensor = torch.zeros(2 * PIECE + 7)
+    tensor[0], tensor[PIECE], tensor[-1] = 2.0, 3.0, 6.0
     for norms in ways([tensor]):
         assert norms == [7.0]
 
 
 def test_order_survives_mixed_sizes_and_empty_tensors() -> None:
-    sizes = [3, 0, 20_000, 1, 4096, 0, _PIECE + 1, 5]
+    sizes = [3, 0, 20_000, 1, 4096, 0, PIECE + 1, 5]
     tensors = [torch.full((n,), float(i + 1)) for i, n in enumerate(sizes)]
     expected = [(i + 1) * math.sqrt(n) for i, n in enumerate(sizes)]
     for norms in ways(tensors):
@@ -124,7 +124,7 @@ def test_gradients_that_are_not_contiguous(size: int) -> None:
         assert norms == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("size", [10, 20_000, _PIECE + 5])
+@pytest.mark.parametrize("size", [10, 20_000, PIECE + 5])
 @pytest.mark.parametrize("magnitude", [1e200, 1e160, 1e-160, 1e-200, 1e-310])
 def test_float64_beyond_its_own_squares(size: int, magnitude: float) -> None:
     tensor = torch.full((size,), magnitude, dtype=torch.float64)

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gradwatch import global_norm
 from gradwatch.measure import norms
-from gradwatch.measure.norms import _in_memory_order, exact_norms, write_norms
+from gradwatch.measure.norms import exact_norms, in_memory_order, write_norms
 
 
 class Operations(TorchDispatchMode):
@@ -165,5 +165,5 @@ def test_in_cpu_memory_no_large_tensor_is_widened_as_a_whole() -> None:
 def test_a_dense_tensor_is_not_copied_to_be_cut_into_pieces() -> None:
     last = torch.ones(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
     for tensor in (last, last.mT, torch.ones(6, 7).t(), torch.ones(5)):
-        assert _in_memory_order(tensor).data_ptr() == tensor.data_ptr()
-        assert _in_memory_order(tensor).shape == (tensor.numel(),)
+        assert in_memory_order(tensor).data_ptr() == tensor.data_ptr()
+        assert in_memory_order(tensor).shape == (tensor.numel(),)
