@@ -319,7 +319,7 @@ class _Follower:
             told = self._looked or (self._threads <= {get_ident()} and is_alone())
             compared = self._hooks.unhooked if told else []
             self._looked = False
-            written = self.tracked.ended(columns, compared, one.number, wrote)
+            written = self.tracked.ended(columns, compared, one.number, wrote, one.failed)
         if written:
             self._threads.add(activity.keep(self))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import math
@@ -286,6 +287,48 @@ def test_what_an_earlier_step_measured_is_not_reported_again() -> None:
         model.weight.grad = torch.tensor([[0.0, 0.0, 7.0]])
         optimizer.step()
     assert (watch["optimizer"].norm_before, watch["optimizer"].norm_after) == (7.0, 7.0)
+
+
+class _DoesNotFitError(Exception):
+    """A micro-batch that does not fit into memory."""
+
+
+def _micro_batch(net: nn.Sequential, fits: bool) -> None:
+    def refuse(_: Tensor) -> None:
+        raise _DoesNotFitError
+
+    # The last layer is written by then, and the first is not.
+    hook = None if fits else net[0].weight.register_hook(refuse)
+    with contextlib.suppress(_DoesNotFitError):
+        net(torch.randn(8, 4)).square().mean().backward()
+    if hook is not None:
+        hook.remove()
+
+
+def test_what_a_pass_has_written_that_ended_in_an_exception_is_measured() -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    with gradwatch.track(optimizer, net) as watch:
+        for _ in range(3):
+            optimizer.zero_grad()
+            for fits in (True, True, False):
+                _micro_batch(net, fits)
+            expected = gradwatch.global_norm(net).item()
+            optimizer.step()
+            assert watch["optimizer"].norm_before == pytest.approx(expected, rel=1e-12)
+            assert watch["optimizer"].clip_ratio == 1.0
+
+
+def test_a_pass_that_ended_in_an_exception_and_is_repeated_is_none_that_was_lost() -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    with gradwatch.track(optimizer, net) as watch:
+        for _ in range(20):
+            for fits in (False, True):
+                optimizer.zero_grad()
+                _micro_batch(net, fits)
+            optimizer.step()
+    assert watch.alerts == []
 
 
 def test_an_optimizer_whose_groups_are_filled_later_is_not_ill_before() -> None:

@@ -113,7 +113,9 @@ class TrackedOptimizer:
         self._erased = None
         self.own, self.ledger = own, Ledger(own, self._shards, earlier=self.ledger)
 
-    def ended(self, columns: tuple[int, ...], compared: list[int], number: int, wrote: Wrote | None) -> bool:
+    def ended(
+        self, columns: tuple[int, ...], compared: list[int], number: int, wrote: Wrote | None, failed: bool
+    ) -> bool:
         """A backward pass has ended.
 
         Args:
@@ -121,6 +123,8 @@ class TrackedOptimizer:
             compared: columns without a hook, of which it wrote those that have changed.
             number: of the pass.
             wrote: all that it wrote, also of other optimizers; None where there are none.
+            failed: an exception has ended it, as the batch that does not fit into memory does: to erase what it has
+                written loses no pass.
 
         Returns:
             Whether it wrote any.
@@ -134,7 +138,7 @@ class TrackedOptimizer:
         if number != self._pass_counted or number == NO_PASS:
             self._count(number)
         self._written_at = next(_clock)
-        if self._erased is not None:
+        if self._erased is not None and not failed:
             self._erased.wrote(_call_site(), written, wrote, self.own.parameters)
         if not self.alone:
             self._note_pass(columns, number)
@@ -326,6 +330,9 @@ def _call_site(deepest: int = 32) -> int:
     """Where in the program this is called from."""
     places: list[tuple[int, int]] = []
     frame: FrameType | None = sys._getframe(1)
+    # Our own may be at another instruction where a pass has failed.
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("gradwatch."):
+        frame = frame.f_back
     while frame is not None and len(places) < deepest:
         places.append((id(frame.f_code), frame.f_lasti))
         frame = frame.f_back

@@ -84,9 +84,9 @@ class PassListener(Protocol):
 
 
 class Pass:
-    """A pass that runs: its number, and the columns written so far, by listener."""
+    """A pass that runs: its number, the columns written so far, by listener, and whether an exception ended it."""
 
-    __slots__ = ("number", "written")
+    __slots__ = ("failed", "number", "written")
 
     # Numbered below torch's own graph tasks, which count up from 0.
     _numbers = itertools.count(NO_PASS - 1, -1)
@@ -94,6 +94,7 @@ class Pass:
     def __init__(self, number: int | None = None) -> None:
         self.number = next(self._numbers) if number is None else number
         self.written: defaultdict[PassListener, list[int]] = defaultdict(list)
+        self.failed = False
 
     def report(self) -> None:
         """Tell each listener what it wrote."""
@@ -233,15 +234,18 @@ def _seen(
         listener.beginning(alone)
     one = here.one = _running[thread] = Pass()
     try:
-        returned = original(outputs, *args, **kwargs)
+        return original(outputs, *args, **kwargs)
+    except BaseException:
+        # What it has written before that is there, and a loop may step with it.
+        one.failed = True
+        raise
     finally:
         del _running[thread]
         here.one = None
-    for listener in listeners:
-        if listener.compares:
-            one.written.setdefault(listener, [])
-    one.report()
-    return returned
+        for listener in listeners:
+            if listener.compares:
+                one.written.setdefault(listener, [])
+        one.report()
 
 
 # Seen as long as anybody has hooks.
