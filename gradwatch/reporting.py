@@ -47,14 +47,14 @@ class Reporting:
         self._active = False
         self._since = 0.0
         self._lock = threading.Lock()
-        self._owner = 0
+        self._owner = self._interrupted = 0
         self._wanted = False
         self._tasks: deque[Callable[[], object]] = deque()
 
     @property
     def dropped_steps(self) -> int:
-        """Steps without a record, since other ranks did not give their share."""
-        return self._queue.dropped
+        """Steps without a record: other ranks did not give their share, or an interrupt came while it was told."""
+        return self._queue.dropped + self._interrupted
 
     def start(self, peers: Peers | None) -> None:
         """Begin, with the ranks to add up with."""
@@ -156,9 +156,16 @@ class Reporting:
     def _in_blocks(self, steps: Iterable[LandedStep]) -> None:
         arriving = iter(steps)
         while some := list(islice(arriving, self.MOST)):
-            if self.compare is not None:
-                self.compare(some)
-            self._report(_in_order(some))
+            told = False
+            try:
+                if self.compare is not None:
+                    self.compare(some)
+                self._report(_in_order(some))
+                told = True
+            finally:
+                # An interrupt may come before every line; how far it got then is not known.
+                if not told:
+                    self._interrupted += len(some)
 
 
 def _in_order(landed: Sequence[LandedStep]) -> Steps:

@@ -28,6 +28,7 @@ from gradwatch.frames import frame_of
 from gradwatch.guarding import Guard
 from gradwatch.judge.judge import Judge
 from gradwatch.judge.rule import Rule
+from gradwatch.log import log
 from gradwatch.measure import kernel
 from gradwatch.measure.lines import Lines
 from gradwatch.measure.pending import PendingStep
@@ -356,6 +357,7 @@ class Watch:
             # What a look has patched lies on top of the observer's own patches.
             self._explainer.close()
             self._observer.stop(normally)
+            self._tell_of_unseen_steps()
             if self._refusing is not None:
                 self._refusing.close()
             self._end()
@@ -364,6 +366,18 @@ class Watch:
             self._state = "interrupted"
             self._end()  # sinks have still to write what is there
             raise
+
+    def _tell_of_unseen_steps(self) -> None:
+        several = self._observer.tracked
+        unseen = [(name, tracked.own) for name, tracked in several.items() if tracked.steps_unseen]
+        stepped = [tracked.own for tracked in several.values() if tracked.steps]
+        names = [name for name, own in unseen if not any(own.common_with(other) for other in stepped)]
+        if names:
+            log.warning(
+                "gradwatch saw no step of %s and has no record of it, though its weights have changed: give track "
+                "the optimizer whose step() the loop calls, made by the constructor of torch.optim.Optimizer.",
+                ", ".join(map(printable, names)),
+            )
 
     def _end(self) -> None:
         self._reporting.hand_on()

@@ -18,7 +18,9 @@ import gradwatch
 from gradwatch.errors import TrackerStateError
 from gradwatch.judge.rule import Finding
 from gradwatch.measure import kernel
+from gradwatch.measure.tracked import TrackedOptimizer
 from gradwatch.records import Alert, Severity, StepRecord
+from gradwatch.verdicts import Verdicts
 
 Setup = tuple[dict[str, torch.optim.Optimizer], dict[str, nn.Module], Callable[[], None]]
 
@@ -329,6 +331,57 @@ def test_a_pass_that_ended_in_an_exception_and_is_repeated_is_none_that_was_lost
                 _micro_batch(net, fits)
             optimizer.step()
     assert watch.alerts == []
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_an_optimizer_that_torch_does_not_hook_is_told_of(shared: bool, caplog: pytest.LogCaptureFixture) -> None:
+    net = nn.Linear(4, 1)
+    unhooked, hooked = (torch.optim.SGD(net.parameters(), lr=0.1) for _ in range(2))
+    vars(unhooked)["step"] = lambda: hooked.step()
+    optimizers = {"one": unhooked, "other": hooked} if shared else {"one": unhooked}
+    with gradwatch.track(optimizers, net):
+        for _ in range(4):
+            unhooked.zero_grad()
+            net(torch.randn(8, 4)).square().mean().backward()
+            unhooked.step()
+    told = [message for message in caplog.messages if "saw no step of one and has no record of it" in message]
+    assert len(told) == (0 if shared else 1)
+
+
+def test_the_clip_calls_of_an_optimizer_that_does_not_step_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TrackedOptimizer, "MOST_CLIPS", 4)
+    net = nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with gradwatch.track(optimizer, net) as watch:
+        for limit in range(1, 11):
+            net(torch.randn(8, 4)).square().mean().backward()
+            clip_grad_norm_(net.parameters(), float(limit))
+        optimizer.step()
+    assert [clip.limit for clip in watch["optimizer"].clips] == [7.0, 8.0, 9.0, 10.0]
+
+
+def test_a_block_whose_report_was_interrupted_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with gradwatch.track(optimizer, net) as watch:
+        for _ in range(3):
+            optimizer.zero_grad()
+            net(torch.randn(8, 4)).square().mean().backward()
+            optimizer.step()
+        watch.flush()
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(Verdicts, "take", _interrupted)
+            for _ in range(40):
+                optimizer.zero_grad()
+                net(torch.randn(8, 4)).square().mean().backward()
+                optimizer.step()
+    dropped = watch.health().dropped_records
+    assert dropped > 0
+    assert watch.state_dict()["steps"]["optimizer"] == len(watch.history) + dropped
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_an_optimizer_whose_groups_are_filled_later_is_not_ill_before() -> None:

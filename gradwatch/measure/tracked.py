@@ -19,7 +19,7 @@ from gradwatch.measure.ledger import Ledger
 from gradwatch.measure.lines import Lines
 from gradwatch.measure.parameters import Given, OptimizerParameters, parameter_ids
 from gradwatch.measure.pending import Awaited, PendingStep, SeenClip
-from gradwatch.measure.sharding.parts import whole_number
+from gradwatch.measure.sharding.parts import versions_of, whole_number
 from gradwatch.measure.sharding.shards import Shards
 from gradwatch.records import OUTSIDE
 
@@ -61,6 +61,8 @@ class TrackedOptimizer:
     # Losses that write to several optimizers, by where they are called; a loop with ever new ones must not grow.
     MOST_LOSSES = 1024
     MOST_PASSES = 16
+    # Clip calls of a step, which may be one for each parameter; an optimizer that never steps is given ever more.
+    MOST_CLIPS = 4096
 
     def __init__(
         self, name: str, optimizer: Optimizer, lines: Lines, shards: Shards, every: int, alone: bool
@@ -87,6 +89,7 @@ class TrackedOptimizer:
         self._step: PendingStep | None = None
         self._erased: ErasedPasses | None = None
         self._stepped_unclipped = False
+        self._weights_then: list[int] = []
         self.due = every == 1
         self.own = OptimizerParameters(name, optimizer, lines, shards)
         self.ledger = Ledger(self.own, shards)
@@ -95,6 +98,14 @@ class TrackedOptimizer:
         """Count on from these steps."""
         self.steps = steps
         self.due = (steps + 1) % self._every == 0
+
+    @property
+    def steps_unseen(self) -> bool:
+        """Whether its weights have changed since a pass wrote its first gradients, and no step of it was seen."""
+        return not self._stepped_at and bool(self._written_at) and self._weights() != self._weights_then
+
+    def _weights(self) -> list[int]:
+        return list(versions_of(self.own.parameters))
 
     @property
     def has_changed(self) -> bool:
@@ -123,7 +134,7 @@ class TrackedOptimizer:
             compared: columns without a hook, of which it wrote those that have changed.
             number: of the pass.
             wrote: all that it wrote, also of other optimizers; None where there are none.
-            failed: an exception has ended it, as the batch that does not fit into memory does: to erase what it has
+            failed: an exception has ended it, as where a batch does not fit into memory: to erase what it has
                 written loses no pass.
 
         Returns:
@@ -137,6 +148,8 @@ class TrackedOptimizer:
             return False
         if number != self._pass_counted or number == NO_PASS:
             self._count(number)
+        if not self._written_at:
+            self._weights_then = self._weights()
         self._written_at = next(_clock)
         if self._erased is not None and not failed:
             self._erased.wrote(_call_site(), written, wrote, self.own.parameters)
@@ -224,6 +237,8 @@ class TrackedOptimizer:
             returned = self.ledger.devices.note(whole)
             on_host = returned if isinstance(returned, float) else None
             noted = NotedClip(function, limit, norm_type, on_host, given.places, given.repeated)
+            if len(self._clips) >= self.MOST_CLIPS:
+                del self._clips[0]
             self._clips.append(SeenClip(noted, returned, given.columns, next(_clock)))
         return [clip for clip in gone if not clip.consumed] if self.due else []
 

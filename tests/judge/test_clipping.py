@@ -193,7 +193,7 @@ def test_a_step_left_out_after_its_clip_call_is_in_order() -> None:
 def test_clipping_between_micro_batches() -> None:
     (alert,) = broken(call(1.0), call(1.0), clipped_between=("mlp.weight",), backward_passes=2)
     assert (alert.severity, alert.value) == ("critical", 5.0)
-    assert "between the 2 backward passes" in alert.message
+    assert "between backward passes" in alert.message
     assert "mlp" in alert.message
     low = call(0.5, norm_returned=0.5, scope_before=0.5)
     (alert,) = broken(low, low, after=0.5, clipped_between=("mlp.weight",), backward_passes=2)
