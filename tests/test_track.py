@@ -348,16 +348,19 @@ def test_an_optimizer_that_torch_does_not_hook_is_told_of(shared: bool, caplog: 
     assert len(told) == (0 if shared else 1)
 
 
-def test_the_clip_calls_of_an_optimizer_that_does_not_step_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TrackedOptimizer, "MOST_CLIPS", 4)
+def test_the_clip_calls_of_an_optimizer_that_waits_while_another_steps_are_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(TrackedOptimizer, "MOST_CLIPS", 2)
     net = nn.Linear(4, 1)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    with gradwatch.track(optimizer, net) as watch:
+    first, then = (torch.optim.SGD(net.parameters(), lr=0.1) for _ in range(2))
+    with gradwatch.track({"first": first, "then": then}, net) as watch:
         for limit in range(1, 11):
+            (first if limit < 10 else then).zero_grad()
             net(torch.randn(8, 4)).square().mean().backward()
             clip_grad_norm_(net.parameters(), float(limit))
-        optimizer.step()
-    assert [clip.limit for clip in watch["optimizer"].clips] == [7.0, 8.0, 9.0, 10.0]
+            (first if limit < 10 else then).step()
+    assert [clip.limit for clip in watch["then"].clips] == [7.0, 8.0, 9.0, 10.0]
 
 
 def test_a_block_whose_report_was_interrupted_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:

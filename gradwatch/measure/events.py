@@ -56,7 +56,7 @@ CLIPPED_PART = next(_BITS)  # a clip call was given it as it is
 CLIPPED_BETWEEN = next(_BITS)  # one was given a part of it before the rest was added
 CLIPPED = next(_BITS)  # one was given it since its last step that was measured
 MISSED = next(_BITS)  # it was written after the last of those
-BEGUN_ANEW = next(_BITS)  # since the last clip call, a pass has written it anew
+BEGUN_ANEW = next(_BITS)  # since the last clip call, a pass has written it anew, and no step had consumed what was
 MEASURED = next(_BITS)  # its norm before clipping was measured since its last step
 OUTDATED = next(_BITS)  # a clip call was given it since: the norm before is not to be had any more
 IN_PASS = next(_BITS)  # it was measured within the backward pass that runs now
@@ -168,7 +168,7 @@ def ended(
     others = has(flags, SHARED) & (losses != loss)
     leaked = added & (has(flags, LEAKED | USED) | others)
     between = added & has(flags, CLIPPED_BETWEEN | CLIPPED_PART)
-    missed = has(flags, CLIPPED) & ~clipped_inside
+    missed, elsewhere = has(flags, CLIPPED) & ~clipped_inside, has(flags, ELSEWHERE)
     _clear(flags, UNTOUCHED, seen != SAME)
     _clear(flags, FOLLOWED, (seen != SAME) & ~written)
     _clear(flags, USED | SHARED | ELSEWHERE | LEAKED | CLIPPED_BETWEEN, written)
@@ -177,7 +177,7 @@ def ended(
     _set(flags, LEAKED, leaked)
     _set(flags, CLIPPED_BETWEEN, between)
     _set(flags, MISSED, written & missed)
-    _set(flags, BEGUN_ANEW, written & ~added & ~clipped_inside)
+    _set(flags, BEGUN_ANEW, written & ~added & ~elsewhere & ~clipped_inside)
     places = b""
     if measuring:
         # What an earlier pass wrote may have been averaged or zeroed since; what was clipped since stays as it was

@@ -25,21 +25,19 @@ class SeenClip:
         norm: the norm that it returned, or where it is; None where it returned none.
         columns: the columns that it was given.
         event: when it was.
-        consumed: a step of another optimizer that holds some of them has used what it left.
     """
 
     noted: NotedClip
     norm: float | Note | None
     columns: tuple[int, ...]
     event: int
-    consumed: bool = False
 
     def moved(self, old: OptimizerParameters, new: OptimizerParameters) -> SeenClip:
         """The same call, among the columns of a new list of parameters."""
         ids = [id(old.parameters[column]) for column in (*self.columns, *self.noted.repeated)]
         given = new.given(tuple(ids))
         noted = self.noted._replace(columns=given.places, repeated=given.repeated)
-        return SeenClip(noted, self.norm, given.columns, self.event, self.consumed)
+        return SeenClip(noted, self.norm, given.columns, self.event)
 
 
 @dataclass(slots=True)

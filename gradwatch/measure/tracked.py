@@ -61,8 +61,9 @@ class TrackedOptimizer:
     # Losses that write to several optimizers, by where they are called; a loop with ever new ones must not grow.
     MOST_LOSSES = 1024
     MOST_PASSES = 16
-    # Clip calls of a step, which may be one for each parameter; an optimizer that never steps is given ever more.
-    MOST_CLIPS = 4096
+    # Clip calls of a step, besides one for each parameter: an optimizer that waits while another steps the same
+    # parameters is given ever more.
+    MOST_CLIPS = 256
 
     def __init__(
         self, name: str, optimizer: Optimizer, lines: Lines, shards: Shards, every: int, alone: bool
@@ -92,6 +93,7 @@ class TrackedOptimizer:
         self._weights_then: list[int] = []
         self.due = every == 1
         self.own = OptimizerParameters(name, optimizer, lines, shards)
+        self._most_clips = self.MOST_CLIPS + len(self.own)
         self.ledger = Ledger(self.own, shards)
 
     def go_on_from(self, steps: int) -> None:
@@ -123,6 +125,7 @@ class TrackedOptimizer:
         # Its columns are others now.
         self._erased = None
         self.own, self.ledger = own, Ledger(own, self._shards, earlier=self.ledger)
+        self._most_clips = self.MOST_CLIPS + len(own)
 
     def ended(
         self, columns: tuple[int, ...], compared: list[int], number: int, wrote: Wrote | None, failed: bool
@@ -134,8 +137,8 @@ class TrackedOptimizer:
             compared: columns without a hook, of which it wrote those that have changed.
             number: of the pass.
             wrote: all that it wrote, also of other optimizers; None where there are none.
-            failed: an exception has ended it, as where a batch does not fit into memory: to erase what it has
-                written loses no pass.
+            failed: an exception has ended it, as where a batch does not fit into memory: it does not count, and to
+                erase what it has written loses no pass.
 
         Returns:
             Whether it wrote any.
@@ -146,7 +149,7 @@ class TrackedOptimizer:
         written = self.ledger.ended(columns, compared, loss, measuring)
         if not written:
             return False
-        if number != self._pass_counted or number == NO_PASS:
+        if not failed and (number != self._pass_counted or number == NO_PASS):
             self._count(number)
         if not self._written_at:
             self._weights_then = self._weights()
@@ -179,8 +182,6 @@ class TrackedOptimizer:
             self.ledger.shared(number)
         if columns:
             self.ledger.elsewhere(columns)
-            for clip in self._clips:
-                clip.consumed |= not set(columns).isdisjoint(clip.columns)
 
     def _loss_of(self, wrote: Hashable) -> int:
         """The loss that a pass is of, as passes are known by where they are called and by what they write."""
@@ -237,10 +238,10 @@ class TrackedOptimizer:
             returned = self.ledger.devices.note(whole)
             on_host = returned if isinstance(returned, float) else None
             noted = NotedClip(function, limit, norm_type, on_host, given.places, given.repeated)
-            if len(self._clips) >= self.MOST_CLIPS:
+            if len(self._clips) >= self._most_clips:
                 del self._clips[0]
             self._clips.append(SeenClip(noted, returned, given.columns, next(_clock)))
-        return [clip for clip in gone if not clip.consumed] if self.due else []
+        return gone if self.due else []
 
     def was_passed_over(self, clip: SeenClip) -> bool:
         """Whether a call came between its last backward pass and its last step, which was not clipped itself."""

@@ -413,19 +413,6 @@ def test_of_several_clip_calls_those_are_forgotten_of_which_nothing_came() -> No
     assert watch.health().internal_errors == 0
 
 
-def test_clip_calls_that_the_step_of_another_has_used_do_not_wait_for_the_optimizers_own_step() -> None:
-    net = nn.Linear(2, 1)
-    first, then = torch.optim.Adam(net.parameters()), torch.optim.SGD(net.parameters(), lr=0.1)
-    with gradwatch.track({"adam": first, "sgd": then}, net) as watch:
-        for limit, optimizer in (*((limit, first) for limit in (1.0, 2.0, 3.0)), (4.0, then)):
-            optimizer.zero_grad()
-            net(torch.ones(1, 2)).sum().backward()
-            clip_grad_norm_(net.parameters(), limit)
-            optimizer.step()
-    assert [clip.limit for clip in watch["sgd"].clips] == [4.0]
-    assert watch.health().internal_errors == 0
-
-
 @pytest.mark.parametrize("again", ["before the next clip call", "after it"])
 def test_the_optimizer_that_was_passed_over_learns_whose_gradients_were_clipped_instead(again: str) -> None:
     pair = Pair()

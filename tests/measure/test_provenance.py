@@ -346,13 +346,14 @@ case(
     """,
 )
 case(
-    "after a step of another optimizer that holds the same",
+    "after a step of another optimizer that holds the same: it has come to something",
     """
     end       NN writes 01     -> measures 01
     clipping  SS 01
     clipped   OO 01
     elsewhere 0
     begin     AA
+    end       NN writes 01     -> measures 01, anew 1
     end       NN writes 01     -> measures 01, anew 01
     """,
 )
