@@ -357,7 +357,7 @@ class Watch:
             # What a look has patched lies on top of the observer's own patches.
             self._explainer.close()
             self._observer.stop(normally)
-            self._tell_of_unseen_steps()
+            self._observer.shield.around(self._tell_of_unseen_steps)()
             if self._refusing is not None:
                 self._refusing.close()
             self._end()

@@ -13,6 +13,7 @@ from torch import nn
 import gradwatch
 from gradwatch.errors import ArgumentError, TrackerStateError
 from gradwatch.rules import Explosion, NonFinite
+from gradwatch.saved import VERSION
 
 
 def setup() -> tuple[nn.Parameter, torch.optim.SGD]:
@@ -124,7 +125,7 @@ def test_a_state_of_other_rules_is_taken_as_far_as_it_goes() -> None:
     assert watch["optimizer"].step == 31
 
 
-EMPTY = {"version": 1, "steps": {"optimizer": 1}, "judge": {"episodes": [], "rules": {}}}
+EMPTY = {"version": VERSION, "steps": {"optimizer": 1}, "judge": {"episodes": [], "rules": {}}}
 
 
 @pytest.mark.parametrize(

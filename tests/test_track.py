@@ -348,6 +348,16 @@ def test_an_optimizer_that_torch_does_not_hook_is_told_of(shared: bool, caplog: 
     assert len(told) == (0 if shared else 1)
 
 
+def test_parameters_that_come_later_are_no_weights_that_have_changed(caplog: pytest.LogCaptureFixture) -> None:
+    net, more = nn.Linear(4, 1), nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with gradwatch.track(optimizer):
+        net(torch.randn(8, 4)).square().mean().backward()
+        optimizer.add_param_group({"params": list(more.parameters())})
+        more(torch.randn(8, 4)).square().mean().backward()
+    assert caplog.messages == []
+
+
 def test_the_clip_calls_of_an_optimizer_that_waits_while_another_steps_are_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

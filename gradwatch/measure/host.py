@@ -125,6 +125,7 @@ def _plan(scratch: Tensor, sizes: tuple[int, ...]) -> tuple[list[_Large], list[_
     each = np.array(sizes, dtype=np.int64)
     small = np.flatnonzero((each > 0) & (each <= SMALL))
     full = np.flatnonzero(np.diff(np.cumsum(each[small]) // (LINE - SMALL))) + 1
+    # numpy: no device is read
     large = [_Large(place, sizes[place], scratch) for place in np.flatnonzero(each > SMALL).tolist()]
     lines = [_Line(part, each[part], scratch) for part in np.split(small, full) if len(part)]
     return large, lines
@@ -149,6 +150,7 @@ def host_norms(tensors: Sequence[Tensor]) -> FloatArray:
         squares[line.places] = line.squares(tensors)
     norms: FloatArray = np.sqrt(squares)
     if torch.float64 in set(map(_dtype, tensors)):
+        # numpy: no device is read
         for place in np.flatnonzero((squares < _SMALLEST_SAFE_SQUARE) | (squares == np.inf)).tolist():
             norms[place] = float(exact_norms([tensors[place]])[0])  # in CPU memory: a load
     return norms

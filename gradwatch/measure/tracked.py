@@ -126,6 +126,7 @@ class TrackedOptimizer:
         self._erased = None
         self.own, self.ledger = own, Ledger(own, self._shards, earlier=self.ledger)
         self._most_clips = self.MOST_CLIPS + len(own)
+        self._weights_then = self._weights()
 
     def ended(
         self, columns: tuple[int, ...], compared: list[int], number: int, wrote: Wrote | None, failed: bool
