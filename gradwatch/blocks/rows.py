@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from operator import attrgetter
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from gradwatch.blocks.arrays import BoolArray, Columns
+from gradwatch.blocks.once import once
 from gradwatch.records import RankNorms
 
 __all__ = [
@@ -69,12 +69,12 @@ class Facts:
         yes, no = np.ones(columns, dtype=bool), np.zeros(columns, dtype=bool)
         return cls(yes, yes, no, no, no, no, no, no)
 
-    @cached_property
+    @once
     def complete(self) -> bool:
         """Every gradient is there, before and after."""
         return bool(self.had_before.all() and self.has_after.all())
 
-    @cached_property
+    @once
     def marks(self) -> frozenset[str]:
         """The names of those attributes, other than the first two, that hold for any gradient; usually none."""
         return frozenset(name for name in _MARKS if getattr(self, name).any())

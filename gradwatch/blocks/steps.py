@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
 from itertools import chain, groupby, repeat
 from operator import itemgetter
 from typing import NamedTuple, overload
 
 from gradwatch.blocks.block import Block
+from gradwatch.blocks.once import once
 from gradwatch.records import StepRecord
 
 __all__ = ["Alike", "Steps", "optimizer_of"]
@@ -76,7 +76,7 @@ class Steps(Sequence[StepRecord]):
     def __iter__(self) -> Iterator[StepRecord]:
         return map(self.__getitem__, range(len(self.pairs)))
 
-    @cached_property
+    @once
     def alike(self) -> Sequence[Alike]:
         """The same steps by the sequence that holds them; no record of a block is made."""
         found: dict[int, Alike] = {}
@@ -100,7 +100,7 @@ class Steps(Sequence[StepRecord]):
         """What holds them, each once."""
         return [records for records, _ in self._last]
 
-    @cached_property
+    @once
     def _last(self) -> Iterable[tuple[Sequence[StepRecord], int]]:
         """The last pair of each sequence."""
         return dict(zip(map(id, map(itemgetter(0), self.pairs)), self.pairs, strict=True)).values()

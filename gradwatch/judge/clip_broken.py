@@ -6,8 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
-
-import numpy as np
+from operator import ge
 
 from gradwatch.blocks import AFTER, BEFORE, Block, NotedClip, StepRow
 from gradwatch.judge.at_hand import where_of
@@ -70,7 +69,7 @@ class ClipBroken:
         if not start and self._all_plainly_fine(block):
             self._instead[block.layout.optimizer] = 0
             return len(block), ()
-        consumed = block.norms(AFTER).tolist()
+        consumed = block.wholes[AFTER]
         for index in range(start, len(block)):
             row = block.rows[index]
             if not row.skipped:
@@ -91,10 +90,10 @@ class ClipBroken:
             return False
         if min(limits) < 0.0 or not all(norms):
             return False
-        returned, allowed = np.array(norms), np.array(limits) * (1 + self._tolerance)
+        before, after = block.wholes
         # Written so that NaN is not fine.
-        return bool(
-            (returned * TORCH_ERROR >= block.norms(BEFORE)).all() and (block.norms(AFTER) <= allowed).all()
+        return all(map(ge, [norm * TORCH_ERROR for norm in norms], before)) and all(
+            map(ge, [limit * (1 + self._tolerance) for limit in limits], after)
         )
 
     def _is_plainly_fine(self, block: Block, index: int, row: StepRow, consumed: float) -> bool:

@@ -57,6 +57,11 @@ class Episode:
         "an episode with an alert of its own",
     )
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether it fires, and nothing was well at the step before."""
+        return self.alert is not None and not self.well
+
     def state_dict(self) -> dict[str, Any]:
         """Plain values; when the alert was told, and in which words, is another's business."""
         told = None if self.alert is None else saved_values(asdict(self.alert))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median_low
 from typing import Any
 
-from gradwatch.blocks import AFTER, BEFORE, Block
+from gradwatch.blocks import BEFORE, Block
 from gradwatch.judge.baseline import Baseline
 from gradwatch.judge.rule import Finding
 from gradwatch.judge.wording import times
@@ -83,31 +83,32 @@ class Explosion:
 
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding]]:
         """Go on to the first norm that is too large."""
-        norms = block.norms(BEFORE)[start:].tolist()
-        if self._all_are_usual(block.layout.optimizer, norms):
-            # Where one before them was too large, its episode is open, and steps are looked at one by one.
-            self._runs[block.layout.optimizer].baseline.add_all(norms)
+        if self._all_are_usual(block, start):
             return len(block), ()
-        for index, (norm, consumed) in enumerate(
-            zip(norms, block.norms(AFTER)[start:].tolist(), strict=True), start
-        ):
-            consumed = math.nan if block.rows[index].skipped else consumed
+        before, after = block.wholes
+        for index in range(start, len(block)):
+            norm, consumed = before[index], math.nan if block.rows[index].skipped else after[index]
             finding = self._find(block.layout.optimizer, norm, consumed) if math.isfinite(norm) else None
             if finding is not None:
                 return index, [finding]
         return len(block), ()
 
-    def _all_are_usual(self, optimizer: str, norms: Sequence[float]) -> bool:
-        """Whether none of them can be found too large, whatever the others make of the baseline."""
-        if not norms or not all(norms) or not all(map(math.isfinite, norms)):
+    def _all_are_usual(self, block: Block, start: int) -> bool:
+        """Take them in, where none of them can be found too large, whatever the others make of the baseline."""
+        logarithms = (block.logarithms or ())[start:]
+        if not logarithms or max(block.wholes[BEFORE][start:]) > self._limit:
             return False
-        run = self._run_of(optimizer)
-        limit = self._limit
+        run = self._run_of(block.layout.optimizer)
         if run.is_warm:
-            limit = min(limit, self._factor * run.baseline.median_after(len(norms)))
-        elif len(run.baseline) + len(norms) >= self._warm_up:
+            # Clearly, so that it is not for the last digit of a logarithm to decide.
+            least = max(logarithms) - math.log(self._factor) + 1e-9
+            if not run.baseline.stays_at_least(least, len(logarithms)):
+                return False
+        elif len(run.baseline) + len(logarithms) >= self._warm_up:
             return False
-        return max(norms) <= limit
+        # Where one before them was too large, its episode is open, and steps are looked at one by one.
+        run.baseline.add_all(logarithms)
+        return True
 
     def critical_above(self, optimizer: str) -> float:
         """The norm before clipping above which a step that is not clipped is critical; Inf where none is.

@@ -46,7 +46,7 @@ class Judge:
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         self._rules = list(rules)
-        self._screening = {id(rule) for rule in self._rules if screens(rule)}
+        self._screening = {id(rule): rule for rule in self._rules if screens(rule)}
         self._wanting = {rule.id for rule in self._rules if wants_cause(rule)}
         self._shortcuts = {rule.id for rule in self._rules if may_be_shortcut(rule)}
         self.severities = _severities(self._rules)

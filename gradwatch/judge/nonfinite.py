@@ -50,6 +50,8 @@ class NonFinite:
 
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding]]:
         """Go on to the first step with a gradient that is not finite."""
+        if block.are_finite:
+            return len(block), ()
         bad = block.nonfinite[start:]
         index = start + int(bad.argmax()) if bad.any() else len(block)
         # Steps skipped in a row are none here: they are an open episode.

@@ -57,6 +57,7 @@ class Shares:
         self.suspects: tuple[str, ...] = ()
         self.is_settled = True
         self._after = fires_after, clears_after
+        self._all_known = False
         self._modules = tuple(modules)
         # [modules, 2]: the highest that the usual ones were, -Inf where none is known.
         self._highest: FloatArray = np.full((len(modules), 2), -math.inf)
@@ -74,11 +75,6 @@ class Shares:
         """Nobody is below the floor, or was of late."""
         return self.is_settled and not self.dead
 
-    def stay_well(self, sizes: FloatArray) -> bool:
-        """Whether none of these, ``[steps, modules, 2]``, can be below its floor, as that rises meanwhile."""
-        highest = np.fmax(self._highest, np.fmax(self.usual, np.maximum.reduce(sizes)))[:, 0]
-        return bool(np.logical_and.reduce(np.minimum.reduce(sizes)[:, 0] >= highest - self._LOSS))
-
     def follow(self, sizes: FloatArray) -> None:
         """Take in those of a step, ``[modules, 2]``, NaN where one tells nothing of what is usual."""
         before = np.where(np.isnan(self.usual), sizes, self.usual)
@@ -86,19 +82,26 @@ class Shares:
         self.usual = np.where(np.isnan(sizes), before, after)
         self._heighten(self.usual, sizes)
 
-    def follow_all(self, sizes: FloatArray) -> None:
-        """The same for several steps, ``[steps, modules, 2]``, without a NaN."""
-        usual, trail = np.where(np.isnan(self.usual), sizes[0], self.usual), self._FOLLOWING * sizes
+    def stay_well(self, sizes: FloatArray) -> bool:
+        """Take in several steps, ``[steps, modules, 2]``, without a NaN; unless one may be below its floor."""
+        usual = self.usual if self._all_known else np.where(np.isnan(self.usual), sizes[0], self.usual)
+        trail = self._FOLLOWING * sizes
         for step in trail:
-            usual *= 1.0 - self._FOLLOWING
-            usual += step
-            step[:] = usual
+            step += usual * (1.0 - self._FOLLOWING)
+            usual = step
+        # The floor rises meanwhile, and is nowhere higher than at the end.
+        highest = np.maximum(self._highest, np.maximum.reduce(trail))
+        lowest = np.minimum.reduce(sizes[:, :, 0])
+        # Clearly, so that it is not for the last digit of a logarithm to decide.
+        if not (lowest > highest[:, 0] - self._LOSS + 1e-9).all():
+            return False
         if self._caps:
             for step, size in zip(trail, sizes, strict=True):
                 self._heighten(step, size)
         else:
-            np.maximum(self._highest, np.maximum.reduce(trail), out=self._highest)
-        self.usual = usual
+            self._highest = highest
+        self.usual, self._all_known = usual.copy(), True
+        return True
 
     def _heighten(self, usual: FloatArray, sizes: FloatArray) -> None:
         np.fmax(self._highest, usual, out=self._highest)
@@ -208,6 +211,7 @@ class Shares:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave; what is not among the modules is forgotten."""
+        self._all_known = False
         for place, module in enumerate(self._modules):
             if module in state:
                 saved = state[module]

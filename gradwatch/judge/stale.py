@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from gradwatch.blocks import Block
+from gradwatch.blocks import AFTER, Block
 from gradwatch.causes import cause
 from gradwatch.judge.at_hand import where_of
 from gradwatch.judge.consumed import how_many, norm_of
 from gradwatch.judge.rule import Finding
-from gradwatch.records import GroupNorms, Severity, StepRecord
+from gradwatch.records import GroupNorms, NormTable, Severity, StepRecord
 
 __all__ = ["Stale"]
 
 
 class _Consumed(NamedTuple):
-    """What the last step of an optimizer left: its number, and where its record is, made when it is needed."""
+    """What the last step of an optimizer left: its number, and its norms; only those that were consumed count."""
 
     step: int
-    records: Sequence[StepRecord]
-    place: int
-
-    @property
-    def parameters(self) -> Mapping[str, GroupNorms]:
-        return self.records[self.place].parameters
+    parameters: Mapping[str, GroupNorms]
 
 
 class Stale:
@@ -52,7 +48,7 @@ class Stale:
         if record.skipped:
             return None
         before = self._last.get(record.optimizer)
-        self._last[record.optimizer] = _Consumed(record.step, (record,), 0)
+        self._last[record.optimizer] = _Consumed(record.step, record.parameters)
         stale = _unchanged(record.stale, record, before)
         if not stale:
             return []
@@ -67,7 +63,7 @@ class Stale:
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding] | None]:
         """Go on to the first step with an old gradient."""
         common = block.common
-        if start < len(block) and not common.skipped and "stale" not in common.marks:
+        if not common.skipped and "stale" not in common.marks:
             self._remember(block, len(block) - 1)
             return len(block), ()
         last = None
@@ -82,7 +78,9 @@ class Stale:
 
     def _remember(self, block: Block, index: int | None) -> None:
         if index is not None:
-            self._last[block.layout.optimizer] = _Consumed(block.rows[index].step, block.fresh(), index)
+            consumed = array("d", block.parameter_norms(AFTER)[index].tobytes())
+            table = NormTable(block.layout.places, consumed, consumed)
+            self._last[block.layout.optimizer] = _Consumed(block.rows[index].step, table)
 
 
 def _unchanged(names: Sequence[str], record: StepRecord, before: _Consumed | None) -> list[str]:

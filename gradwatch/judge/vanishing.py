@@ -137,22 +137,17 @@ class Vanishing:
 
     def _all_are_well(self, block: Block, start: int) -> bool:
         """Take the steps in, where each module is above the limit in all of them, and was before."""
-        norms, wholes = block.finest_norms(AFTER)[start:], block.norms(AFTER)[start:]
-        if block.common.skipped or not len(norms):
+        if block.common.skipped or not block.are_finite:
             return False
-        # Written so that NaN is not well; the whole is no less than any of its parts.
+        norms, wholes = block.finest_norms(AFTER)[start:], block.norms(AFTER)[start:]
+        # None is smaller than what it is made of. Written so that NaN is not well.
         if not (
-            norms.min(initial=math.inf) >= self._limit
-            and wholes.max(initial=0.0) < math.inf
-            and wholes.min(initial=math.inf) >= self._limit
+            block.smallest > self._limit
+            or (norms.min(initial=math.inf) >= self._limit and wholes.min() >= self._limit)
         ):
             return False
         memory = self._memory_of(block.layout.optimizer, block.layout.finest.names)
-        sizes = np.log((norms.T / wholes, norms.T)).T
-        if not (memory.is_clear and memory.shares.stay_well(sizes)):
-            return False
-        memory.shares.follow_all(sizes)
-        return True
+        return memory.is_clear and memory.shares.stay_well(_logarithms(norms, wholes))
 
     def suspects(self, optimizer: str) -> tuple[str, ...]:
         """The modules whose share has fallen so far that an activation may be dead."""
@@ -211,9 +206,7 @@ class Vanishing:
     def _sizes(self, norms: FloatArray, wholes: FloatArray) -> FloatArray:
         """As ``Shares`` takes them, ``[steps, modules, 2]``; NaN where the norm is not above the limit."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            above = np.where(norms >= self._limit, norms, np.nan).T
-            sizes: FloatArray = np.log((above / wholes, above)).T
-            return sizes
+            return _logarithms(np.where(norms >= self._limit, norms, np.nan), wholes)
 
     def _found(
         self,
@@ -265,3 +258,11 @@ class Vanishing:
         if steps < self._critical_after:
             return Finding(module, norm, self._limit, message, critical_by=DEAD)
         return Finding(module, norm, self._limit, f"{message}. It has been so for {steps} steps", "critical")
+
+
+def _logarithms(norms: FloatArray, wholes: FloatArray) -> FloatArray:
+    """Of shares and of norms, ``[steps, modules, 2]``."""
+    sizes: FloatArray = np.empty((*norms.shape, 2))
+    np.divide(norms, wholes[:, None], out=sizes[:, :, 0])
+    sizes[:, :, 1] = norms
+    return np.log(sizes, out=sizes)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gradwatch.blocks import AFTER, BEFORE, Block
 from gradwatch.judge.rule import Finding
 from gradwatch.judge.scale import DEAD
-from gradwatch.judge.silence import Modules, flags, named, sorted_out
+from gradwatch.judge.silence import Modules, flags, modules_of, named, sorted_out
 from gradwatch.judge.silent import Known, look_into, norms_of, words_of
 from gradwatch.judge.zero_memory import Memory
 from gradwatch.records import Cause, Severity, StepRecord
@@ -71,21 +72,21 @@ class Zero:
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding]]:
         """Go on to the first step with a module that is silent for too long."""
         memory = self._memory_of(block.layout.optimizer)
-        modules, zeros, lows = flags(block, memory.rounding)
-        quiet = not lows.any()
-        calm = quiet and block.complete and not (block.common.skipped or block.common.unusual)
-        if calm and memory.is_quiet and start < len(block):
-            memory.follow(block.norms(BEFORE)[start:].tolist())
+        modules, flagged, logarithms = modules_of(block), flags(block, memory.rounding), block.logarithms
+        common = block.common
+        calm = flagged is None and common.complete and not (common.skipped or common.unusual)
+        if calm and logarithms is not None and memory.is_quiet:
+            memory.follow(logarithms[start:])
             memory.presences.take(modules, (), steps=len(block) - start)
             return len(block), ()
         norms = block.finest_norms(AFTER) if block.layout.finest.names else None
-        for index, norm in enumerate(block.norms(BEFORE)[start:].tolist(), start):
+        for index, norm in enumerate(block.wholes[BEFORE][start:], start):
             row = block.rows[index]
             if row.skipped:
                 continue
             if norms is not None and not memory.rounding.is_settled:
-                memory.rounding.take(modules, norms[index], float(block.norms(AFTER)[index]))
-            silent, low = ((), ()) if quiet else (named(modules, zeros[index]), named(modules, lows[index]))
+                memory.rounding.take(modules, norms[index], block.wholes[AFTER][index])
+            silent, low = [named(modules, kind[index]) for kind in flagged] if flagged else ((), ())
             ill = self._taken(memory, modules, silent, low, norm)
             looks = memory.unreached.looks or not block.complete
             unreached = looks and memory.unreached.take_in(block, index)
@@ -133,8 +134,8 @@ class Zero:
             low: those, and what is next to nothing.
             norm_before: of the whole.
         """
-        if len(silent) < len(modules):
-            memory.follow([norm_before])
+        if len(silent) < len(modules) and 0.0 < norm_before < math.inf:
+            memory.follow([math.log(norm_before)])
         if memory.dead:
             # Of a state that was saved, also what there is no more.
             memory.dead = {m: None for m in memory.dead if m in memory.naming and m in modules}

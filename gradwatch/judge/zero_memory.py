@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gradwatch.judge.left_out import LeftOut
@@ -49,15 +49,15 @@ class Memory:
         self.unreached = Unreached(unreached_after)
         self.rounding = Rounding()
 
-    def follow(self, norms: Iterable[float]) -> None:
-        """Take in norms of the whole; what is 0 or not finite has no level."""
+    def follow(self, logarithms: Sequence[float]) -> None:
+        """Take in norms of the whole; what is 0 or not finite has none, and no level."""
         level, highest = self.level, self.highest
-        for norm in norms:
-            if 0.0 < norm < math.inf:
-                logarithm = math.log(norm)
-                level = logarithm if level == -math.inf else level + _FOLLOWING * (logarithm - level)
-                if level > highest:
-                    highest = level
+        if level == -math.inf:
+            level = logarithms[0]
+        for logarithm in logarithms:
+            level += _FOLLOWING * (logarithm - level)
+            if level > highest:
+                highest = level
         self.level, self.highest = level, highest
 
     def has_faded(self, share: float) -> bool:
