@@ -85,15 +85,15 @@ class Shares:
     def stay_well(self, sizes: FloatArray) -> bool:
         """Take in several steps, ``[steps, modules, 2]``, without a NaN; unless one may be below its floor."""
         usual = self.usual if self._all_known else np.where(np.isnan(self.usual), sizes[0], self.usual)
-        trail = self._FOLLOWING * sizes
+        trail, kept = self._FOLLOWING * sizes, 1.0 - self._FOLLOWING
         for step in trail:
-            step += usual * (1.0 - self._FOLLOWING)
+            step += usual * kept
             usual = step
         # The floor rises meanwhile, and is nowhere higher than at the end.
         highest = np.maximum(self._highest, np.maximum.reduce(trail))
-        lowest = np.minimum.reduce(sizes[:, :, 0])
+        least = np.minimum.reduce(sizes[:, :, 0] - highest[:, 0], axis=None, initial=math.inf)
         # Clearly, so that it is not for the last digit of a logarithm to decide.
-        if not (lowest > highest[:, 0] - self._LOSS + 1e-9).all():
+        if not least > 1e-9 - self._LOSS:
             return False
         if self._caps:
             for step, size in zip(trail, sizes, strict=True):

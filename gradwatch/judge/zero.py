@@ -54,6 +54,8 @@ class Zero:
         self.clears_after = clears_after
         self._unreached_after = unreached_after
         self._faded = faded
+        # Whether the first steps are over, of which each is looked at as soon as it is there.
+        self.is_settled = False
         self._memories: dict[str, Memory] = {}
 
     def look(self, record: StepRecord) -> list[Finding] | None:
@@ -62,6 +64,7 @@ class Zero:
         if record.skipped:
             return None
         modules, silent, low = sorted_out(record, memory.rounding)
+        self._settle()
         ill = self._taken(memory, modules, silent, low, record.norm_before)
         return [
             *memory.unreached.look(record),
@@ -86,6 +89,7 @@ class Zero:
                 continue
             if norms is not None and not memory.rounding.is_settled:
                 memory.rounding.take(modules, norms[index], block.wholes[AFTER][index])
+                self._settle()
             silent, low = [named(modules, kind[index]) for kind in flagged] if flagged else ((), ())
             ill = self._taken(memory, modules, silent, low, norm)
             looks = memory.unreached.looks or not block.complete
@@ -101,11 +105,6 @@ class Zero:
                     return index, findings
         return len(block), ()
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether the first steps are over, of which each is looked at as soon as it is there."""
-        return bool(self._memories) and all(memory.rounding.is_settled for memory in self._memories.values())
-
     def suspects(self, optimizer: str) -> tuple[str, ...]:
         """The modules of which a look must tell whether they have a gradient at all."""
         memory = self._memories.get(optimizer)
@@ -120,7 +119,13 @@ class Zero:
         if memory is None:
             memory = Memory(self.fires_after, self.clears_after, self._unreached_after)
             self._memories[optimizer] = memory
+            self.is_settled = False
         return memory
+
+    def _settle(self) -> None:
+        if not self.is_settled:
+            known = self._memories.values()
+            self.is_settled = bool(known) and all(memory.rounding.is_settled for memory in known)
 
     def _taken(
         self, memory: Memory, modules: Modules, silent: Modules, low: Modules, norm_before: float
@@ -209,9 +214,10 @@ class Zero:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave."""
-        self._memories = {}
+        self._memories, self.is_settled = {}, False
         for name, saved in state.items():
             self._memory_of(name).load_state_dict(saved)
+        self._settle()
 
     def _doubt(self, record: StepRecord, memory: Memory, module: str | None, faded: bool) -> str | None:
         """Why it may be meant; None where nothing speaks for that."""
