@@ -64,10 +64,10 @@ class Shares:
         self.is_settled = True
         self._after = fires_after, clears_after
         self._all_known = False
-        # Norms and wholes of blocks that are still to be followed; and the share that is above each floor, when
-        # they have been, too.
+        # Norms and wholes of blocks that are still to be followed.
         self._later: list[tuple[FloatArray, FloatArray]] = []
-        self._clear_of_floors = math.inf
+        # No share is above 1, and no floor above that of 1.
+        self._above_floors = math.exp(self._CLEARLY - self._LOSS)
         self._modules = tuple(modules)
         # [modules, 2]: the highest that the usual ones were, -Inf where none is known.
         self._highest: FloatArray = np.full((len(modules), 2), -math.inf)
@@ -104,7 +104,7 @@ class Shares:
             smallest: none of these norms is smaller.
             largest: nor of these wholes larger.
         """
-        if smallest > self._clear_of_floors * largest and len(self._later) < self._AT_ONCE:
+        if smallest > self._above_floors * largest and len(self._later) < self._AT_ONCE:
             self._later.append((norms, wholes))
             return True
         self._catch_up()
@@ -121,13 +121,12 @@ class Shares:
         return True
 
     def _catch_up(self) -> None:
-        """What was left for later; before anything else is asked or taken in."""
+        """What was left for later: before another step is taken in, or what is known is read."""
         if self._later:
             norms, wholes = map(np.concatenate, zip(*self._later, strict=True))
             self._later = []
             sizes = logarithms(norms, wholes)
             self._take_trail(self._trail(sizes), sizes)
-        self._clear_of_floors = math.inf
 
     def _trail(self, sizes: FloatArray) -> FloatArray:
         """What is usual after each of these steps, ``[steps, modules, 2]`` without a NaN."""
@@ -145,10 +144,6 @@ class Shares:
         else:
             np.maximum(self._highest, np.maximum.reduce(trail), out=self._highest)
         self.usual, self._all_known = trail[-1].copy(), True
-        # No share is above 1, and so no floor rises above that of 1.
-        top = np.maximum.reduce(self._highest[:, 0], initial=0.0)
-        self._clear_of_floors = math.exp(float(top) + self._CLEARLY - self._LOSS)
-
     def _heighten(self, usual: FloatArray, sizes: FloatArray) -> None:
         np.fmax(self._highest, usual, out=self._highest)
         for place, cap in tuple(self._caps.items()):
@@ -169,7 +164,6 @@ class Shares:
             norms: consumed, ``[modules]``; where it is 0 or missing, it is neither low nor well.
             whole: that of the optimizer.
         """
-        self._catch_up()
         there = norms > 0.0
         low: BoolArray = there & (norms < whole * np.exp(self._highest[:, 0] - self._LOSS))
         self._now = norms
@@ -193,7 +187,6 @@ class Shares:
 
     def answered(self, causes: Mapping[str, Cause]) -> None:
         """What a look has found of suspects; where it proves nothing, ten times what is there is the highest."""
-        self._catch_up()
         for module in [suspect for suspect in self.suspects if suspect in causes]:
             place = self._modules.index(module)
             if causes[module].kind in DEAD:
@@ -212,7 +205,6 @@ class Shares:
         fade alike, as 2e. What it took is counted from a slope of 1, and it may have taken a decade when the norm
         was at its highest.
         """
-        self._catch_up()
         here = found.evidence.get("decades_lost_here", math.inf)
         highest, now = (math.hypot(*norms[places]) for norms in (np.exp(self._highest[:, 1]), self._now))
         lost = math.log10(highest / now) if 0.0 < now < highest else 0.0
@@ -261,7 +253,7 @@ class Shares:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave; what is not among the modules is forgotten."""
-        self._all_known, self._later, self._clear_of_floors = False, [], math.inf
+        self._all_known, self._later = False, []
         for place, module in enumerate(self._modules):
             if module in state:
                 saved = state[module]
