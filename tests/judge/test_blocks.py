@@ -80,8 +80,8 @@ def test_a_block_whose_clip_calls_all_saw_less_than_was_there_is_not_fine() -> N
 @pytest.mark.parametrize(
     "norms",
     [
-        # Half of the baseline is at 50, so that 100 is not much: until a few more at 1 have come, in the same block.
-        [50.0, 1.0] * 20 + [50.0] + [1.0] * 4 + [100.0] * 12,
+        # Half of the baseline is at 8, so that 20 is not much: until a few more at 1 have come, in the same block.
+        [8.0, 1.0] * 20 + [8.0] + [1.0] * 4 + [20.0] * 12,
         # Far above any limit, before there is a baseline.
         [1.0] * 3 + [1e9] * 5,
         # None of them has a logarithm.
