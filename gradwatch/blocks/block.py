@@ -36,6 +36,13 @@ class Block(Sequence[StepRecord]):
         self._scopes: dict[int, _Scope] = {}
         self._given = before, after
 
+    @classmethod
+    def joined(cls, layout: Layout, rows: Sequence[StepRow], both: FloatArray) -> Block:
+        """One of norms that lie in one array, those before clipping and then those after it."""
+        block = cls(layout, rows, both[: len(rows)], both[len(rows) :])
+        block._both = both
+        return block
+
     def fresh(self) -> Block:
         """The same steps, with nothing kept of what was worked out of them: to be held for long."""
         return Block(self.layout, self.rows, *self._given)
@@ -43,12 +50,17 @@ class Block(Sequence[StepRecord]):
     @property
     def nbytes(self) -> int:
         """About what it takes up while nothing is worked out of it, but for its layout."""
-        return sum(side.nbytes for side in self._given) + bytes_of(self.rows, len(self.layout.names))
+        before, after = self._given
+        return before.nbytes + after.nbytes + bytes_of(self.rows, len(self.layout.names))
+
+    @once
+    def _both(self) -> FloatArray:
+        return np.concatenate(self._given)
 
     @once
     def _norms(self) -> BlockNorms:
         present = None if self.complete else (self._present(BEFORE), self._present(AFTER))
-        return BlockNorms(self.layout, self._given, present)
+        return BlockNorms(self.layout, self._both, present)
 
     def __len__(self) -> int:
         return len(self.rows)

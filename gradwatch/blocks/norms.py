@@ -28,15 +28,14 @@ class BlockNorms:
 
     Args:
         layout: what the columns are.
-        norms: before and after clipping, ``[steps, columns]`` each; any number where there was no gradient.
-        present: which gradients were there, the same; None where all of them were.
+        both: norms before and after clipping, ``[2 * steps, columns]``; any number where there was no gradient.
+        present: which gradients were there, ``[steps, columns]`` each; None where all of them were.
     """
 
-    def __init__(self, layout: Layout, norms: Sequence[FloatArray], present: Sequence[BoolArray] | None) -> None:
+    def __init__(self, layout: Layout, both: FloatArray, present: Sequence[BoolArray] | None) -> None:
         self._layout = layout
-        self._steps = len(norms[BEFORE])
+        self._steps = len(both) // 2
         self._present = None if present is None else np.concatenate(present)
-        both = np.concatenate(norms)
         self._norms = both if self._present is None else np.where(self._present, both, 0.0)
         self._scopes: dict[int, tuple[Columns, FloatArray]] = {}
 
@@ -105,23 +104,12 @@ class BlockNorms:
     def _on(self, side: int, both: _Array) -> _Array:
         return both[: self._steps] if side == BEFORE else both[self._steps :]
 
-    @once
     def _odd(self) -> list[int]:
         """Rows in which a square may leave the range; nearly always none."""
-        if self.are_in_range:
-            return []
         norms = self._norms
         # Written so that NaN is odd.
         fine = (norms == 0.0) | ((norms > _SMALLEST_TO_SQUARE) & (norms < _LARGEST_TO_SQUARE))
         return np.flatnonzero(~fine.all(axis=1)).tolist()
-
-    @once
-    def _squares(self) -> FloatArray:
-        if not self._odd:
-            return self._norms * self._norms
-        # A square that leaves the range is a value here, and is worked out anew.
-        with np.errstate(all="ignore"):
-            return self._norms * self._norms
 
     @once
     def _all(self) -> FloatArray:
@@ -133,9 +121,14 @@ class BlockNorms:
 
     def _of_groups(self, groups: Reduction) -> FloatArray:
         """The norms of some groups, ``[2 * steps, groups]``."""
-        norms = np.sqrt(groups.sums(self._squares))
-        for row in self._odd:
-            norms[row] = [_scaled_norm(self._norms[row, columns]) for columns in groups.groups]
+        # Where a square leaves the range its group is worked out anew.
+        if self.are_in_range:
+            norms = np.sqrt(groups.squares(self._norms))
+        else:
+            with np.errstate(all="ignore"):
+                norms = np.sqrt(groups.squares(self._norms))
+            for row in self._odd():
+                norms[row] = [_scaled_norm(self._norms[row, columns]) for columns in groups.groups]
         return norms if self._present is None else np.where(groups.any(self._present), norms, np.nan)
 
 

@@ -95,7 +95,7 @@ class Steps(Sequence[StepRecord]):
         """The last pair of each optimizer, by its name; no record of a block is made."""
         return {optimizer_of(*pair): pair for pair in self._last}
 
-    @property
+    @once
     def sequences(self) -> list[Sequence[StepRecord]]:
         """What holds them, each once."""
         return [records for records, _ in self._last]

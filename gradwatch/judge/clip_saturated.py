@@ -90,7 +90,9 @@ class ClipSaturated:
 
     def _all_go_on(self, optimizer: str, several: Sequence[float], as_long_as: bool) -> bool:
         """Take several ratios in, where it is as it was after each of them, whatever is forgotten meanwhile."""
-        ratios, seen = self._ratios.get(optimizer, _Ratios()), self._seen.get(optimizer, 0)
+        ratios, seen = self._ratios.get(optimizer), self._seen.get(optimizer, 0)
+        if ratios is None:
+            ratios = _Ratios()
         # What is looked back on grows when the window is full.
         window = self._window if seen >= self._window else self._early
         if ratios.saturated != as_long_as or seen < self._window <= seen + len(several):

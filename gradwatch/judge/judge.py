@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from gradwatch.blocks import Block
@@ -29,6 +29,8 @@ from gradwatch.records import Alert, Cause, Severity, StepRecord
 from gradwatch.shapes import ANY, Named
 
 __all__ = ["Judge"]
+
+_is_settled = attrgetter("is_settled")
 
 
 class Judge:
@@ -225,7 +227,7 @@ class Judge:
 
     def _is_settled(self) -> bool:
         """Whether each rule has seen enough of the first steps."""
-        return all(rule.is_settled for rule in self._suspecting)
+        return all(map(_is_settled, self._suspecting))
 
     def _wants_cause(self, alert: Alert) -> bool:
         return alert.cause is None and alert.rule in self._wanting

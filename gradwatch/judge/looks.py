@@ -57,9 +57,12 @@ class Looks:
     def __call__(self, rule: Rule, episodes: Episodes) -> Iterable[_Looked]:
         """The steps that may change something, and what the rule finds in them."""
         self.index = 0
-        first = self._next(rule, episodes, 0)
+        screening = self._screening.get(id(rule))
+        if screening is None or episodes:
+            return self._from(self._next(rule, episodes, 0), rule, episodes)
+        looked = screening.look_over(self._block, 0)
         # Nearly always there are none.
-        return () if first[0] == self._steps else self._from(first, rule, episodes)
+        return () if looked[0] == self._steps else self._from(self._further(looked, 0), rule, episodes)
 
     def _from(self, looked: _Next, rule: Rule, episodes: Episodes) -> Iterator[_Looked]:
         """The same, when it has been asked for the first of them."""
@@ -74,19 +77,19 @@ class Looks:
     def _next(self, rule: Rule, episodes: Episodes, start: int) -> _Next:
         """The next step that may change something, and what the rule finds there."""
         screening = self._screening.get(id(rule))
-        if screening is None:
-            return start, rule.look(self._record(start))
-        if not episodes:
-            went = screening.look_over(self._block, start)
-        elif hasattr(rule, "look_on") and all(episode.goes_on for episode in episodes.values()):
-            went = cast(GoingOn, rule).look_on(self._block, start)
-        else:
-            return start, rule.look(self._record(start))
-        index, _ = went
-        # A rule that does not go on would be asked for ever.
+        if screening is not None:
+            if not episodes:
+                return self._further(screening.look_over(self._block, start), start)
+            if hasattr(rule, "look_on") and all(episode.goes_on for episode in episodes.values()):
+                return self._further(cast(GoingOn, rule).look_on(self._block, start), start)
+        return start, rule.look(self._record(start))
+
+    def _further(self, looked: _Next, start: int) -> _Next:
+        """A rule that does not go on would be asked for ever."""
+        index, _ = looked
         if not start <= index <= self._steps:
             raise ValueError(f"it was to go on from step {start} of {self._steps}, and has come to {index!r}")
-        return went
+        return looked
 
     def _record(self, index: int) -> StepRecord:
         if index not in self._records:

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import math
-from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from gradwatch.blocks import AFTER, Block
+from gradwatch.blocks import Block
 from gradwatch.causes import cause
 from gradwatch.judge.at_hand import where_of
 from gradwatch.judge.consumed import how_many, norm_of
 from gradwatch.judge.rule import Finding
-from gradwatch.records import GroupNorms, NormTable, Severity, StepRecord
+from gradwatch.records import GroupNorms, Severity, StepRecord
 
 __all__ = ["Stale"]
 
 
 class _Consumed(NamedTuple):
-    """What the last step of an optimizer left: its number, and its norms; only those that were consumed count."""
+    """What the last step of an optimizer left: its number, and where its record is, made when it is needed."""
 
     step: int
-    parameters: Mapping[str, GroupNorms]
+    records: Sequence[StepRecord]
+    place: int
+
+    @property
+    def parameters(self) -> Mapping[str, GroupNorms]:
+        return self.records[self.place].parameters
 
 
 class Stale:
@@ -48,7 +52,7 @@ class Stale:
         if record.skipped:
             return None
         before = self._last.get(record.optimizer)
-        self._last[record.optimizer] = _Consumed(record.step, record.parameters)
+        self._last[record.optimizer] = _Consumed(record.step, (record,), 0)
         stale = _unchanged(record.stale, record, before)
         if not stale:
             return []
@@ -78,9 +82,7 @@ class Stale:
 
     def _remember(self, block: Block, index: int | None) -> None:
         if index is not None:
-            consumed = array("d", block.parameter_norms(AFTER)[index].tobytes())
-            table = NormTable(block.layout.places, consumed, consumed)
-            self._last[block.layout.optimizer] = _Consumed(block.rows[index].step, table)
+            self._last[block.layout.optimizer] = _Consumed(block.rows[index].step, block.fresh(), index)
 
 
 def _unchanged(names: Sequence[str], record: StepRecord, before: _Consumed | None) -> list[str]:

@@ -13,7 +13,7 @@ from gradwatch.blocks import AFTER, Block, BoolArray, FloatArray
 from gradwatch.judge.naming import Naming
 from gradwatch.judge.rule import Finding
 from gradwatch.judge.scale import DEAD, LIMIT, SHARE, Streaks, faint
-from gradwatch.judge.shares import Shares
+from gradwatch.judge.shares import Shares, logarithms
 from gradwatch.records import Cause, Severity, StepRecord
 from gradwatch.shapes import Fields, Named
 
@@ -147,7 +147,8 @@ class Vanishing:
         ):
             return False
         memory = self._memory_of(block.layout.optimizer, block.layout.finest.names)
-        return memory.is_clear and memory.shares.stay_well(_logarithms(norms, wholes))
+        largest = max(block.wholes[AFTER])
+        return memory.is_clear and memory.shares.stay_well(norms, wholes, block.smallest, largest)
 
     def suspects(self, optimizer: str) -> tuple[str, ...]:
         """The modules whose share has fallen so far that an activation may be dead."""
@@ -206,7 +207,7 @@ class Vanishing:
     def _sizes(self, norms: FloatArray, wholes: FloatArray) -> FloatArray:
         """As ``Shares`` takes them, ``[steps, modules, 2]``; NaN where the norm is not above the limit."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            return _logarithms(np.where(norms >= self._limit, norms, np.nan), wholes)
+            return logarithms(np.where(norms >= self._limit, norms, np.nan), wholes)
 
     def _found(
         self,
@@ -258,11 +259,3 @@ class Vanishing:
         if steps < self._critical_after:
             return Finding(module, norm, self._limit, message, critical_by=DEAD)
         return Finding(module, norm, self._limit, f"{message}. It has been so for {steps} steps", "critical")
-
-
-def _logarithms(norms: FloatArray, wholes: FloatArray) -> FloatArray:
-    """Of shares and of norms, ``[steps, modules, 2]``."""
-    sizes: FloatArray = np.empty((*norms.shape, 2))
-    np.divide(norms, wholes[:, None], out=sizes[:, :, 0])
-    sizes[:, :, 1] = norms
-    return np.log(sizes, out=sizes)

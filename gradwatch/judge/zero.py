@@ -55,6 +55,8 @@ class Zero:
         self.clears_after = clears_after
         self._unreached_after = unreached_after
         self._faded = faded
+        # Whether the first steps are over, of which each is looked at as soon as it is there.
+        self.is_settled = False
         self._memories: dict[str, Memory] = {}
 
     def look(self, record: StepRecord) -> list[Finding] | None:
@@ -80,7 +82,7 @@ class Zero:
         if calm and logarithms is not None and memory.is_quiet:
             memory.follow(logarithms[start:])
             memory.presences.take(modules, (), steps=len(block) - start)
-            memory.flickers.take((), steps=len(block) - start)
+            self._follow_flickers(memory, (), len(block) - start)
             return len(block), ()
         norms = block.finest_norms(AFTER) if block.layout.finest.names else None
         for index, norm in enumerate(block.wholes[BEFORE][start:], start):
@@ -105,12 +107,6 @@ class Zero:
                     return index, findings
         return len(block), ()
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether the first steps are over, and nobody is suspected: until then each step is looked at at once."""
-        memories = self._memories.values()
-        return bool(memories) and all(m.rounding.is_settled and not m.flickers.suspects for m in memories)
-
     def suspects(self, optimizer: str) -> tuple[str, ...]:
         """The modules of which a look must tell whether they have a gradient at all."""
         memory = self._memories.get(optimizer)
@@ -121,13 +117,25 @@ class Zero:
         memory = self._memory_of(optimizer)
         memory.rounding.answered(causes)
         memory.flickers.answered(causes)
+        self._settle()
 
     def _memory_of(self, optimizer: str) -> Memory:
         memory = self._memories.get(optimizer)
         if memory is None:
             memory = Memory(self.fires_after, self.clears_after, self._unreached_after)
             self._memories[optimizer] = memory
+            self.is_settled = False
         return memory
+
+    def _settle(self) -> None:
+        """Until the first steps are over, and while anybody is suspected, each step is looked at at once."""
+        known = self._memories.values()
+        self.is_settled = bool(known) and all(m.rounding.is_settled and not m.flickers.suspects for m in known)
+
+    def _follow_flickers(self, memory: Memory, silent: Modules, steps: int = 1) -> None:
+        memory.flickers.take(silent, memory.naming, steps)
+        if memory.flickers.suspects or not self.is_settled:
+            self._settle()
 
     def _taken(
         self, memory: Memory, modules: Modules, silent: Modules, low: Modules, norm_before: float
@@ -146,7 +154,7 @@ class Zero:
         if memory.dead:
             # Of a state that was saved, also what there is no more.
             memory.dead = {m: None for m in memory.dead if m in memory.naming and m in modules}
-        memory.flickers.take(silent, memory.naming)
+        self._follow_flickers(memory, silent)
         # What was told as dead is not heard again until it has come back to stay.
         quiet = tuple(dict.fromkeys((*low, *memory.dead))) if memory.dead else low
         memory.presences.take(modules, quiet, memory.dead)
@@ -217,9 +225,10 @@ class Zero:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave."""
-        self._memories = {}
+        self._memories, self.is_settled = {}, False
         for name, saved in state.items():
             self._memory_of(name).load_state_dict(saved)
+        self._settle()
 
     def _doubt(self, record: StepRecord, memory: Memory, module: str | None, faded: bool) -> str | None:
         """Why it may be meant; None where nothing speaks for that."""

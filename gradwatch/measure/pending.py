@@ -141,13 +141,11 @@ class PendingStep(LandedStep):
         return LandedStep(self.own, row, before.tobytes(), after.tobytes())
 
 
-_SIDES = attrgetter("before"), attrgetter("after")
-_row = attrgetter("row")
+_before, _after, _row = attrgetter("before"), attrgetter("after"), attrgetter("row")
 
 
 def block_of(steps: Sequence[LandedStep]) -> Block:
     """Steps of one optimizer under one list of parameters, as a block."""
-    own = steps[0].own
-    shape = len(steps), len(own.layout.names)
-    before, after = (np.frombuffer(b"".join(map(side, steps))).reshape(shape) for side in _SIDES)
-    return Block(own.layout, list(map(_row, steps)), before, after)
+    layout = steps[0].own.layout
+    both = np.frombuffer(b"".join((*map(_before, steps), *map(_after, steps))))
+    return Block.joined(layout, list(map(_row, steps)), both.reshape(2 * len(steps), len(layout.names)))

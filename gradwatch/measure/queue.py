@@ -79,7 +79,8 @@ class StepQueue:
         """The steps that are whole by now, oldest first."""
         steps = self._steps
         if self._peers is None:
-            while steps and steps[0].ready():
+            # Nearly always a step waits for nothing: no call is made to be told so.
+            while steps and (steps[0].awaited is None or steps[0].ready()):
                 yield steps.popleft().landed()
             return
         while steps and steps[0].ready():
