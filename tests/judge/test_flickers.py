@@ -72,7 +72,7 @@ def test_it_is_told_with_what_a_look_has_found_until_it_is_seldom_0(
 
 
 def test_calm_blocks_count_as_their_steps() -> None:
-    pattern = [*[0, 0, 1] * 8, *[1] * 40, *[0, 0, 1] * 8]
+    pattern = [*[0, 0, 1] * 8, *[1] * 56, *[0, 0, 1] * 8]
     judges = Judge([Zero()]), Judge([Zero()])
     one_by_one(judges[0], steps(pattern, len(pattern) - 1))
     in_blocks(judges[1], steps(pattern, len(pattern) - 1))
