@@ -72,11 +72,12 @@ def test_it_is_told_with_what_a_look_has_found_until_it_is_seldom_0(
 
 
 def test_calm_blocks_count_as_their_steps() -> None:
-    pattern = [*[0, 0, 1] * 8, *[1] * 56, *[0, 0, 1] * 8]
+    pattern = [*[0, 0, 1] * 8, *[1] * 40]
     judges = Judge([Zero()]), Judge([Zero()])
     one_by_one(judges[0], steps(pattern, len(pattern) - 1))
     in_blocks(judges[1], steps(pattern, len(pattern) - 1))
-    assert judges[0].suspects("actor") == judges[1].suspects("actor") == ()
+    known, in_calm_blocks = [judge.state_dict()["rules"]["zero"]["actor"]["flickers"] for judge in judges]
+    assert known == in_calm_blocks != []
     # What a look has shown is told in the next step, also where that is one of a calm block.
     assert [alert.step for alert in in_blocks(shown(), steps([1], 16, first=48))] == [48]
 
