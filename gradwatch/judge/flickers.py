@@ -1,14 +1,14 @@
 """Gradients that are exactly 0 in most steps, and there in the others.
 
-Each silence by itself is too short to be told: where modules come and go, a long one is usual. A loss that is often
-satisfied does that, as a triplet's, and so does a module that is drawn now and then; nothing is wrong with either. A
-tanh that is saturated for most batches does it too. The records cannot tell these apart, and a look at the graph of
-such a step can.
+Each silence by itself is too short to be told: where modules come and go, a long one is usual. A loss that is
+often satisfied does that, as a triplet's, and so does a module that is drawn now and then; nothing is wrong with
+either. A tanh that is saturated for most batches does it too. The records cannot tell these apart, and a look at the
+graph of such a step can.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -39,8 +39,8 @@ class Flickers:
     WINDOW = 48
     _MASK = (1 << WINDOW) - 1
 
-    # A look meets a step with a gradient as well as one without, and may tell nothing of a module that is drawn: it
-    # is asked for again after so many steps, then after twice as many, and so on up to the second number.
+    # A look meets a step with a gradient as well as one without, and may tell nothing of a module that is drawn:
+    # it is asked for again after so many steps, then after twice as many, and so on up to the second number.
     _AGAIN, _SELDOM = 32, 1024
 
     def __init__(self, clears_after: int) -> None:
@@ -53,7 +53,7 @@ class Flickers:
         self._asked: dict[str | None, tuple[int, int]] = {}
         self._now = 0
 
-    def take(self, silent: Collection[str | None], told: Collection[str | None] = (), steps: int = 1) -> None:
+    def take(self, silent: Collection[str | None], told: Container[str | None] = (), steps: int = 1) -> None:
         """Take in a step, or several in which nothing was silent.
 
         Args:
@@ -75,7 +75,7 @@ class Flickers:
             if count > self.WINDOW // 2 and module is not None and self._may_be_asked(module, told)
         )
 
-    def _may_be_asked(self, module: str, told: Collection[str | None]) -> bool:
+    def _may_be_asked(self, module: str, told: Container[str | None]) -> bool:
         return module not in self.shown and module not in told and self._now >= self._asked.get(module, (0, 0))[0]
 
     def answered(self, causes: Mapping[str, Cause]) -> None:
@@ -89,7 +89,7 @@ class Flickers:
         self.suspects = tuple(suspect for suspect in self.suspects if suspect not in causes)
 
     def findings(
-        self, record: StepRecord, modules: Sequence[str | None], told: Collection[str | None]
+        self, record: StepRecord, modules: Sequence[str | None], told: Container[str | None]
     ) -> Iterator[Finding]:
         """A warning for those that are shown, unless they are told of as silent already."""
         reasons = {module: why.kind for module, why in self.shown.items() if module not in told}

@@ -26,8 +26,8 @@ class Zero:
     meant: the module is frozen, and others are not; for up to ``unreached_after`` steps, no backward has reached
     it, or other modules pause as well, as where layers are dropped at random; or the norm of the whole optimizer
     has faded to 0, as it does when a loss is satisfied, and no activation was found dead. Parameters without any
-    inside a module that learns are a warning as well, and so is a module that is 0 in most steps, where a look finds
-    a dead activation in one of these.
+    inside a module that learns are a warning as well, and so is a module that is 0 in most steps, where a look
+    finds a dead activation in one of these.
 
     What is next to nothing is no sign of life. An episode of what was alive before ends when it is alive in
     ``clears_after`` steps running, and teaches nothing of how long its silences usually are.

@@ -64,7 +64,13 @@ def test_it_is_told_with_what_a_look_has_found_until_it_is_seldom_0(
 ) -> None:
     judge = shown()
     (alert,) = judged(judge, steps(MOSTLY, 60, first=48))
-    assert (alert.rule, alert.module, alert.step, alert.severity, alert.cause) == ("zero", "wte", 48, "warning", WHY)
+    assert (alert.rule, alert.module, alert.step, alert.severity, alert.cause) == (
+        "zero",
+        "wte",
+        48,
+        "warning",
+        WHY,
+    )
     assert "exactly 0 in 32 of the last 48 steps" in alert.message
     (over,) = judged(judge, steps([1], 60, first=108))
     # 12 of 48 are a quarter; then three steps without a finding.
@@ -101,7 +107,7 @@ def test_a_look_that_proves_nothing_is_repeated_ever_more_seldom() -> None:
             asked.append(step)
             flickers.answered({"wte": UNUSED})
     assert asked[0] < Flickers.WINDOW
-    assert [later - earlier for earlier, later in zip(asked, asked[1:], strict=False)] == [32, 64, 128, 256, 512]
+    assert [later - earlier for earlier, later in itertools.pairwise(asked)] == [32, 64, 128, 256, 512]
 
 
 def test_what_is_remembered_survives_json() -> None:
