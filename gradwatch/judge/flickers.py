@@ -2,8 +2,8 @@
 
 Each silence by itself is too short to be told: where modules come and go, a long one is usual. A loss that is
 often satisfied does that, as a triplet's, and so does a module that is drawn now and then; nothing is wrong with
-either. A tanh that is saturated for most batches does it too. The records cannot tell these apart, and a look at the
-graph of such a step can.
+either. A tanh that is saturated for most batches does it too. The records cannot tell these apart, and a look at
+the graph of such a step can.
 """
 
 from __future__ import annotations
