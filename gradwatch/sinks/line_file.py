@@ -18,6 +18,7 @@ class LineFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._name = str(path)
         self._file: FileIO | None = None
         self._held: os.stat_result | None = None
         self._size = 0
@@ -65,7 +66,7 @@ class LineFile:
         if self._file is None or self._held is None:
             return False
         try:
-            there = self._path.stat()
+            there = os.stat(self._name)  # noqa: PTH116 asked for after each block: without the detours of Path
         except OSError:
             return False
         self._size = there.st_size

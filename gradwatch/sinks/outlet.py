@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import NamedTuple
 
 from gradwatch.blocks import Block, Steps
@@ -29,8 +30,9 @@ class _Entry(NamedTuple):
 class Outlet:
     """Takes what comes to one sink, in order; a failure is logged once, and counted.
 
-    Between two writes it rests, so that steps gather: to wake a thread and to begin a write costs the training
-    more than another step in it. Alerts, who waits, and a sink with ``prompt`` end the rest at once.
+    Before the first write and between two it rests, so that steps gather: to wake a thread and to begin a write
+    costs the training more than another step in it. Alerts, who waits, and a sink with ``prompt`` end the rest at
+    once.
 
     Args:
         name: of the sink, in the log and in counts.
@@ -72,7 +74,7 @@ class Outlet:
         if waiting and waiting + size > self._capacity:
             self.dropped += len(steps)
             steps, size = Steps(()), 0
-        if steps or alerts:
+        if steps.pairs or alerts:
             self._came += size
             self._queue.put(_Entry(steps, alerts, size))
             if alerts or waiting + size >= self.BYTES_AT_ONCE:
@@ -95,6 +97,7 @@ class Outlet:
         self._guarded(self.sink.close)
 
     def _publish(self) -> None:
+        self._rest()
         while self._goes_on():
             self._tell_once()
             self._rest()
@@ -102,17 +105,15 @@ class Outlet:
         self._tell_at_the_end()
 
     def _goes_on(self) -> bool:
-        entries = self._next()
-        # It cannot be changed: a sink that tries takes nothing away from another.
-        steps = Steps.joined(entry.steps for entry in entries)
-        alerts = tuple(alert for entry in entries for alert in entry.alerts)
-        if steps or alerts:
+        several, alerts_of_each, sizes, written, last = zip(*self._next(), strict=True)
+        # Neither can be changed: a sink that tries takes nothing away from another.
+        steps, alerts = Steps.joined(several), tuple(chain.from_iterable(alerts_of_each))
+        if steps.pairs or alerts:
             self._guarded(lambda: self.sink.write(steps, alerts))
-        self._gone += sum(entry.size for entry in entries)
-        for entry in entries:
-            if entry.written is not None:
-                entry.written()
-        return not any(entry.last for entry in entries)
+        self._gone += sum(sizes)
+        for tell in filter(None, written):
+            tell()
+        return not any(last)
 
     def _rest(self) -> None:
         # What is there already was wanted meanwhile, or was too much for one go.
