@@ -108,7 +108,8 @@ def _of_block(block: Block) -> Curves:
     norms[:, 3::2], norms[:, 4::2] = block.line_norms(BEFORE), block.line_norms(AFTER)
     nonfinite = block.nonfinite.tolist()
     # Most steps are alike.
-    kinds = list(zip(rows.facts, rows.skipped, rows.loss_scale, rows.backward_passes, rows.lost_passes, strict=True))
+    told = rows.facts, rows.skipped, rows.loss_scale, rows.backward_passes, rows.lost_passes
+    kinds = list(zip(*told, strict=True))
     usual = {kind: kind[0].as_usual and kind[1:] == _USUAL for kind in {*kinds}}
     return Curves(
         optimizer=block.layout.optimizer,

@@ -18,6 +18,8 @@ __all__ = ["Outlet", "bytes_of"]
 
 log = logging.getLogger("gradwatch")
 
+_NOTHING = Steps(())
+
 
 class _Entry(NamedTuple):
     steps: Steps
@@ -73,7 +75,7 @@ class Outlet:
         # What is larger than all the room is taken where nothing else waits.
         if waiting and waiting + size > self._capacity:
             self.dropped += len(steps)
-            steps, size = Steps(()), 0
+            steps, size = _NOTHING, 0
         if steps.pairs or alerts:
             self._came += size
             self._queue.put(_Entry(steps, alerts, size))
@@ -82,13 +84,13 @@ class Outlet:
 
     def mark(self, written: Callable[[], object]) -> None:
         """Have this called when all that was put before is written; it must not raise."""
-        self._queue.put(_Entry(Steps(()), (), written=written))
+        self._queue.put(_Entry(_NOTHING, (), written=written))
         self._hurry()
 
     def end(self) -> None:
         """Let the thread write what waits, close the sink and end; a second time is no harm."""
         # In this order: an interrupt in between leaves a second call to do it.
-        self._queue.put(_Entry(Steps(()), (), last=True))
+        self._queue.put(_Entry(_NOTHING, (), last=True))
         self._hurry()
         self._ending = True
 
