@@ -43,7 +43,8 @@ class Block(Sequence[StepRecord]):
     @property
     def nbytes(self) -> int:
         """About what it takes up while nothing is worked out of it, but for its layout."""
-        return sum(side.nbytes for side in self._given) + bytes_of(self.rows, len(self.layout.names))
+        before, after = self._given
+        return before.nbytes + after.nbytes + bytes_of(self.rows, len(self.layout.names))
 
     @cached_property
     def _norms(self) -> BlockNorms:

@@ -15,8 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
 from gradwatch.blocks import FloatArray, Steps
 from gradwatch.records import StepRecord
 from gradwatch.sinks.curves import Curves
@@ -46,12 +44,13 @@ def brief_lines(shown: Curves, steps: Steps, names: Mapping[str, Sequence[str]])
     """
     # A column after the other: it is the calls that take long, not the numbers.
     form = _form(shown.optimizer, shown.modules, tuple(names.get(shown.optimizer, ())))
+    before, after = shown.norms[:, :2].T.tolist()
     columns = (
         shown.steps,
         _in_words("%.3f", shown.times),
         _where_given("loop_step", shown.loop_steps),
-        _exact(shown.norms[:, 0].tolist()),
-        _exact(shown.norms[:, 1].tolist()),
+        _exact(before),
+        _exact(after),
         _where_given("max_norm", shown.limits),
         [', "clipped": true' if clipped else "" for clipped in shown.clipped],
         [_odd(*steps.pairs[at]) if odd else "" for at, odd in zip(shown.at, shown.odd, strict=True)],
@@ -88,12 +87,10 @@ def _odd(held: Sequence[StepRecord], place: int) -> str:
 
 def _pairs(norms: FloatArray) -> Iterator[list[str]]:
     """``[steps, 2 * lines]`` -> a column for each of the report's lines."""
-    before, after = norms[:, ::2], norms[:, 1::2]
-    equal = (before == after) | (np.isnan(before) & np.isnan(after))
     words = _in_words("%.9g", norms.T.ravel().tolist())
     columns = [words[begin : begin + len(norms)] for begin in range(0, len(words), len(norms))]
-    for one, other, same in zip(columns[::2], columns[1::2], equal.T.tolist(), strict=True):
-        yield [b if alike else f"[{b},{a}]" for b, a, alike in zip(one, other, same, strict=True)]
+    for before, after in zip(columns[::2], columns[1::2], strict=True):
+        yield [b if b == a else f"[{b},{a}]" for b, a in zip(before, after, strict=True)]
 
 
 def _exact(numbers: Sequence[float]) -> Sequence[object]:

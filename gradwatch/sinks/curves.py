@@ -84,7 +84,7 @@ def _of(alike: Alike) -> Curves:
         drawn = _of_records(records)
     if places != list(range(len(drawn.at))):
         drawn = _with(drawn, drawn.norms[places], ([field[place] for place in places] for field in drawn[3:]))
-    return Curves(*drawn[:3], at, *drawn[4:])
+    return _with(drawn, drawn.norms, (at, *drawn[4:]))
 
 
 def _joined(parts: Sequence[Curves]) -> Curves:

@@ -96,11 +96,11 @@ class Jsonl:
         if self._run is None:
             return
         steps = Steps.of(records)
-        text = "".join(self._lines(steps, alerts))
+        text, many = "".join(self._lines(steps, alerts)), (len(steps), len(alerts))
         try:
-            self._put(self._run, text, len(steps), len(alerts))
+            self._put(self._run, text, *many)
         except OSError as error:
-            self._losses.add(len(steps), len(alerts), reason_of(error))
+            self._losses.add(*many, reason_of(error))
             raise SinkError(
                 f"The JSONL file {str(self._path)!r} cannot be written ({reason_of(error)}): make room, or make "
                 "its folder writable; what is missing in it is counted, and it goes on when it can."
