@@ -34,7 +34,8 @@ class Outlet:
 
     Before the first write and between two it rests, so that steps gather: to wake a thread and to begin a write
     costs the training more than another step in it. Alerts, who waits, and a sink with ``prompt`` end the rest at
-    once.
+    once. A sink with ``patient`` does nothing with steps before an alert comes: it rests until then, unless much
+    waits, and nobody waits for it.
 
     Args:
         name: of the sink, in the log and in counts.
@@ -57,8 +58,10 @@ class Outlet:
         self._queue: queue.SimpleQueue[_Entry] = queue.SimpleQueue()
         # Each is changed by one side alone, so that neither takes a lock: putting is done by one thread at a time.
         self._came = self._gone = 0
+        self._alerts_came = self._alerts_gone = 0
         self._told = 0
         self._prompt = getattr(sink, "prompt", False)
+        self._patient = getattr(sink, "patient", False)
         # Held while nobody is in a hurry; to let go of it takes no lock, so that a signal's handler may do it too.
         self._calm = threading.Lock()
         self._calm.acquire()
@@ -78,12 +81,16 @@ class Outlet:
             steps, size = _NOTHING, 0
         if steps.pairs or alerts:
             self._came += size
+            self._alerts_came += len(alerts)
             self._queue.put(_Entry(steps, alerts, size))
             if alerts or waiting + size >= self.BYTES_AT_ONCE:
                 self._hurry()
 
     def mark(self, written: Callable[[], object]) -> None:
         """Have this called when all that was put before is written; it must not raise."""
+        if self._patient and self._alerts_came == self._alerts_gone:
+            written()
+            return
         self._queue.put(_Entry(_NOTHING, (), written=written))
         self._hurry()
 
@@ -113,6 +120,7 @@ class Outlet:
         if steps.pairs or alerts:
             self._guarded(lambda: self.sink.write(steps, alerts))
         self._gone += sum(sizes)
+        self._alerts_gone += len(alerts)
         for tell in filter(None, written):
             tell()
         return not any(last)
@@ -120,7 +128,7 @@ class Outlet:
     def _rest(self) -> None:
         # What is there already was wanted meanwhile, or was too much for one go.
         if not self._prompt and self._queue.empty():
-            self._calm.acquire(timeout=self.REST_SECONDS)
+            self._calm.acquire(timeout=-1 if self._patient else self.REST_SECONDS)
 
     def _hurry(self) -> None:
         with suppress(RuntimeError):  # it is in a hurry already
