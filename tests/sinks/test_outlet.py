@@ -129,6 +129,7 @@ class Calm:
         outlet._calm = self
 
     def acquire(self, timeout):
+        self.timeout = timeout
         self.resting.release()
         return self._lock.acquire(timeout=timeout)
 
@@ -150,14 +151,14 @@ def test_steps_gather_while_a_sink_rests_until_somebody_waits(long_rests):
     assert not outlet.thread.is_alive()
 
 
-def test_a_patient_sink_rests_until_an_alert_comes_or_the_end(monkeypatch):
-    monkeypatch.setattr(Outlet, "REST_SECONDS", 0)
+def test_a_patient_sink_rests_until_an_alert_comes_or_the_end():
     sink, steps = Told(patient=True), block(1)
     outlet = Outlet("Told", sink, 1 << 30)
     calm = Calm(outlet)
     outlet.thread.start()
     for ends in (lambda: put(outlet, steps, [alert()]), outlet.end):
         assert calm.resting.acquire(timeout=10)
+        assert calm.timeout == -1
         put(outlet, steps)
         assert all_written(outlet)
         put(outlet, steps)
