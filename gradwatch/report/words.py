@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from textwrap import wrap
 
 from gradwatch.alerts import Incident
 from gradwatch.printing import printable
@@ -22,7 +21,8 @@ from gradwatch.report.tables import (
     number,
     share,
 )
-from gradwatch.sinks.table import shortened
+from gradwatch.sinks.names import shortened
+from gradwatch.sinks.story import in_lines
 
 __all__ = ["about", "clipping", "lasting", "told"]
 
@@ -37,7 +37,7 @@ def told(run: Run, width: int = 80) -> Iterator[str]:
     """The lines to print, none wider than asked for but those of tables."""
     series = all_series(run.steps)
     for words in (about(run), *(clipping(one) for one in series)):
-        yield from _wrapped(words, width)
+        yield from in_lines(words, width)
     yield from _incidents(run.incidents(), run, width)
     yield from _flights(run.flights, width)
     if series:
@@ -68,7 +68,7 @@ def about(run: Run) -> str:
 
 def clipping(one: Series) -> str:
     """What clipping did to an optimizer, in a sentence."""
-    before, after = number(median(one.before)), number(median(one.after))
+    before, after = number(median(one.before[~one.missing])), number(median(one.after[~one.unconsumed]))
     norms = f"{one.optimizer}: median norm {before} before clipping, {after} after"
     if limits(one.limit) == "none":
         return f"{norms}; nothing clips by a norm."
@@ -106,13 +106,11 @@ def _incidents(incidents: Sequence[Incident], run: Run, width: int) -> Iterator[
         yield from ("", f"No incident{watched}.")
     for incident in incidents[:_TOLD]:
         yield ""
-        for place, line in enumerate(map(str.strip, str(incident).splitlines())):
-            indent = "  " if place else ""
-            yield from _wrapped(line, width, indent)
+        yield from in_lines(str(incident), width)
     if incidents[_TOLD:]:
         yield ""
     for incident in incidents[_TOLD : _TOLD + _NAMED]:
-        yield from _wrapped(str(incident).splitlines()[0], width)
+        yield from in_lines(str(incident).splitlines()[0], width)
     if len(incidents) > _TOLD + _NAMED:
         yield f"and {len(incidents) - _TOLD - _NAMED} more: `--html FILE` writes a page with all of them"
 
@@ -121,14 +119,7 @@ def _flights(flights: Sequence[Flight], width: int) -> Iterator[str]:
     for flight in flights:
         yield ""
         words = f"{flight.file}, of the flight recorder: the last {_counted(flight.steps, 'step')} before"
-        yield from _wrapped(f"{words} {flight.reason.splitlines()[0] if flight.reason else 'that'}", width)
-
-
-def _wrapped(words: str, width: int, indent: str = "") -> list[str]:
-    # Names have hyphens, and are read as a whole.
-    return wrap(
-        printable(words), width, initial_indent=indent, subsequent_indent=f"{indent}  ", break_on_hyphens=False
-    )
+        yield from in_lines(f"{words} {flight.reason.splitlines()[0] if flight.reason else 'that'}", width)
 
 
 def _drawn(table: Table) -> Iterator[str]:
