@@ -57,10 +57,11 @@ def about(run: Run) -> str:
     known = (name for name in ("gradwatch", "torch", "python") if name in run.head)
     versions = ", ".join(f"{name} {run.head[name]}" for name in known)
     words = f"Run {run.name}{_began(run)}: {steps}{lasting(run.lasted, ' in {}')}. {versions}."
-    if run.earlier:
-        count = _counted(len(run.earlier), "earlier run")
-        last = "the last of them " if len(run.earlier) > 1 else ""
-        words += f" The file holds {count} as well, {last}{run.earlier[-1]}."
+    if run.others:
+        named = ", ".join(run.others[-_NAMED:])
+        count = _counted(len(run.others), "other run")
+        newest = f", the newest {named}" if len(run.others) > _NAMED else f": {named}"
+        words += f" The file holds {count}, to be chosen by `--run NAME`{newest}."
     if run.torn:
         words += f" {_counted(run.torn, 'line')} of the file cannot be read."
     return words
