@@ -10,6 +10,7 @@ from typing import Any
 
 from gradwatch.blocks import Block
 from gradwatch.judge.rule import Finding
+from gradwatch.judge.thresholds import checked
 from gradwatch.records import Severity, StepRecord
 from gradwatch.shapes import COUNT, FLAG, NORM, Fields, Listed, Maybe, Named
 
@@ -64,6 +65,7 @@ class ClipSaturated:
     # Times the ratio at which it is over.
     _CLEARLY = 2.0
 
+    @checked
     def __init__(
         self, *, window: int = 100, share: float = 0.95, ratio: float = 0.01, clears_after: int = 20
     ) -> None:
