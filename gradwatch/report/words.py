@@ -21,7 +21,7 @@ from gradwatch.report.tables import (
     number,
     share,
 )
-from gradwatch.sinks.names import shortened
+from gradwatch.sinks.names import fitted
 from gradwatch.sinks.story import in_lines
 
 __all__ = ["about", "clipping", "lasting", "told"]
@@ -29,24 +29,24 @@ __all__ = ["about", "clipping", "lasting", "told"]
 # Incidents that are told in full, and those of which there is a line; the page has all of them.
 _TOLD, _NAMED = 3, 8
 
-# Cells that a name may take in a table.
-_NAME = 40
+# Cells that a name may take in a table, however little room there is.
+_LEAST = 16
 
 
 def told(run: Run, width: int = 80) -> Iterator[str]:
-    """The lines to print, none wider than asked for but those of tables."""
+    """The lines to print, none wider than asked for, but for a table of too many numbers."""
     series = all_series(run.steps)
     for words in (about(run), *(clipping(one) for one in series)):
         yield from in_lines(words, width)
     yield from _incidents(run.incidents(), run, width)
     yield from _flights(run.flights, width)
     if series:
-        yield from _drawn(by_optimizer(series))
+        yield from _drawn(by_optimizer(series), width)
     for one in series:
-        yield from _drawn(by_line(one)) if one.lines else ()
-        yield from _drawn(by_step(one))
+        yield from _drawn(by_line(one), width) if one.lines else ()
+        yield from _drawn(by_step(one), width)
         if one.steps[-1].parameters:
-            yield from _drawn(by_parameter(one.steps[-1]))
+            yield from _drawn(by_parameter(one.steps[-1]), width)
 
 
 def about(run: Run) -> str:
@@ -123,20 +123,35 @@ def _flights(flights: Sequence[Flight], width: int) -> Iterator[str]:
         yield from in_lines(f"{words} {flight.reason.splitlines()[0] if flight.reason else 'that'}", width)
 
 
-def _drawn(table: Table) -> Iterator[str]:
+def _drawn(table: Table, width: int) -> Iterator[str]:
     """Columns that are as wide as they must be, the first and what is in words to the left."""
     from rich.cells import cell_len, set_cell_size
 
-    cells = [
-        table.columns,
-        *((shortened(" ".join(printable(name).split("\n")), _NAME), *row) for name, *row in table.rows),
-    ]
-    widths = [max(cell_len(row[place]) for row in cells) for place in range(len(table.columns))]
+    cells = [list(table.columns), *([" ".join(name.split("\n")), *rest] for name, *rest in table.rows)]
+    widths = _widths(cells)
+    if sum(widths) + 2 * len(widths[1:]) > width:
+        cells = _telling(cells)
+        widths = _widths(cells)
+    names = fitted(tuple(row[0] for row in cells), max(width - sum(widths[1:]) - 2 * len(widths[1:]), _LEAST))
+    widths[0] = max(map(cell_len, names.values()))
     yield ""
     yield printable(table.title)
-    for row in cells:
+    for name, *rest in cells:
         padded = (
-            cell.rjust(width) if table.is_number(place) else set_cell_size(cell, width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            set_cell_size(cell, room) if head in (table.columns[0], *table.words) else cell.rjust(room)
+            for head, cell, room in zip(cells[0], (names[name], *rest), widths, strict=True)
         )
-        yield "  ".join(padded).rstrip()
+        # What is too long at the end goes on below.
+        yield from in_lines("  ".join(padded).rstrip(), max(width, sum(widths[:-1]) + 2 * len(widths) + _LEAST))
+
+
+def _widths(cells: Sequence[Sequence[str]]) -> list[int]:
+    from rich.cells import cell_len
+
+    return [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+
+
+def _telling(cells: list[list[str]]) -> list[list[str]]:
+    """Without the columns that say ``none`` in every row."""
+    kept = [place for place, (_, *column) in enumerate(zip(*cells, strict=True)) if {*column} != {"none"}]
+    return [[row[place] for place in kept] for row in cells]
