@@ -24,6 +24,7 @@ from gradwatch.judge.clip_given import (
     wrong_total,
 )
 from gradwatch.judge.rule import Finding
+from gradwatch.judge.thresholds import checked
 from gradwatch.records import ClipCall, Severity, StepRecord
 
 __all__ = ["ClipBroken"]
@@ -52,6 +53,7 @@ class ClipBroken:
     # So many steps running are no accident: a loop may clip, and then think better of it.
     _MISTAKE = 3
 
+    @checked
     def __init__(self, *, tolerance: float = 1e-5, clears_after: int = 10) -> None:
         self.clears_after = clears_after
         self._tolerance = tolerance

@@ -10,6 +10,7 @@ from typing import Any
 from gradwatch.blocks import BEFORE, Block
 from gradwatch.judge.baseline import Baseline
 from gradwatch.judge.rule import Finding
+from gradwatch.judge.thresholds import checked
 from gradwatch.judge.wording import times
 from gradwatch.records import Severity, StepRecord
 from gradwatch.shapes import COUNT, FLAG, LOGARITHM, NORM, Fields, Listed, Maybe, Named, That
@@ -55,6 +56,7 @@ class Explosion:
     # Times what this run has held, or has survived, up to which a norm is like it: half of ``factor``, in decades.
     _BACK = 3.0
 
+    @checked
     def __init__(
         self,
         *,

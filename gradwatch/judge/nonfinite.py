@@ -9,6 +9,7 @@ from dataclasses import replace
 from gradwatch.blocks import Block
 from gradwatch.causes import cause
 from gradwatch.judge.rule import Finding
+from gradwatch.judge.thresholds import checked
 from gradwatch.judge.wording import listed
 from gradwatch.records import Cause, Severity, StepRecord
 from gradwatch.shapes import COUNT, Named
@@ -34,6 +35,7 @@ class NonFinite:
     wants_cause = True
     fires_after = 1
 
+    @checked
     def __init__(self, *, skipped_after: int = 10, clears_after: int = 10, named: int = 3) -> None:
         self.clears_after = clears_after
         self._skipped_after = skipped_after

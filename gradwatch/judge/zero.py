@@ -11,6 +11,7 @@ from gradwatch.judge.rule import Finding
 from gradwatch.judge.scale import DEAD
 from gradwatch.judge.silence import Modules, flags, modules_of, named, sorted_out
 from gradwatch.judge.silent import Known, look_into, norms_of, words_of
+from gradwatch.judge.thresholds import checked
 from gradwatch.judge.zero_memory import Memory
 from gradwatch.records import Cause, Severity, StepRecord
 from gradwatch.shapes import Named
@@ -48,6 +49,7 @@ class Zero:
     # The first steps of a silence are looked into; later only one in so many: it costs a look at every name.
     _CLOSELY, _STRIDE = 8, 64
 
+    @checked
     def __init__(
         self, *, fires_after: int = 3, clears_after: int = 3, unreached_after: int = 10, faded: float = 0.1
     ) -> None:
