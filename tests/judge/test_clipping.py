@@ -233,7 +233,7 @@ def test_clipping_before_unscaling() -> None:
     scaled = call(0.001, norm_returned=5000.0, scope_before=5.0)
     (alert,) = broken(scaled, after=0.001, loss_scale=1000.0)
     assert alert.severity == "critical"
-    assert "scaler.unscale_(optimizer)" in alert.message
+    assert "scaler.unscale_(optimizer)" in alert.remedy
     assert broken(call(1.0), loss_scale=1000.0) == []
     assert broken(call(1.0), loss_scale=1.0) == []
 
