@@ -335,3 +335,18 @@ def test_a_limit_that_leaves_nothing_and_clipping_that_takes_all_are_one() -> No
     saturated = norm("clip-saturated", 45)
     assert titles(erased, replace(saturated, value=0.0)) == ["clipped-to-zero at mlp"]
     assert len(made_of(erased, replace(saturated, value=0.001))) == 2
+
+
+def test_a_run_that_explodes_until_it_overflows_is_one_incident() -> None:
+    torch.manual_seed(0)
+    net = nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e8)
+    with gradwatch.track(optimizer, net) as watch:
+        for _ in range(6):
+            optimizer.zero_grad()
+            nn.functional.mse_loss(net(torch.randn(8, 4)), torch.ones(8, 1)).backward()
+            optimizer.step()
+    (told,) = watch.incidents
+    assert told.title == "explosion"
+    assert {alert.rule for alert in told.alerts} == {"explosion", "nonfinite"}
+    assert "float16" not in str(told)
