@@ -88,18 +88,14 @@ class Forward:
             evidence["computed_input_at_most" if shifted else "input_at_most"] = most
             if shifted:
                 evidence["reason"] = "a constant was put into its input, as a mask is: look at that"
-        evidence |= self._overflow(node)
+        evidence |= _overflow(node)
         return evidence if made is None else {**evidence, "output": _in_words(made)}
 
-    def _overflow(self, node: Node) -> Evidence:
-        """The type whose range was left, where nothing but their size can have made this of finite numbers."""
-        row, kind = row_of(node), type_of(node)
-        if row is None or kind is None or not row.overflows:
-            return {}
-        adds_constant = row.family == "sum" and any(made_by is None for made_by, _ in self._graph.inputs[node])
-        # A mean over no elements is NaN without any size.
-        sizes = [max(-entering.low, entering.high) for entering in self._seen[node].inputs.values()]
-        return {} if adds_constant or max(sizes, default=math.inf) <= 1.0 else too_large_for(kind)
+
+def _overflow(node: Node) -> Evidence:
+    """The type whose range was left, where nothing but their size can have made this of finite numbers."""
+    row, kind = row_of(node), type_of(node)
+    return too_large_for(kind) if row is not None and row.overflows and kind is not None else {}
 
 
 def _number(node: Node) -> int:
