@@ -145,7 +145,7 @@ class Watch:
         self.refused = None
         self._refusing = None
         if guard is not None:
-            self._refusing = refusing = Refusing(guard, judge.critical_above, on_any_rank)
+            self._refusing = refusing = Refusing(guard, judge.critical_above, on_any_rank, judge.refused)
             self.refused = refusing.of
             for tracked in observer.tracked.values():
                 tracked.deciding = partial(refusing.measured, tracked)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -17,6 +18,12 @@ from gradwatch.diagnose.reasons.forward import Forward
 from gradwatch.records import Cause
 
 __all__ = ["Contribution", "Contributions", "faint", "together"]
+
+_LITTLE_BY_LITTLE = "it is lost little by little, and no one operation took most of it"
+_BETWEEN_LAYERS = (
+    "Normalise between the layers, add residual connections, or use activations that are less flat, such as ReLU: "
+    "each layer takes a part."
+)
 
 
 class Contribution(NamedTuple):
@@ -96,8 +103,8 @@ class Contributions:
         most, numbers = of_most(lost, lambda edge: self._found(edge)[1])
         if most is None:
             where = max(lost, key=lambda edge: edge.decades).node if lost else leaf
-            numbers |= {"reason": "it is lost little by little", "ruled_out": "one operation that took most"}
-            return self._pass.place.cause("unknown", where, numbers)
+            lost_slowly = self._pass.place.cause("unknown", where, numbers | {"reason": _LITTLE_BY_LITTLE})
+            return replace(lost_slowly, remedy=_BETWEEN_LAYERS)
         node, found = self._found(most)
         return self._pass.place.cause(found.kind, node, {**found.evidence, **numbers})
 
@@ -145,7 +152,9 @@ class Contributions:
             call = place.call(entrance)
             if call is not None and call.was_given_finite:
                 return place.cause("nonfinite-op", entrance, call.evidence)
-            came_in = place.of_input(entrance) | {"reason": "it was not finite before it came in"}
+            came_in = place.of_input(entrance) | {
+                "reason": "it came in from outside, as data, targets and noise do"
+            }
         return cause("nonfinite-loss", "loss", loss=in_words(self._pass.loss), **came_in)
 
     def _weights_gone(self) -> Cause | None:

@@ -72,6 +72,12 @@ class Judge:
         limits = [rule.critical_above(optimizer) for rule in self._rules if hasattr(rule, "critical_above")]
         return min(limits, default=math.inf)
 
+    def refused(self, optimizer: str, step: int) -> None:
+        """A guard ends the loop at this step: what rules find in it is no mere warning."""
+        for rule in self._rules:
+            if hasattr(rule, "refused"):
+                rule.refused.add((optimizer, step))
+
     def suspects(self, optimizer: str) -> tuple[str, ...]:
         """Modules that a rule suspects of being ill, and of which a diagnostic backward may prove it."""
         return tuple(module for rule in self._suspecting for module in rule.suspects(optimizer))
