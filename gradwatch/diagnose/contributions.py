@@ -149,7 +149,7 @@ class Contributions:
             if call is not None and call.was_given_finite:
                 return place.cause("nonfinite-op", entrance, call.evidence)
             came_in = place.of_input(entrance) | {"reason": "it was not finite before it came in"}
-        elif self._pass.packed is not None:
+        elif self._pass.packed:
             return cause("unknown", "(forward)", loss=in_words(self._pass.loss), reason=PACKED)
         return cause("nonfinite-loss", "loss", loss=in_words(self._pass.loss), **came_in)
 

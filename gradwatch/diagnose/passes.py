@@ -45,8 +45,7 @@ class Pass:
             several tensors that were joined, at the operation above that gave this one nothing.
         values: what operations saved of the forward pass; only where the loss is not finite.
         inner: the runs that happened inside of operations, and these: a re-entrant checkpoint's.
-        packed: an operation that hooks keep from being read, as a checkpoint's; None where none does, or where the
-            loss is finite.
+        packed: what some operation saved could not be read, as in a checkpoint; only where the loss is not finite.
     """
 
     def __init__(
@@ -65,9 +64,7 @@ class Pass:
         self.findings: dict[tuple[Node, int], tuple[Node, Finding]] = {}
         self.values: dict[Node, Values] = {}
         self.inner: list[tuple[Node, Pass]] = []
-        self.packed: Node | None = None
-        if not math.isfinite(self.loss):
-            self.packed = next(filter(is_packed, self.graph.order), None)
+        self.packed = False
         self._failed = failed
         self._handles: list[RemovableHandle] = []
 
@@ -110,6 +107,8 @@ class Pass:
         self.seen[node] = Sighting(came, left, _spread(node, incoming, outgoing))
         if not math.isfinite(self.loss):
             self.values[node] = values_of(self.graph, node)
+            # Only now: a torch that does not tell of hooks gives out what is packed once.
+            self.packed = self.packed or is_packed(node)
         if came != 0.0 or not all(map(math.isfinite, left)):
             self._explain(Probe(node, incoming, outgoing), came, left)
 
