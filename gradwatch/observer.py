@@ -186,10 +186,13 @@ class Observer:
 
     def _scaler_is_done(self, optimizer: Optimizer) -> None:
         """A GradScaler is done; an optimizer that has not stepped was left out."""
-        for tracked in self._of(optimizer):
-            if tracked.was_left_out:
+        for follower in self._followers:
+            tracked = follower.tracked
+            if tracked.optimizer is optimizer and tracked.was_left_out:
                 self.listener.stepping(tracked.name)
                 with tracked.lock:
+                    if tracked.has_changed:
+                        follower.refresh()
                     step = tracked.skipped()
                 self.listener.stepped(tracked.name, step, tracked.ledger.unusual)
 
@@ -285,10 +288,11 @@ class _Follower:
     def given_perhaps_new(self, event: ClipEvent) -> Given:
         """What a clip call is given of its parameters: one that is not known may be new."""
         if self.tracked.has_changed:
-            self._refresh()
+            self.refresh()
         return self.tracked.own.given(event.ids)
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Take in what the optimizer holds now."""
         self.tracked.refresh()
         self._hooks.watch(self.tracked.own.parameters)
         self._observer.changed()
@@ -301,7 +305,7 @@ class _Follower:
             return
         with tracked.lock:
             if tracked.has_changed:
-                self._refresh()
+                self.refresh()
             if self._hooks.waiting:
                 self._hooks.renew()
             self._looked = alone or len(self._threads) <= 1
@@ -329,7 +333,7 @@ class _Follower:
         self._threads.add(activity.keep(self))
         with tracked.lock:
             if tracked.has_changed:
-                self._refresh()
+                self.refresh()
             step = tracked.consuming(current_pass())
         refuse = self._observer.listener.refused
         refused = None if step is None or refuse is None else refuse(tracked, step)

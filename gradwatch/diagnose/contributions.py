@@ -17,7 +17,10 @@ from gradwatch.diagnose.reasons.attenuation import FAINT, Edge, of_most, way_up
 from gradwatch.diagnose.reasons.forward import Forward
 from gradwatch.records import Cause
 
-__all__ = ["Contribution", "Contributions", "faint", "together"]
+__all__ = ["PACKED", "Contribution", "Contributions", "faint", "together"]
+
+
+PACKED = "a checkpoint, or another packer, keeps from being read what operations saved: any may have made it"
 
 _LITTLE_BY_LITTLE = "it is lost little by little, and no one operation took most of it"
 _BETWEEN_LAYERS = (
@@ -140,9 +143,9 @@ class Contributions:
     @cached_property
     def _of_loss(self) -> Cause:
         """The loss itself is not finite: whatever the backward pass did, the forward pass came first."""
-        gone = self._weights_gone()
-        if gone is not None:
-            return gone
+        known = self._weights_gone() or self._made_inside()
+        if known is not None:
+            return known
         place, forward = self._pass.place, Forward(self._pass.graph, self._pass.values, self._pass.loss)
         culprit, entrance = forward.culprit(), forward.entrance()
         if culprit is not None:
@@ -155,7 +158,19 @@ class Contributions:
             came_in = place.of_input(entrance) | {
                 "reason": "it came in from outside, as data, targets and noise do"
             }
+        elif self._pass.packed:
+            return cause("unknown", "(forward)", loss=in_words(self._pass.loss), reason=PACKED)
         return cause("nonfinite-loss", "loss", loss=in_words(self._pass.loss), **came_in)
+
+    def _made_inside(self) -> Cause | None:
+        """By the first run inside an operation that made what is not finite of what was: it shows how."""
+        for _, inner in sorted(self._pass.inner, key=lambda run: run[0]._sequence_nr()):
+            if math.isfinite(inner.loss):
+                continue
+            with arithmetic():
+                fed = [largest(leaf.variable) for leaf in inner.graph.leaves.values()]
+            return Contributions(inner)._of_loss if all(map(math.isfinite, fed)) else None
+        return None
 
     def _weights_gone(self) -> Cause | None:
         """Parameters that were not finite before the forward pass: all else follows from that."""

@@ -102,7 +102,9 @@ class Lookout:
         def end() -> None:
             ended()
             self._causes = {
-                n: found for n, found in diagnosis.causes.items() if found.kind.startswith("nonfinite")
+                n: found
+                for n, found in diagnosis.causes.items()
+                if found.kind.startswith("nonfinite") or found.kind == "unknown"
             }
 
         return end
