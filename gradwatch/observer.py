@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gradwatch.blocks import Steps
+from gradwatch.measure import events
 from gradwatch.measure.lines import Lines
 from gradwatch.measure.parameters import Given, parameters_of
 from gradwatch.measure.pending import PendingStep, SeenClip
@@ -156,7 +157,7 @@ class Observer:
                 if len(given.columns) < len(event.ids):
                     given = follower.given_perhaps_new(event)
                 if given.columns:
-                    tracked.ledger.clipping(given.columns, tracked.due, in_pass)
+                    tracked.ledger.note(events.clipping, given.columns, tracked.due, in_pass)
 
     def _clipped(self, event: ClipEvent, norm: Tensor | None) -> None:
         several = [(tracked, tracked.own.given(event.ids)) for tracked in self.tracked.values()]
@@ -305,11 +306,12 @@ class _Follower:
             if self._hooks.waiting:
                 self._hooks.renew()
             self._looked = alone or len(self._threads) <= 1
-            erased = tracked.ledger.beginning() if self._looked else ()
-            if erased:
-                tracked.erased(erased)
+            if self._looked:
+                begun = tracked.ledger.note(events.beginning)
+                if begun.look_at or begun.erased is not None:
+                    tracked.erased(begun)
 
-    def _ended(self, columns: tuple[int, ...], one: Pass) -> None:
+    def _ended(self, columns: frozenset[int], one: Pass) -> None:
         if self._stopped:
             return
         wrote = None if self.tracked.alone else one.wrote(self._observer)
@@ -317,7 +319,7 @@ class _Follower:
             # What has changed since an earlier event may have been changed by the loop. One that was not told that
             # the pass begins, since others ran here for long, takes it for written; another thread may write it.
             told = self._looked or (self._threads <= {get_ident()} and is_alone())
-            compared = self._hooks.unhooked if told else []
+            compared = self._hooks.unhooked if told else frozenset[int]()
             self._looked = False
             written = self.tracked.ended(columns, compared, one.number, wrote, one.failed)
         if written:

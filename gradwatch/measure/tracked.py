@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from types import FrameType
 
 import numpy as np
@@ -13,12 +13,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gradwatch.blocks import NotedClip
+from gradwatch.measure import events
 from gradwatch.measure.devices import Note
 from gradwatch.measure.erased import ErasedPasses, Wrote
 from gradwatch.measure.ledger import Ledger
 from gradwatch.measure.lines import Lines
 from gradwatch.measure.parameters import Given, OptimizerParameters, parameter_ids
 from gradwatch.measure.pending import Awaited, PendingStep, SeenClip
+from gradwatch.measure.provenance import Seen
 from gradwatch.measure.sharding.parts import versions_of, whole_number
 from gradwatch.measure.sharding.shards import Shards
 from gradwatch.records import OUTSIDE
@@ -129,7 +131,7 @@ class TrackedOptimizer:
         self._weights_then = self._weights()
 
     def ended(
-        self, columns: tuple[int, ...], compared: list[int], number: int, wrote: Wrote | None, failed: bool
+        self, columns: frozenset[int], compared: frozenset[int], number: int, wrote: Wrote | None, failed: bool
     ) -> bool:
         """A backward pass has ended.
 
@@ -158,12 +160,13 @@ class TrackedOptimizer:
         if self._erased is not None and not failed:
             self._erased.wrote(_call_site(), written, wrote, self.own.parameters)
         if not self.alone:
-            self._note_pass(columns, number)
+            self._note_pass(written, number)
         return True
 
-    def erased(self, columns: tuple[int, ...]) -> None:
-        """What passes have written to these since the last step is erased, and another pass is about to begin."""
-        if self._backward_passes and self._step is None:
+    def erased(self, begun: Seen) -> None:
+        """As another pass begins, some of what passes have written since the last step may be erased."""
+        columns = self.ledger.erased(begun)
+        if columns and self._backward_passes and self._step is None:
             if self._erased is None:
                 # Nothing is noted of the passes of a loop that erases none.
                 self._erased = ErasedPasses()
@@ -180,9 +183,10 @@ class TrackedOptimizer:
     def used_by_another(self, numbers: Sequence[int], columns: tuple[int, ...]) -> None:
         """Another optimizer's step has consumed what these passes wrote for it, and these columns themselves."""
         for number in numbers:
-            self.ledger.shared(number)
+            of_it = np.flatnonzero(self.ledger.last_pass == number).tolist()  # numpy: no device is read
+            self.ledger.learn(events.shared, tuple(of_it))
         if columns:
-            self.ledger.elsewhere(columns)
+            self.ledger.learn(events.elsewhere, columns)
 
     def _loss_of(self, wrote: Hashable) -> int:
         """The loss that a pass is of, as passes are known by where they are called and by what they write."""
@@ -190,7 +194,7 @@ class TrackedOptimizer:
             self._losses.clear()
         return self._losses.setdefault((_call_site(), wrote), len(self._losses) + 1)
 
-    def _note_pass(self, columns: tuple[int, ...], number: int) -> None:
+    def _note_pass(self, columns: Collection[int], number: int) -> None:
         self.ledger.last_pass[list(columns)] = number
         self.passes[number] = None
         if len(self.passes) > self.MOST_PASSES:
@@ -233,7 +237,7 @@ class TrackedOptimizer:
             self._clips = [clip for clip in self._clips if clip not in gone]
         self._passes_before_clip = self._backward_passes
         if given.columns:
-            self.ledger.clipped(given.columns)
+            self.ledger.note(events.clipped, given.columns)
         if self.due:
             whole = norm if type(norm) is Tensor or norm is None else whole_number(norm)
             returned = self.ledger.devices.note(whole)
@@ -287,7 +291,7 @@ class TrackedOptimizer:
     def stepped(self) -> PendingStep | None:
         """The step is done; what was measured of it."""
         step, self._step = self._step, None
-        self.ledger.left(self.due)
+        self.ledger.note(events.left, self.due)
         self._finish()
         return step
 

@@ -79,8 +79,8 @@ class PassListener(Protocol):
             alone: no other pass is running, in any thread.
         """
 
-    def ended(self, columns: tuple[int, ...], one: Pass) -> None:
-        """A pass has ended that wrote the gradients of these columns, in this order."""
+    def ended(self, columns: frozenset[int], one: Pass) -> None:
+        """A pass has ended that wrote the gradients of these columns."""
 
 
 class Pass:
@@ -93,13 +93,13 @@ class Pass:
 
     def __init__(self, number: int | None = None) -> None:
         self.number = next(self._numbers) if number is None else number
-        self.written: defaultdict[PassListener, list[int]] = defaultdict(list)
+        self.written: defaultdict[PassListener, set[int]] = defaultdict(set)
         self.failed = False
 
     def report(self) -> None:
         """Tell each listener what it wrote."""
         for listener, columns in self.written.items():
-            listener.ended(tuple(columns), self)
+            listener.ended(frozenset(columns), self)
 
     def wrote(self, group: RunListener) -> frozenset[tuple[int, frozenset[int]]]:
         """All that it has written of a tracker, whichever optimizer holds it: that tells losses apart."""
@@ -244,7 +244,7 @@ def _seen(
         here.one = None
         for listener in listeners:
             if listener.compares:
-                one.written.setdefault(listener, [])
+                one.written.setdefault(listener, set())
         one.report()
 
 

@@ -37,7 +37,7 @@ class GradientHooks:
         self._hooked: dict[int, tuple[Tensor, Callable[[Tensor], None]]] = {}
         self._parameters: list[Tensor] = []
         self.waiting: list[int] = []
-        self.unhooked: list[int] = []
+        self.unhooked: frozenset[int] = frozenset()
 
     def watch(self, parameters: Sequence[Tensor]) -> None:
         """Hook these, in the place of all that were hooked before."""
@@ -45,8 +45,7 @@ class GradientHooks:
         self._parameters = list(parameters)
         every = -(-len(self._parameters) // self.MOST)
         self.waiting = list(range(0, len(self._parameters), max(every, 1)))
-        hooked = set(self.waiting)
-        self.unhooked = [column for column in range(len(self._parameters)) if column not in hooked]
+        self.unhooked = frozenset(range(len(self._parameters))).difference(self.waiting)
         self.renew()
 
     def renew(self) -> None:
@@ -68,7 +67,7 @@ class GradientHooks:
             return False
         leaf = self._accumulator(parameter)
         if leaf is None:
-            self.unhooked.append(column)
+            self.unhooked |= {column}
         else:
             note = _noting(self._listener, column)
             self._hooked[column] = leaf, note
@@ -82,6 +81,6 @@ def _noting(listener: PassListener, column: int) -> Callable[[Tensor], None]:
     def written(_: Tensor) -> None:
         # A thread's own attribute, which compiled autograd can trace, unlike the number of the thread.
         one = getattr(of_this_thread, "one", None) or pass_elsewhere()
-        one.written[listener].append(column)
+        one.written[listener].add(column)
 
     return written
