@@ -14,9 +14,10 @@ from gradwatch.blocks import Facts, FloatArray, StepRow
 from gradwatch.measure.parameters import RowForm
 from gradwatch.measure.pending import LandedStep
 from gradwatch.measure.queue import StepQueue
+from gradwatch.measure.sharding.rank_sums import RankSums
 from tests.blocks import layout_of
 
-BLOCK, MOST = StepQueue.BLOCK, StepQueue.MOST_UNDER_WAY
+BLOCK, MOST = StepQueue.BLOCK, RankSums.MOST_UNDER_WAY
 OWN = RowForm(layout_of(("w",)), np.array([0]), np.ones(1))
 
 
