@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import get_ident
 from typing import Protocol
 
-import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -20,8 +19,8 @@ from gradwatch.measure.lines import Lines
 from gradwatch.measure.parameters import Given, parameters_of
 from gradwatch.measure.pending import PendingStep, SeenClip
 from gradwatch.measure.queue import StepQueue
-from gradwatch.measure.replicas import Replicas, replicas_of
 from gradwatch.measure.sharding.meeting import peers_for
+from gradwatch.measure.sharding.replicas import Replicas, replicas_of
 from gradwatch.measure.sharding.shards import Shards
 from gradwatch.measure.sharding.shares import size_for
 from gradwatch.measure.tracked import TrackedOptimizer
@@ -105,9 +104,8 @@ class Observer:
         """
         sizes = {name: size_for(len(tracked.own.sharded)) for name, tracked in self.tracked.items()}
         self.reporting.start(peers_for(self.shards, sizes, StepQueue.BLOCK, self._terms, asks))
-        if dist.is_available() and dist.is_initialized():
-            own = {name: tracked.own for name, tracked in self.tracked.items()}
-            self._replicas = self.shield.around(replicas_of)(own)
+        held = {name: tracked.own.parameters for name, tracked in self.tracked.items()}
+        self._replicas = self.shield.around(replicas_of)(held)
         if self._replicas is not None:
             self.reporting.compare = self.shield.around(self._replicas.compare)
         self._share_out_what_is_left_out()

@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Generator, Iterator
 
 from gradwatch.measure.pending import LandedStep, PendingStep
-from gradwatch.measure.sharding.ranks import Peers
 from gradwatch.measure.sharding.rank_sums import RankSums
+from gradwatch.measure.sharding.ranks import Peers
 
 __all__ = ["StepQueue"]
 
