@@ -7,7 +7,6 @@ one function.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from threading import get_ident
 from typing import Protocol
 
 from torch import Tensor
@@ -26,7 +25,7 @@ from gradwatch.measure.sharding.shares import size_for
 from gradwatch.measure.tracked import TrackedOptimizer
 from gradwatch.reporting import Reporting
 from gradwatch.shield import ErrorShield
-from gradwatch.taps.backwards import NO_PASS, Pass, activity, current_pass, is_alone, passes
+from gradwatch.taps.backwards import NO_PASS, Pass, at_work, current_pass, passes
 from gradwatch.taps.clips import ClipEvent, clips
 from gradwatch.taps.gradient_hooks import GradientHooks
 from gradwatch.taps.scaler import scalers
@@ -254,9 +253,6 @@ class _Follower:
         self.group = observer
         self._observer = observer
         self._hooks = GradientHooks(self, observer.shards.accumulator)
-        # Threads that have written its parameters or stepped it: another one that writes them now may be in the
-        # midst of it, without the interpreter's lock.
-        self._threads: set[int] = set()
         self._looked = self._stopped = False
         around = observer.shield.around
         self.beginning, self.ended = around(self._beginning), around(self._ended)
@@ -266,7 +262,7 @@ class _Follower:
         """Hook the optimizer and its parameters."""
         self._hooks.watch(self.tracked.own.parameters)
         self._step_tap.open()
-        activity.keep(self)
+        at_work.keep(self)
 
     def stop(self) -> None:
         """Remove every hook."""
@@ -274,7 +270,7 @@ class _Follower:
         self._stopped = True
         self._step_tap.close()
         self._hooks.close()
-        activity.forget(self)
+        at_work.forget(self)
 
     @property
     def compares(self) -> bool:
@@ -303,7 +299,8 @@ class _Follower:
                 self._refresh()
             if self._hooks.waiting:
                 self._hooks.renew()
-            self._looked = alone or len(self._threads) <= 1
+            # Another thread that writes its parameters may be in the midst of it, without the interpreter's lock.
+            self._looked = alone or at_work.is_only_here(self)
             if self._looked:
                 begun = tracked.ledger.note(events.beginning)
                 if begun.look_at or begun.erased is not None:
@@ -314,19 +311,17 @@ class _Follower:
             return
         wrote = None if self.tracked.alone else one.wrote(self._observer)
         with self.tracked.lock:
-            # What has changed since an earlier event may have been changed by the loop. One that was not told that
-            # the pass begins, since others ran here for long, takes it for written; another thread may write it.
-            told = self._looked or (self._threads <= {get_ident()} and is_alone())
-            compared = self._hooks.unhooked if told else frozenset[int]()
+            # What has changed since an earlier event may have been changed by the loop.
+            compared = self._hooks.unhooked if self._looked else frozenset[int]()
             self._looked = False
             written = self.tracked.ended(columns, compared, one.number, wrote, one.failed)
         if written:
-            self._threads.add(activity.keep(self))
+            at_work.keep(self)
 
     def _consume(self) -> object:
         tracked = self.tracked
         self._observer.listener.stepping(tracked.name)
-        self._threads.add(activity.keep(self))
+        at_work.keep(self)
         with tracked.lock:
             if tracked.has_changed:
                 self._refresh()
