@@ -103,7 +103,7 @@ class Observer:
         Args:
             asks: ranks will ask each other something at each step.
         """
-        sizes = {name: size_for(len(tracked.own.sharded)) for name, tracked in self.tracked.items()}
+        sizes = {name: size_for(len(tracked.own.row.sharded)) for name, tracked in self.tracked.items()}
         self.reporting.start(peers_for(self.shards, sizes, StepQueue.BLOCK, self._terms, asks))
         held = {name: tracked.own.parameters for name, tracked in self.tracked.items()}
         self._replicas = self.shield.around(replicas_of)(held)
@@ -218,11 +218,11 @@ class Observer:
 
     def was_consumed(self, tracked: TrackedOptimizer) -> None:
         """A step has used what passes wrote for it, and what the same passes wrote for other optimizers."""
+        passes = tracked.passes
         for other in self.tracked.values():
             if other is tracked:
                 continue
-            common = other.own.common_with(tracked.own)
-            numbers = [n for n in tracked.passes.keys() & other.passes.keys() if tracked.holds_of(n)]
+            common, numbers = other.own.common_with(tracked.own), passes & other.passes
             if common or numbers:
                 with other.lock:
                     other.used_by_another(numbers, common)

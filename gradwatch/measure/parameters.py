@@ -91,11 +91,6 @@ class OptimizerParameters:
         """What the columns are called."""
         return self.row.layout
 
-    @property
-    def sharded(self) -> Columns:
-        """The columns of which this rank holds a part only."""
-        return self.row.sharded
-
     def __len__(self) -> int:
         return len(self.parameters)
 

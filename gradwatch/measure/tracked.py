@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping
 from itertools import chain
 from operator import itemgetter
 from types import FrameType
@@ -58,13 +58,11 @@ class TrackedOptimizer:
         left_out: by module, the parameters of it that no optimizer of the tracker holds.
         strays: parameters that no module holds either: a name, the tensor, how often it had been written to.
         clipped_instead: the optimizer whose gradients a clip call was given for its last step, by mistake.
-        passes: numbers of the passes that have written what its parameters hold now.
         deciding: called with each step once it is measured: a fused optimizer's ``found_inf`` may be set there.
     """
 
     # Losses that write to several optimizers, by where they are called; a loop with ever new ones must not grow.
     MOST_LOSSES = 1024
-    MOST_PASSES = 16
     # Clip calls of a step, besides one for each parameter: an optimizer that waits while another steps the same
     # parameters is given ever more.
     MOST_CLIPS = 256
@@ -79,7 +77,6 @@ class TrackedOptimizer:
         self.left_out: Mapping[str, list[tuple[str, Tensor]]] = {}
         self.strays: tuple[tuple[str, Tensor, int], ...] = ()
         self.clipped_instead: str | None = None
-        self.passes: dict[int, None] = {}
         self.deciding: Callable[[PendingStep], object] | None = None
         self._lines = lines
         self._shards = shards
@@ -163,7 +160,7 @@ class TrackedOptimizer:
         if self._erased is not None and not failed:
             self._erased.wrote(_call_site(), written, wrote, self.own.parameters)
         if not self.alone:
-            self._note_pass(written, number)
+            self.ledger.last_pass[list(written)] = number
         return True
 
     def erased(self, begun: Seen) -> None:
@@ -176,14 +173,12 @@ class TrackedOptimizer:
             else:
                 self._erased.erased(columns, self.own.parameters)
 
-    def holds_of(self, number: int) -> bool:
-        """Whether any of its gradients is what this pass has left; it is forgotten where none is."""
-        if (self.ledger.last_pass == number).any():
-            return True
-        self.passes.pop(number, None)
-        return False
+    @property
+    def passes(self) -> set[int]:
+        """Numbers of the passes that have left what is in its gradients."""
+        return set(self.ledger.last_pass.tolist()) - {0}  # numpy: no device is read
 
-    def used_by_another(self, numbers: Sequence[int], columns: tuple[int, ...]) -> None:
+    def used_by_another(self, numbers: Collection[int], columns: tuple[int, ...]) -> None:
         """Another optimizer's step has consumed what these passes wrote for it, and these columns themselves."""
         for number in numbers:
             of_it = np.flatnonzero(self.ledger.last_pass == number).tolist()  # numpy: no device is read
@@ -196,13 +191,6 @@ class TrackedOptimizer:
         if len(self._losses) >= self.MOST_LOSSES:
             self._losses.clear()
         return self._losses.setdefault((_call_site(), wrote), len(self._losses) + 1)
-
-    def _note_pass(self, columns: Collection[int], number: int) -> None:
-        self.ledger.last_pass[list(columns)] = number
-        self.passes[number] = None
-        if len(self.passes) > self.MOST_PASSES:
-            self.passes = dict.fromkeys(np.unique(self.ledger.last_pass).tolist())  # numpy: no device is read
-            self.passes.pop(0, None)
 
     def _count(self, number: int) -> None:
         """A pass writes, or wrote, one of its gradients."""
@@ -248,7 +236,7 @@ class TrackedOptimizer:
             noted = NotedClip(function, limit, norm_type, on_host, given.places, given.repeated)
             if len(self._clips) >= self._most_clips:
                 del self._clips[0]
-            self._clips.append(SeenClip(noted, returned, given.columns, next(_clock)))
+            self._clips.append(SeenClip(noted, returned, next(_clock)))
         return gone if self.due else []
 
     def was_passed_over(self, clip: SeenClip) -> bool:

@@ -168,8 +168,8 @@ def test_ranks_add_up_full_blocks() -> None:
     queue = filled(Twin(), BLOCK + 1)
     whole = list(queue.awaited())
     assert numbers(whole) == list(range(1, BLOCK + 1))
-    assert whole[0].side(0).tolist() == pytest.approx([3.0 * math.sqrt(2)])
-    assert whole[0].side(1).tolist() == pytest.approx([4.0 * math.sqrt(2)])
+    assert np.frombuffer(whole[0].before).tolist() == pytest.approx([3.0 * math.sqrt(2)])
+    assert np.frombuffer(whole[0].after).tolist() == pytest.approx([4.0 * math.sqrt(2)])
 
 
 def test_nobody_waits_for_another_rank_until_the_end() -> None:
