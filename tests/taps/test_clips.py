@@ -42,6 +42,7 @@ def restored() -> Iterator[None]:
 class Ear:
     """A tracker that trains in this thread: it hears of what is nobody's, too."""
 
+    held: frozenset[int] = frozenset()
     is_at_work = True
 
     def __init__(self) -> None:
