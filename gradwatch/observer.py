@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import get_ident
 from typing import Protocol
 
+import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -106,8 +107,9 @@ class Observer:
         """
         sizes = {name: size_for(len(tracked.own.row.sharded)) for name, tracked in self.tracked.items()}
         self.reporting.start(peers_for(self.shards, sizes, StepQueue.BLOCK, self._terms, asks))
-        held = {name: tracked.own.parameters for name, tracked in self.tracked.items()}
-        self._replicas = self.shield.around(replicas_of)(held)
+        if dist.is_available() and dist.is_initialized():
+            held = {name: tracked.own.parameters for name, tracked in self.tracked.items()}
+            self._replicas = self.shield.around(replicas_of)(held)
         if self._replicas is not None:
             self.reporting.compare = self.shield.around(self._replicas.compare)
         self.changed()

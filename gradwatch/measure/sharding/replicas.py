@@ -109,7 +109,7 @@ def replicas_of(held: Mapping[str, Sequence[Tensor]]) -> Replicas | None:
     """
     module = sys.modules.get("torch.nn.parallel.distributed")
     distributed: Any = torch.distributed
-    if module is None or not distributed.is_available() or not distributed.is_initialized():
+    if module is None:
         return None
     kind: Any = module.DistributedDataParallel
     reduced: dict[int, tuple[int, ...]] = {}
