@@ -66,6 +66,8 @@ class TrackedOptimizer:
     # Clip calls of a step, besides one for each parameter: an optimizer that waits while another steps the same
     # parameters is given ever more.
     MOST_CLIPS = 256
+    # Passes without a step after which there may be none: more than are summed for one as a rule.
+    MANY_PASSES = 64
 
     def __init__(
         self, name: str, optimizer: Optimizer, lines: Lines, shards: Shards, every: int, alone: bool
@@ -91,7 +93,8 @@ class TrackedOptimizer:
         self._step: PendingStep | None = None
         self._erased: ErasedPasses | None = None
         self._stepped_unclipped = False
-        self._weights_then: list[int] = []
+        # When the versions of the weights were noted last, and these.
+        self._weights_at, self._weights_then = 0, list[int]()
         self.due = every == 1
         self.own = OptimizerParameters(name, optimizer, lines, shards)
         self._most_clips = self.MOST_CLIPS + len(self.own)
@@ -104,8 +107,14 @@ class TrackedOptimizer:
 
     @property
     def steps_unseen(self) -> bool:
-        """Whether its weights have changed since a pass wrote its first gradients, and no step of it was seen."""
-        return not self._stepped_at and bool(self._written_at) and self._weights() != self._weights_then
+        """Whether its weights have changed though passes wrote its gradients and no step of it was seen."""
+        return self._weights_at > self._stepped_at and self._weights() != self._weights_then
+
+    @property
+    def never_steps(self) -> bool:
+        """Whether many passes wrote its gradients, no step of it was seen, and its weights are as they were."""
+        waits = not self._stepped_at and self._backward_passes >= self.MANY_PASSES
+        return waits and self._weights() == self._weights_then
 
     def _weights(self) -> list[int]:
         return list(versions_of(self.own.parameters))
@@ -154,9 +163,11 @@ class TrackedOptimizer:
             return False
         if not failed and (number != self._pass_counted or number == NO_PASS):
             self._count(number)
-        if not self._written_at:
-            self._weights_then = self._weights()
+        # The loop may have made its optimizer anew: what steps from then on is another one.
+        is_first, waits_for_long = not self._written_at, self._backward_passes == self.MANY_PASSES
         self._written_at = next(_clock)
+        if is_first or waits_for_long:
+            self._weights_at, self._weights_then = self._written_at, self._weights()
         if self._erased is not None and not failed:
             self._erased.wrote(_call_site(), written, wrote, self.own.parameters)
         if not self.alone:
