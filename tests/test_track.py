@@ -359,8 +359,8 @@ def test_an_optimizer_that_the_loop_replaces_is_told_of(replaced: bool, caplog: 
             optimizer.zero_grad()
             net(torch.randn(8, 4)).square().mean().backward()
             optimizer.step()
-    told = [message for message in caplog.messages if "saw no step of optimizer after step 5" in message]
-    assert len(told) == replaced
+    told = [message for message in caplog.messages if "saw no step" in message]
+    assert ["saw no step of optimizer after step 5" in message for message in told] == [True] * replaced
 
 
 def test_gradients_summed_for_long_are_no_steps_unseen(caplog: pytest.LogCaptureFixture) -> None:

@@ -96,7 +96,7 @@ class BlockNorms:
 
     @once
     def are_in_range(self) -> bool:
-        """Whether the square of each is in range, as it nearly always is: there is one, and none is 0, NaN or Inf."""
+        """Whether the square of each is in range, as it nearly always is: some are there, none 0, NaN or Inf."""
         # Written so that NaN is not, nor an optimizer without parameters.
         largest = float(np.maximum.reduce(self._norms, axis=None, initial=0.0))
         return self.smallest > _SMALLEST_TO_SQUARE < largest < _LARGEST_TO_SQUARE
