@@ -256,8 +256,7 @@ class TrackedOptimizer:
 
     def unscaled(self, scale: Tensor) -> None:
         """A GradScaler has divided its gradients by this scale."""
-        if self.due:
-            self._loss_scale = self.ledger.devices.note(scale)
+        self._loss_scale = self.ledger.devices.note(scale)
         self.ledger.unscaled(scale, self.due)
 
     def scaler_begins(self) -> None:
