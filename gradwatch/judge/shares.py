@@ -144,6 +144,7 @@ class Shares:
         else:
             np.maximum(self._highest, np.maximum.reduce(trail), out=self._highest)
         self.usual, self._all_known = trail[-1].copy(), True
+
     def _heighten(self, usual: FloatArray, sizes: FloatArray) -> None:
         np.fmax(self._highest, usual, out=self._highest)
         for place, cap in tuple(self._caps.items()):
