@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, groupby, repeat
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import NamedTuple, overload
 
 from gradwatch.blocks.block import Block
@@ -12,6 +12,8 @@ from gradwatch.blocks.once import once
 from gradwatch.records import StepRecord
 
 __all__ = ["Alike", "Steps", "optimizer_of"]
+
+_pairs = attrgetter("pairs")
 
 
 class Alike(NamedTuple):
@@ -44,14 +46,18 @@ class Steps(Sequence[StepRecord]):
     @classmethod
     def of(cls, records: Sequence[StepRecord]) -> Steps:
         """The same steps; of records made by hand, which need not be alike, each is a sequence of its own."""
+        if isinstance(records, Steps):
+            return records
         if isinstance(records, Block):
             return cls(zip(repeat(records), range(len(records)), strict=False))
-        return records if isinstance(records, Steps) else cls(((record,), 0) for record in records)
+        return cls(((record,), 0) for record in records)
 
     @classmethod
     def joined(cls, several: Iterable[Steps]) -> Steps:
         """One after another; no record is made."""
-        return cls(chain.from_iterable(steps.pairs for steps in several))
+        filled = [steps for steps in several if steps.pairs]
+        # What one has worked out is there for all who are handed it.
+        return filled[0] if len(filled) == 1 else cls(chain.from_iterable(map(_pairs, filled)))
 
     def __len__(self) -> int:
         return len(self.pairs)

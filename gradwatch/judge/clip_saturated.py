@@ -9,6 +9,7 @@ from typing import Any
 
 from gradwatch.blocks import Block
 from gradwatch.judge.rule import Finding
+from gradwatch.judge.thresholds import checked
 from gradwatch.judge.window import Window
 from gradwatch.records import Severity, StepRecord
 from gradwatch.shapes import COUNT, FLAG, NORM, Fields, Listed, Maybe, Named
@@ -47,6 +48,7 @@ class ClipSaturated:
     # Times the ratio at which it is over.
     _CLEARLY = 2.0
 
+    @checked
     def __init__(
         self, *, window: int = 100, share: float = 0.95, ratio: float = 0.01, clears_after: int = 20
     ) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from statistics import median_low
 from typing import Any
 
-from gradwatch.blocks import BEFORE, Block
+from gradwatch.blocks import BEFORE, Block, StepRow
 from gradwatch.judge.baseline import Baseline
+from gradwatch.judge.not_taken import not_taken
 from gradwatch.judge.rule import Finding
+from gradwatch.judge.thresholds import checked
 from gradwatch.judge.wording import times
 from gradwatch.records import Severity, StepRecord
 from gradwatch.shapes import COUNT, FLAG, LOGARITHM, NORM, Fields, Listed, Maybe, Named, That
@@ -36,6 +39,9 @@ class Explosion:
     came after it is no baseline. What came before is less than one: healthy runs may begin as low by accident. So
     it is a warning, and critical where it goes on for as many steps more.
 
+    A step that was skipped has done no harm: that is a warning, until too many in a row were, or unless a guard
+    has ended the loop there.
+
     Args:
         factor: times the baseline, and times the level held in the last ``warm_up`` steps, in ``fires_after``
             steps running.
@@ -54,7 +60,10 @@ class Explosion:
     _SIGMAS = 5.0
     # Times what this run has held, or has survived, up to which a norm is like it: half of ``factor``, in decades.
     _BACK = 3.0
+    # Skipped steps running after which training stands still.
+    _TOO_MANY = 10
 
+    @checked
     def __init__(
         self,
         *,
@@ -72,13 +81,14 @@ class Explosion:
         self._limit = limit
         self._warm_up = warm_up
         self._runs: dict[str, _Run] = {}
+        # By optimizer and step, those at which a guard has raised.
+        self.refused: set[tuple[str, int]] = set()
 
     def look(self, record: StepRecord) -> list[Finding] | None:
         """One finding where the norm before clipping is too large; a norm of NaN or Inf tells nothing."""
         if not math.isfinite(record.norm_before):
             return None
-        consumed = math.nan if record.skipped else record.norm_after
-        finding = self._find(record.optimizer, record.norm_before, consumed)
+        finding = self._find(record.optimizer, record.norm_before, record.norm_after, record)
         return [] if finding is None else [finding]
 
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding]]:
@@ -87,8 +97,8 @@ class Explosion:
             return len(block), ()
         before, after = block.wholes
         for index in range(start, len(block)):
-            norm, consumed = before[index], math.nan if block.rows[index].skipped else after[index]
-            finding = self._find(block.layout.optimizer, norm, consumed) if math.isfinite(norm) else None
+            norm, row = before[index], block.rows[index]
+            finding = self._find(block.layout.optimizer, norm, after[index], row) if math.isfinite(norm) else None
             if finding is not None:
                 return index, [finding]
         return len(block), ()
@@ -116,7 +126,10 @@ class Explosion:
         So is a step that is only a warning because another like it passed by itself: a guard leaves out both.
         """
         run = self._runs.get(optimizer)
-        if run is None or not run.is_warm or self._may_be_accident(run, run.in_a_row + 1):
+        return self._limit if run is None else self._critical_above(run, run.in_a_row + 1)
+
+    def _critical_above(self, run: _Run, in_a_row: int) -> float:
+        if not run.is_warm or self._may_be_accident(run, in_a_row):
             return self._limit
         return min(self._limit, max(self._too_much(run.baseline), self._BACK * run.baseline.height()))
 
@@ -127,6 +140,7 @@ class Explosion:
                 height=Maybe(LOGARITHM),
                 warm=FLAG,
                 in_a_row=COUNT,
+                skipped=COUNT,
                 peak=NORM,
                 survived=NORM,
             ),
@@ -146,20 +160,31 @@ class Explosion:
             self._runs[optimizer] = _Run()
             self._runs[optimizer].load_state_dict(saved)
 
-    def _find(self, optimizer: str, norm: float, consumed: float) -> Finding | None:
+    def _find(self, optimizer: str, norm: float, after: float, step: StepRecord | StepRow) -> Finding | None:
         """What is wrong with a finite norm; one with which nothing is goes into the baseline.
 
         Args:
             optimizer: its name.
             norm: before clipping.
-            consumed: NaN where the step was skipped.
+            after: what clipping has left of it.
+            step: with that norm.
         """
         run = self._run_of(optimizer)
+        found = self._judged(optimizer, run, norm, math.nan if step.skipped else after)
+        run.skipped = run.skipped + 1 if step.skipped and found is not None else 0
+        if found is None or not step.skipped:
+            return found
+        refused = (optimizer, step.step) in self.refused
+        message, severity = not_taken(found.message, step, run.skipped, self._TOO_MANY, refused)
+        return replace(found, message=message, severity=severity, at_once=True)
+
+    def _judged(self, optimizer: str, run: _Run, norm: float, consumed: float) -> Finding | None:
         baseline = run.baseline
         if norm > self._limit:
             run.in_a_row += 1
-            message = f"norm before clipping {norm:.3g}, above the limit of {self._limit:.3g}"
-            return Finding(None, norm, self._limit, message, at_once=True)
+            above = self._critical_above(run, run.in_a_row)
+            how = f"above the limit of {above:.3g}" if above == self._limit else self._compared(run, norm)
+            return Finding(None, norm, above, f"norm before clipping {norm:.3g}, {how}", at_once=True)
         if run.is_warm and norm > self._factor * baseline.median() and norm > self._too_much(baseline):
             run.in_a_row += 1
             found = self._finding(norm, consumed, run)
@@ -193,8 +218,7 @@ class Explosion:
     def _finding(self, norm: float, consumed: float, run: _Run) -> Finding:
         baseline = run.baseline
         usual, before = baseline.median(), baseline.height()
-        known = "the usual" if len(baseline) >= self._warm_up else "what it was at first"
-        message = f"norm before clipping {norm:.3g}, {times(norm / usual)} times {known}"
+        message = f"norm before clipping {norm:.3g}, {self._compared(run, norm)}"
         severity: Severity = "critical"
         if self._may_be_accident(run, run.in_a_row):
             severity = "warning"
@@ -210,7 +234,13 @@ class Explosion:
         # Where single steps have come close to it of late, this one proves nothing by itself.
         is_jump = norm > self._factor * baseline.seen_lately(self._warm_up)
         sudden = is_jump and norm > self._sudden_factor * usual
-        return Finding(None, norm, self._factor * usual, message, severity, at_once=sudden)
+        is_critical = severity == "critical"
+        threshold = self._critical_above(run, run.in_a_row) if is_critical else self._too_much(baseline)
+        return Finding(None, norm, threshold, message, severity, at_once=sudden)
+
+    def _compared(self, run: _Run, norm: float) -> str:
+        known = "the usual" if len(run.baseline) >= self._warm_up else "what it was at first"
+        return f"{times(norm / run.baseline.median())} times {known}"
 
     def _exploded_at_the_start(self, optimizer: str, norm: float, baseline: Baseline) -> Finding | None:
         """The first norms hold a jump that did not come back: those before it are the baseline."""
@@ -233,6 +263,7 @@ class _Run:
         baseline: its norms.
         is_warm: whether there are enough to judge by.
         in_a_row: how many running are too large.
+        skipped: how many of these running were skipped.
         peak: the largest of these.
         survived: the largest that passed by itself, for so few steps that no explosion is known by it.
     """
@@ -240,7 +271,7 @@ class _Run:
     def __init__(self) -> None:
         self.baseline = Baseline()
         self.is_warm = False
-        self.in_a_row = 0
+        self.in_a_row = self.skipped = 0
         self.peak = self.survived = 0.0
 
     def came_back(self) -> None:
@@ -251,13 +282,19 @@ class _Run:
 
     def state_dict(self) -> dict[str, Any]:
         """As plain values."""
-        row = {"warm": self.is_warm, "in_a_row": self.in_a_row, "peak": self.peak, "survived": self.survived}
-        return {**self.baseline.state_dict(), **row}
+        return {
+            **self.baseline.state_dict(),
+            "warm": self.is_warm,
+            "in_a_row": self.in_a_row,
+            "skipped": self.skipped,
+            "peak": self.peak,
+            "survived": self.survived,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave."""
         self.baseline.load_state_dict(state)
-        self.is_warm, self.in_a_row = state["warm"], state["in_a_row"]
+        self.is_warm, self.in_a_row, self.skipped = state["warm"], state["in_a_row"], state["skipped"]
         self.peak, self.survived = state["peak"], state["survived"]
 
 

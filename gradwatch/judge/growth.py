@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from gradwatch.blocks import BEFORE, Block
 from gradwatch.judge.rule import Finding
+from gradwatch.judge.thresholds import checked
 from gradwatch.records import Severity, StepRecord
 from gradwatch.shapes import COUNT, LOGARITHM, NORM, Fields, Listed, Maybe, Named, Row
 
@@ -75,6 +76,7 @@ class Growth:
     # The share of an even rise that each block has at least.
     _NO_PAUSE = 0.25
 
+    @checked
     def __init__(
         self, *, window: int = 100, doublings: float = 3.0, stride: int = 5, clears_after: int = 50
     ) -> None:

@@ -37,8 +37,8 @@ class Judge:
     """Holds steps against rules, and turns findings into alerts with hysteresis.
 
     Args:
-        rules: asked in this order. A rule that raises, or finds what is no finding, is left out from then on, with
-            one line in the log.
+        rules: asked in this order, each of an id of its own. A rule that raises, or finds what is no finding, is
+            left out from then on, with one line in the log.
 
     Attributes:
         errors: failures of rules.
@@ -53,7 +53,6 @@ class Judge:
         self._shortcuts = {rule.id for rule in self._rules if may_be_shortcut(rule)}
         self.severities = _severities(self._rules)
         self._suspecting = [rule for rule in self._rules if isinstance(rule, Suspecting)]
-        self._ids_repeat = len(self.severities) < len(self._rules)
         # By rule, in its order; then by optimizer and by module: most are empty, and cost nothing then.
         self._episodes: dict[str, dict[str, Episodes]] = {rule.id: {} for rule in self._rules}
         # Made anew after each change, so that other threads may read it meanwhile.
@@ -72,6 +71,12 @@ class Judge:
         """The norm before clipping above which a rule would find the next step critical; Inf where none would."""
         limits = [rule.critical_above(optimizer) for rule in self._rules if hasattr(rule, "critical_above")]
         return min(limits, default=math.inf)
+
+    def refused(self, optimizer: str, step: int) -> None:
+        """A guard ends the loop at this step: what rules find in it is no mere warning."""
+        for rule in self._rules:
+            if hasattr(rule, "refused"):
+                rule.refused.add((optimizer, step))
 
     def suspects(self, optimizer: str) -> tuple[str, ...]:
         """Modules that a rule suspects of being ill, and of which a diagnostic backward may prove it."""
@@ -169,9 +174,6 @@ class Judge:
         if not block.layout.names:
             # An optimizer whose groups are filled later: there is nothing yet that could be ill.
             return []
-        if self._ids_repeat:
-            # Rules of one id share their episodes: what one makes of a step depends on what others made of it.
-            return [alert for record in block for alert in self.judge(record)]
         return self._told(block.layout.optimizer, Looks(block, self._screening))
 
     def _told(self, optimizer: str, looks: Look | Looks) -> list[Alert]:
@@ -241,7 +243,4 @@ class Judge:
 
 def _severities(rules: Iterable[Rule]) -> Mapping[str, tuple[Severity, ...]]:
     """By rule, all that its alerts may have."""
-    several: dict[str, tuple[Severity, ...]] = {}
-    for rule in rules:
-        several[rule.id] = tuple(dict.fromkeys((*several.get(rule.id, ()), *severities(rule))))
-    return several
+    return {rule.id: severities(rule) for rule in rules}

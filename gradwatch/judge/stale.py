@@ -11,6 +11,7 @@ from gradwatch.causes import cause
 from gradwatch.judge.at_hand import where_of
 from gradwatch.judge.consumed import how_many, norm_of
 from gradwatch.judge.rule import Finding
+from gradwatch.judge.thresholds import checked
 from gradwatch.records import GroupNorms, Severity, StepRecord
 
 __all__ = ["Stale"]
@@ -42,6 +43,7 @@ class Stale:
     severity: Severity = "critical"
     wants_cause = True
 
+    @checked
     def __init__(self, *, fires_after: int = 1, clears_after: int = 5) -> None:
         self.fires_after = fires_after
         self.clears_after = clears_after

@@ -14,6 +14,7 @@ from gradwatch.judge.naming import Naming
 from gradwatch.judge.rule import Finding
 from gradwatch.judge.scale import DEAD, LIMIT, SHARE, Streaks, faint
 from gradwatch.judge.shares import Shares, logarithms
+from gradwatch.judge.thresholds import checked
 from gradwatch.records import Cause, Severity, StepRecord
 from gradwatch.shapes import Fields, Named
 
@@ -74,6 +75,7 @@ class Vanishing:
     severities: tuple[Severity, ...] = ("warning", "critical")
     wants_cause = True
 
+    @checked
     def __init__(
         self,
         *,

@@ -11,6 +11,7 @@ from gradwatch.judge.rule import Finding
 from gradwatch.judge.scale import DEAD
 from gradwatch.judge.silence import Modules, flags, modules_of, named, sorted_out
 from gradwatch.judge.silent import Known, look_into, norms_of, words_of
+from gradwatch.judge.thresholds import checked
 from gradwatch.judge.zero_memory import Memory
 from gradwatch.records import Cause, Severity, StepRecord
 from gradwatch.shapes import Named
@@ -26,7 +27,8 @@ class Zero:
     meant: the module is frozen, and others are not; for up to ``unreached_after`` steps, no backward has reached
     it, or other modules pause as well, as where layers are dropped at random; or the norm of the whole optimizer
     has faded to 0, as it does when a loss is satisfied, and no activation was found dead. Parameters without any
-    inside a module that learns are a warning as well.
+    inside a module that learns are a warning as well, and so is a module that is 0 in most steps, where a look
+    finds a dead activation in one of these.
 
     What is next to nothing is no sign of life. An episode of what was alive before ends when it is alive in
     ``clears_after`` steps running, and teaches nothing of how long its silences usually are.
@@ -47,6 +49,7 @@ class Zero:
     # The first steps of a silence are looked into; later only one in so many: it costs a look at every name.
     _CLOSELY, _STRIDE = 8, 64
 
+    @checked
     def __init__(
         self, *, fires_after: int = 3, clears_after: int = 3, unreached_after: int = 10, faded: float = 0.1
     ) -> None:
@@ -64,11 +67,11 @@ class Zero:
         if record.skipped:
             return None
         modules, silent, low = sorted_out(record, memory.rounding)
-        self._settle()
         ill = self._taken(memory, modules, silent, low, record.norm_before)
         return [
             *memory.unreached.look(record),
             *self._of_silent(record, memory, modules, silent, ill),
+            *memory.flickers.findings(record, modules, memory.naming),
             *memory.left_out.look(record),
         ]
 
@@ -81,6 +84,7 @@ class Zero:
         if calm and logarithms is not None and memory.is_quiet:
             memory.follow(logarithms[start:])
             memory.presences.take(modules, (), steps=len(block) - start)
+            self._follow_flickers(memory, (), len(block) - start)
             return len(block), ()
         norms = block.finest_norms(AFTER) if block.layout.finest.names else None
         for index, norm in enumerate(block.wholes[BEFORE][start:], start):
@@ -89,16 +93,16 @@ class Zero:
                 continue
             if norms is not None and not memory.rounding.is_settled:
                 memory.rounding.take(modules, norms[index], block.wholes[AFTER][index])
-                self._settle()
             silent, low = [named(modules, kind[index]) for kind in flagged] if flagged else ((), ())
             ill = self._taken(memory, modules, silent, low, norm)
             looks = memory.unreached.looks or not block.complete
             unreached = looks and memory.unreached.take_in(block, index)
-            if ill or unreached or row.left_out or memory.left_out:
+            if ill or unreached or memory.flickers.shown or row.left_out or memory.left_out:
                 record = block[index]
                 findings = [
                     *memory.unreached.findings(record),
                     *self._of_silent(record, memory, modules, silent, ill),
+                    *memory.flickers.findings(record, modules, memory.naming),
                     *memory.left_out.look(record),
                 ]
                 if findings:
@@ -108,11 +112,14 @@ class Zero:
     def suspects(self, optimizer: str) -> tuple[str, ...]:
         """The modules of which a look must tell whether they have a gradient at all."""
         memory = self._memories.get(optimizer)
-        return () if memory is None else memory.rounding.suspects
+        return () if memory is None else memory.rounding.suspects + memory.flickers.suspects
 
     def answered(self, optimizer: str, causes: Mapping[str, Cause]) -> None:
         """What a look has found of them."""
-        self._memory_of(optimizer).rounding.answered(causes)
+        memory = self._memory_of(optimizer)
+        memory.rounding.answered(causes)
+        memory.flickers.answered(causes)
+        self._settle()
 
     def _memory_of(self, optimizer: str) -> Memory:
         memory = self._memories.get(optimizer)
@@ -123,9 +130,14 @@ class Zero:
         return memory
 
     def _settle(self) -> None:
-        if not self.is_settled:
-            known = self._memories.values()
-            self.is_settled = bool(known) and all(memory.rounding.is_settled for memory in known)
+        """Until the first steps are over, and while anybody is suspected, each step is looked at at once."""
+        known = self._memories.values()
+        self.is_settled = bool(known) and all(m.rounding.is_settled and not m.flickers.suspects for m in known)
+
+    def _follow_flickers(self, memory: Memory, silent: Modules, steps: int = 1) -> None:
+        memory.flickers.take(silent, memory.naming, steps)
+        if memory.flickers.suspects or not self.is_settled:
+            self._settle()
 
     def _taken(
         self, memory: Memory, modules: Modules, silent: Modules, low: Modules, norm_before: float
@@ -144,6 +156,7 @@ class Zero:
         if memory.dead:
             # Of a state that was saved, also what there is no more.
             memory.dead = {m: None for m in memory.dead if m in memory.naming and m in modules}
+        self._follow_flickers(memory, silent)
         # What was told as dead is not heard again until it has come back to stay.
         quiet = tuple(dict.fromkeys((*low, *memory.dead))) if memory.dead else low
         memory.presences.take(modules, quiet, memory.dead)

@@ -157,11 +157,6 @@ def test_one_that_fails_in_the_midst_of_a_block_loses_nothing_but_itself(caplog:
     assert "'above'" in caplog.text
 
 
-def test_two_rules_of_one_id_share_their_episodes_as_they_do_one_by_one() -> None:
-    for seed in range(4):
-        judged_alike(made_up_blocks(seed, 100), lambda: [Above(), Zero(), Zero(fires_after=5), Above()])
-
-
 def test_alerts_come_in_the_order_of_steps_and_then_of_rules() -> None:
     order = {rule.id: place for place, rule in enumerate(default_rules())}
     for seed in range(10):
