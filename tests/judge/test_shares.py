@@ -106,7 +106,9 @@ def test_what_a_look_does_not_show_is_asked_again_when_two_decades_more_are_lost
 
 
 @pytest.mark.parametrize(
-    "norms", [[WELL, 2 * WELL], [5e-5, 6e-5], [WELL] * 80 + [FALLEN]], ids=["well", "as it was", "falls"]
+    "norms",
+    [[WELL * times for times in range(1, 8)], [5e-5, 6e-5], [WELL] * 80 + [FALLEN]],
+    ids=["well", "as it was", "falls"],
 )
 def test_many_blocks_running_leave_what_their_steps_leave(norms: list[float]) -> None:
     """Also of what a look has proved nothing of, so that less is the highest that counts; and it piles nothing up."""
