@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from gradwatch.blocks import Block
@@ -30,6 +30,8 @@ from gradwatch.shapes import ANY, Named
 
 __all__ = ["Judge"]
 
+_is_settled = attrgetter("is_settled")
+
 
 class Judge:
     """Holds steps against rules, and turns findings into alerts with hysteresis.
@@ -46,7 +48,7 @@ class Judge:
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         self._rules = list(rules)
-        self._screening = {id(rule) for rule in self._rules if screens(rule)}
+        self._screening = {id(rule): rule for rule in self._rules if screens(rule)}
         self._wanting = {rule.id for rule in self._rules if wants_cause(rule)}
         self._shortcuts = {rule.id for rule in self._rules if may_be_shortcut(rule)}
         self.severities = _severities(self._rules)
@@ -69,6 +71,12 @@ class Judge:
         """The norm before clipping above which a rule would find the next step critical; Inf where none would."""
         limits = [rule.critical_above(optimizer) for rule in self._rules if hasattr(rule, "critical_above")]
         return min(limits, default=math.inf)
+
+    def refused(self, optimizer: str, step: int) -> None:
+        """A guard ends the loop at this step: what rules find in it is no mere warning."""
+        for rule in self._rules:
+            if hasattr(rule, "refused"):
+                rule.refused.add((optimizer, step))
 
     def suspects(self, optimizer: str) -> tuple[str, ...]:
         """Modules that a rule suspects of being ill, and of which a diagnostic backward may prove it."""
@@ -221,7 +229,7 @@ class Judge:
 
     def _is_settled(self) -> bool:
         """Whether each rule has seen enough of the first steps."""
-        return all(rule.is_settled for rule in self._suspecting)
+        return all(map(_is_settled, self._suspecting))
 
     def _wants_cause(self, alert: Alert) -> bool:
         return alert.cause is None and alert.rule in self._wanting

@@ -69,7 +69,7 @@ class Stale:
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding] | None]:
         """Go on to the first step with an old gradient."""
         common = block.common
-        if start < len(block) and not common.skipped and "stale" not in common.marks:
+        if not common.skipped and "stale" not in common.marks:
             self._remember(block, len(block) - 1)
             return len(block), ()
         last = None
