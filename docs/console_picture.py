@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.text import Text
 
 from gradwatch.incidents import Incidents
 from gradwatch.records import Alert, Cause, GroupNorms, StepRecord, clip_ratio
-from gradwatch.sinks.table import Picture, style_of
+from gradwatch.sinks.story import Story
+from gradwatch.sinks.table import Picture
 
 
 def number(value: Any) -> Any:
@@ -45,7 +45,7 @@ def main(run: str, picture: str) -> None:
     screen = Console(record=True, width=118, file=io.StringIO())
     screen.print(Picture(newest.values(), incidents.all()))
     for incident in incidents.all():
-        screen.print(Text(str(incident), style=style_of(incident)))
+        screen.print(Story(incident))
     screen.save_svg(picture, title="gradwatch")
 
 
