@@ -69,7 +69,7 @@ class Reporting:
             self._since = step.row.time
         full = waiting % self.BLOCK == 0
         if full:
-            # The oldest may wait for a ring that its device, seldom used, fills far more slowly than others do.
+            # The oldest may wait for rows that its device, seldom used, gathers far more slowly than others do.
             self._send()
         late = step.row.time - self._since >= self.SECONDS
         if urgent or full or late or (step.awaited is not None and queue.has_arrived):

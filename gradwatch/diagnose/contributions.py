@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -20,6 +21,12 @@ __all__ = ["PACKED", "Contribution", "Contributions", "faint", "together"]
 
 
 PACKED = "a checkpoint, or another packer, keeps from being read what operations saved: any may have made it"
+
+_LITTLE_BY_LITTLE = "it is lost little by little, and no one operation took most of it"
+_BETWEEN_LAYERS = (
+    "Normalise between the layers, add residual connections, or use activations that are less flat, such as ReLU: "
+    "each layer takes a part."
+)
 
 
 class Contribution(NamedTuple):
@@ -99,8 +106,8 @@ class Contributions:
         most, numbers = of_most(lost, lambda edge: self._found(edge)[1])
         if most is None:
             where = max(lost, key=lambda edge: edge.decades).node if lost else leaf
-            numbers |= {"reason": "it is lost little by little", "ruled_out": "one operation that took most"}
-            return self._pass.place.cause("unknown", where, numbers)
+            lost_slowly = self._pass.place.cause("unknown", where, numbers | {"reason": _LITTLE_BY_LITTLE})
+            return replace(lost_slowly, remedy=_BETWEEN_LAYERS)
         node, found = self._found(most)
         return self._pass.place.cause(found.kind, node, {**found.evidence, **numbers})
 
@@ -148,7 +155,9 @@ class Contributions:
             call = place.call(entrance)
             if call is not None and call.was_given_finite:
                 return place.cause("nonfinite-op", entrance, call.evidence)
-            came_in = place.of_input(entrance) | {"reason": "it was not finite before it came in"}
+            came_in = place.of_input(entrance) | {
+                "reason": "it came in from outside, as data, targets and noise do"
+            }
         elif self._pass.packed:
             return cause("unknown", "(forward)", loss=in_words(self._pass.loss), reason=PACKED)
         return cause("nonfinite-loss", "loss", loss=in_words(self._pass.loss), **came_in)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from gradwatch.blocks import BEFORE, BoolArray, Columns, FloatArray
+from gradwatch.measure.landing import Board, Ticket
 from gradwatch.measure.norms import on_host, write_norms
-from gradwatch.measure.ring import Board, Ticket
 
 __all__ = ["DeviceNorms", "Note", "PendingNorms"]
 
@@ -39,13 +39,10 @@ class DeviceNorms:
         used: whether anything was ever on a device.
     """
 
-    NOTES_AT_ONCE = 8
-
     def __init__(self, columns: int) -> None:
         self._columns = columns
         self._boards: list[Board] = []
         self._where: Where = np.full((2, columns), HOST, dtype=np.int8)
-        self._noted = 0
         self.used = False
 
     def take_over(self, earlier: DeviceNorms, columns: Columns, known: BoolArray) -> None:
@@ -111,14 +108,10 @@ class DeviceNorms:
         if on_host(number):
             return float(number)  # a load
         board = self._board_of(number.device)
-        place, self._noted = self._noted, self._noted + 1
-        self._boards[board].make_room(-(-self._noted // self.NOTES_AT_ONCE) * self.NOTES_AT_ONCE)
-        self._boards[board].note(place, number)
-        return Note(board, place)
+        return Note(board, self._boards[board].note(number))
 
     def take(self) -> PendingNorms | None:
         """The norms as they are now, still on their devices; None where all of them are with the host."""
-        self._noted = 0
         if not self._boards:
             return None
         tickets = {number: board.take() for number, board in enumerate(self._boards)}
@@ -140,7 +133,7 @@ class DeviceNorms:
             if board.device == device:
                 return number
         self.used = True
-        self._boards.append(Board(device, self._columns, self.NOTES_AT_ONCE))
+        self._boards.append(Board(device, self._columns))
         return len(self._boards) - 1
 
 

@@ -14,9 +14,11 @@ from tests.bench.isolated import Isolated, tiny_mlp
 RISE = 1.10
 
 
+on_the_same = pytest.mark.skipif(on_what() != written_on(), reason=f"the figures are those of {written_on()}")
+
+
+@on_the_same
 def test_a_step_takes_no_more_instructions() -> None:
-    if on_what() != written_on():
-        pytest.skip(f"the instructions written down are those of {written_on()}")
     try:
         instructions = instructions_added()
     except CannotCountError as why:
@@ -26,10 +28,10 @@ def test_a_step_takes_no_more_instructions() -> None:
     assert instructions <= RISE * figure, RENEW
 
 
+@on_the_same
 def test_a_step_makes_no_more_calls() -> None:
-    """The same number in each run; another Python or torch may make a few more."""
-    same = on_what() == written_on()
-    assert calls_of_a_tiny_step() <= written("calls") * (1 if same else RISE), RENEW
+    """The same number in each run. With another torch comes another numpy: 1.23 calls twice in Python for a call."""
+    assert calls_of_a_tiny_step() <= written("calls"), RENEW
 
 
 def dead_policy(parameter: Tensor) -> Tensor:

@@ -216,7 +216,7 @@ def test_the_report_of_the_tests_is_counted() -> None:
 
 def test_every_file_with_such_tests_is_run() -> None:
     names = [path.name for path in suite.marked_files(Path(__file__).parents[1])]
-    assert {"test_ring.py", "test_norms.py", "test_unchanged.py", "test_verdicts.py", "test_waiting.py"} <= {
+    assert {"test_landing.py", "test_norms.py", "test_unchanged.py", "test_verdicts.py", "test_waiting.py"} <= {
         *names
     }
     assert names.index("test_streams.py") > names.index("test_waiting.py")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import gradwatch
-from gradwatch.measure import devices, ring
+from gradwatch.measure import devices, landing
 from gradwatch.measure.devices import DeviceNorms
 from gradwatch.measure.tracked import TrackedOptimizer
 from gradwatch.records import Health
@@ -86,7 +86,7 @@ LOOPS = [clipped_steps, scaled_steps, partly_written_steps, guarded_steps]
 @pytest.fixture
 def far_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """A device that never catches up: the loop has to go on all the same."""
-    monkeypatch.setattr(ring.HostCopy, "ready", lambda _: False)
+    monkeypatch.setattr(landing.HostCopy, "ready", lambda _: False)
 
 
 def reads_of(loop: Callable[[], Health]) -> int:

@@ -11,8 +11,8 @@ from torch import nn
 
 import gradwatch
 from gradwatch.blocks import AFTER, BEFORE
-from gradwatch.measure import ring
-from gradwatch.measure.ring import Board
+from gradwatch.measure import landing
+from gradwatch.measure.landing import Board
 from gradwatch.records import StepRecord
 from tests.measure.elsewhere import treat_as_elsewhere
 from tests.reference import gradient_norm
@@ -20,8 +20,8 @@ from tests.reference import gradient_norm
 CPU = torch.device("cpu")
 
 
-def board(columns: int = 3, notes: int = 2) -> Board:
-    return Board(CPU, columns, notes)
+def board(columns: int = 3) -> Board:
+    return Board(CPU, columns)
 
 
 def write(board: Board, side: int, *norms: float) -> None:
@@ -32,14 +32,16 @@ def test_a_row_is_what_it_was_when_it_was_taken() -> None:
     mine = board()
     write(mine, BEFORE, 1.0, 2.0, 3.0)
     write(mine, AFTER, 0.5, 1.0, 1.5)
-    mine.note(1, torch.tensor([7.0]))
+    noted = torch.tensor([7.0], dtype=torch.float64)
+    assert [mine.note(torch.tensor(6.0)), mine.note(noted)] == [0, 1]
+    noted.fill_(9.0)
     ticket = mine.take()
     write(mine, BEFORE, 9.0, 9.0, 9.0)
-    mine.note(1, torch.tensor(9.0))
+    mine.note(torch.tensor(9.0))
     mine.send()
     assert ticket.side(BEFORE).tolist() == [1.0, 2.0, 3.0]
     assert ticket.side(AFTER).tolist() == [0.5, 1.0, 1.5]
-    assert ticket.note(1) == 7.0
+    assert (ticket.note(0), ticket.note(1)) == (6.0, 7.0)
 
 
 def test_a_full_ring_sends_itself_and_the_next_rows_land_apart() -> None:
@@ -61,24 +63,20 @@ def test_sending_nothing_starts_nothing() -> None:
     assert not ticket.copy.started
 
 
-def test_room_for_more_notes_keeps_what_was_measured_and_what_was_taken() -> None:
-    mine = board(2, 1)
+def test_rows_with_other_numbers_of_notes_land_side_by_side() -> None:
+    mine = board(2)
     write(mine, BEFORE, 1.0, 2.0)
-    mine.note(0, torch.tensor(3.0))
+    mine.note(torch.tensor(3.0))
     old = mine.take()
-    mine.make_room(3)
-    mine.make_room(2)
-    assert mine.notes == 3
-    assert mine.side(BEFORE).tolist() == [1.0, 2.0]
-    mine.note(2, torch.tensor(5.0))
-    new = mine.take()
+    for number in (4.0, 5.0, 6.0):
+        mine.note(torch.tensor(number))
+    new, bare = mine.take(), mine.take()
     mine.send()
-    assert old.side(BEFORE).tolist() == new.side(BEFORE).tolist() == [1.0, 2.0]
-    assert old.note(0) == 3.0
-    assert (new.note(0), new.note(2)) == (3.0, 5.0)
+    assert old.side(BEFORE).tolist() == new.side(BEFORE).tolist() == bare.side(BEFORE).tolist() == [1.0, 2.0]
+    assert (old.note(0), [new.note(place) for place in range(3)]) == (3.0, [4.0, 5.0, 6.0])
 
 
-# Whole loops by way of the ring: gradients in CPU memory, treated as a device's.
+# Whole loops by way of a board: gradients in CPU memory, treated as a device's.
 
 
 def two_optimizers() -> tuple[list[float], list[StepRecord]]:
@@ -260,7 +258,7 @@ def test_a_captured_graph_is_left_alone(caplog: pytest.LogCaptureFixture) -> Non
 def test_a_block_that_has_not_landed_holds_up_those_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
     treat_as_elsewhere(monkeypatch)
     landed: list[bool] = []
-    monkeypatch.setattr(ring.HostCopy, "ready", lambda self: self.started and bool(landed))
+    monkeypatch.setattr(landing.HostCopy, "ready", lambda self: self.started and bool(landed))
 
     def see(watch: gradwatch.Watch, step: int) -> None:
         if step == 2 * Board.ROWS:
