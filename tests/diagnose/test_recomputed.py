@@ -69,7 +69,8 @@ def test_data_that_are_not_finite_come_in_inside_of_it_too() -> None:
     data = batch(3, 4)
     data[0, 0] = math.nan
     found = cause_of(lambda net, x: net["third"](again(lambda h: h + net["second"](data), net["first"](x))))
-    assert (found.kind, found.evidence["reason"]) == ("nonfinite-loss", "it was not finite before it came in")
+    assert found.kind == "nonfinite-loss"
+    assert "first_nonfinite_input_of" in found.evidence
 
 
 def plainly_checkpointed(net: Net, x: Tensor) -> Tensor:
@@ -100,7 +101,8 @@ def test_what_is_proved_beside_it_is_told_all_the_same() -> None:
     data = batch(3, 4)
     data[0, 0] = math.nan
     found = cause_of(lambda net, x: all_checkpointed(net, x).exp() * net["first"](data))
-    assert (found.kind, found.evidence["reason"]) == ("nonfinite-loss", "it was not finite before it came in")
+    assert found.kind == "nonfinite-loss"
+    assert "first_nonfinite_input_of" in found.evidence
 
 
 def test_a_run_is_told_so_and_not_that_a_guard_would_find_it() -> None:
