@@ -29,7 +29,6 @@ SEEN_AT = "seen_at_step"
 _ADVICE = {
     "explosion": "Lower the learning rate, look at the batch of that step, and clip where nothing does.",
     "growth": "Lower the learning rate, or bound what is fed back: bootstrapped targets, recurrent states.",
-    "clip-broken": "Clip once, all of the optimizer's parameters, after the last backward and before the step.",
     "clip-saturated": "Look at the norm before clipping: find what makes it that large, or raise the limit.",
     "diverged": "Call the DistributedDataParallel wrapper, not the module in it, with the same loop on all ranks.",
 }
@@ -80,6 +79,7 @@ class Alert:
         cause: why, where it is known.
         time: Unix time of the step in seconds; NaN where it is not known.
         words: the line that a person is told, which also says what it follows from; see ``str``.
+        remedy: what to do about just this, where no cause says it; empty where the rule's advice is all there is.
     """
 
     rule: str
@@ -94,6 +94,7 @@ class Alert:
     cause: Cause | None = None
     time: float = math.nan
     words: str = ""
+    remedy: str = ""
 
     @property
     def title(self) -> str:
@@ -116,6 +117,8 @@ class Alert:
         # What an explanation is of, its alert has said.
         if self.state == "firing" or self.cause is None:
             yield f"{self.message}."
+        if self.state == "firing" and self.cause is None and self.remedy:
+            yield self.remedy
         others = [] if incident is None else [alert for alert in incident.alerts if alert.key != self.key]
         if self.cause is not None:
             title = self.cause.title
@@ -202,7 +205,12 @@ class Incident:
     def remedies(self) -> list[str]:
         """What to do, a sentence for each cause; what helps in general where no cause says it."""
         remedies = dict.fromkeys(cause.remedy for cause in self._causes().values() if cause.remedy)
-        return list(remedies or dict.fromkeys(_ADVICE[one.rule] for one in self.alerts if one.rule in _ADVICE))
+        return list(remedies or dict.fromkeys(filter(None, map(_advice, self.alerts))))
+
+
+def _advice(alert: Alert) -> str:
+    """What helps in general where no cause says it."""
+    return alert.remedy or _ADVICE.get(alert.rule, "")
 
 
 def _when(alert: Alert, began: float) -> str:

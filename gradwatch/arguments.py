@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gradwatch.errors import ArgumentError
 from gradwatch.guarding import Guard
+from gradwatch.judge.rule import severities
+from gradwatch.records import Severity
 
-__all__ = ["check_call", "checked_guard", "checked_modules", "listed", "named_optimizers"]
+__all__ = ["check_optimized", "checked_guard", "checked_modules", "checked_options", "listed", "named_optimizers"]
 
 LONE_OPTIMIZER = "optimizer"
 _RULE_NAMES = ("id", "severity", "fires_after", "clears_after", "look")
@@ -50,17 +54,13 @@ def _optimizer(name: str, given: Any) -> Optimizer:
     return inner
 
 
-def checked_modules(given: object, optimizers: Mapping[str, Optimizer]) -> nn.Module | dict[str, nn.Module] | None:
+def checked_modules(given: object) -> nn.Module | dict[str, nn.Module] | None:
     """The modules to report on.
 
     Raises:
-        ArgumentError: one is no module, or none of its parameters is optimized.
+        ArgumentError: one is no module.
     """
-    if given is None:
-        return None
-    held = {id(p) for o in optimizers.values() for group in o.param_groups for p in group["params"]}
-    if isinstance(given, nn.Module):
-        _check_optimized("the module", given.parameters(), held)
+    if given is None or isinstance(given, nn.Module):
         return given
     if not isinstance(given, Mapping):
         raise ArgumentError(
@@ -73,17 +73,43 @@ def checked_modules(given: object, optimizers: Mapping[str, Optimizer]) -> nn.Mo
             raise ArgumentError(
                 f"The module {name!r} is of type {type(module).__name__}, but a torch.nn.Module was expected."
             )
-        _check_optimized(f"the module {name!r}", module.parameters(), held)
         modules[name] = module
     return modules
 
 
-def _check_optimized(what: str, parameters: Iterable[Tensor], held: set[int]) -> None:
-    if not any(id(parameter) in held for parameter in parameters):
-        raise ArgumentError(
-            f"No tracked optimizer holds a parameter of {what}: give its optimizer to track as well, or leave "
-            "the module out."
-        )
+def check_optimized(
+    modules: nn.Module | Mapping[str, nn.Module] | None, optimizers: Mapping[str, Optimizer]
+) -> None:
+    """Check that of each module something is optimized.
+
+    Raises:
+        ArgumentError: of one nothing is.
+    """
+    held = [[p for group in o.param_groups for p in group["params"]] for o in optimizers.values()]
+    known = {id(parameter) for parameters in held for parameter in parameters}
+    named = {"": modules} if isinstance(modules, nn.Module) else modules or {}
+    for name, module in named.items():
+        own = list(module.parameters())
+        if known.isdisjoint(map(id, own)):
+            what = f"the module {name!r}" if name else "the module"
+            may_be_copy = own and any(_shapes(own) <= _shapes(parameters) for parameters in held)
+            todo = _COPY if may_be_copy else _ELSEWHERE
+            raise ArgumentError(
+                f"No tracked optimizer holds a parameter of {what}: {todo}, or leave the module out."
+            )
+
+
+_ELSEWHERE = (
+    "give its optimizer to track as well, the whole model where add_param_group brings its parameters later"
+)
+_COPY = (
+    "it may be a copy of what is trained, since one holds others of the same shapes; give what is trained, its "
+    "own optimizer to track as well"
+)
+
+
+def _shapes(parameters: Iterable[Tensor]) -> Counter[torch.Size]:
+    return Counter(parameter.shape for parameter in parameters)
 
 
 def _entries(given: Mapping[Any, Any], what: str) -> dict[str, Any]:
@@ -111,21 +137,24 @@ def listed(given: Iterable[T], what: str) -> tuple[T, ...]:
     return tuple(given)
 
 
-def check_call(
+def checked_options(
     *,
     every: object,
-    history: object,
-    sinks: Iterable[object],
-    rules: Iterable[object],
+    rules: Iterable[Any] | None,
+    sinks: Iterable[Any],
     on_alert: Callable[..., object] | None,
+    guard: object,
+    history: object,
     depth: object,
     run: object,
-) -> None:
-    """Check the plain arguments of ``track``.
+) -> tuple[tuple[Any, ...] | None, tuple[Any, ...], Guard | None]:
+    """What ``track`` was given besides optimizers and modules: the rules, the sinks and the guard.
 
     Raises:
-        ArgumentError: one cannot be meant as it stands.
+        ArgumentError: something cannot be meant as it stands.
     """
+    sinks = listed(sinks, "sinks")
+    rules = None if rules is None else listed(rules, "rules")
     for name, value, least in (("every", every, 1), ("history", history, 0)):
         if not _is_whole(value, least):
             raise ArgumentError(f"{name} is {value!r}, but a whole number of at least {least} was expected.")
@@ -136,21 +165,51 @@ def check_call(
             raise ArgumentError(
                 f"The sink {sink!r} has no write(records, alerts) and close(): pass an instance of a sink."
             )
+    _check_rules(rules or ())
+    if on_alert is not None and not callable(on_alert):
+        raise ArgumentError(f"on_alert is {on_alert!r}, but a function that takes an Alert was expected.")
+    return rules, sinks, checked_guard(guard, every)
+
+
+def _check_rules(rules: Iterable[Any]) -> None:
+    ids = set[str]()
     for rule in rules:
         if isinstance(rule, type) or not all(hasattr(rule, name) for name in _RULE_NAMES):
             raise ArgumentError(
                 f"The rule {rule!r} has not all of {', '.join(_RULE_NAMES)}: pass an instance of a rule."
             )
-    if on_alert is not None and not callable(on_alert):
-        raise ArgumentError(f"on_alert is {on_alert!r}, but a function that takes an Alert was expected.")
+        _check_rule(rule)
+        if rule.id in ids:
+            raise ArgumentError(f"Two rules have the id {rule.id!r}: give one of them another, or leave it out.")
+        ids.add(rule.id)
+
+
+def _check_rule(rule: Any) -> None:
+    if not _is_name(rule.id):
+        raise ArgumentError(f"A rule's id is {rule.id!r}, but a name without control characters was expected.")
+    for severity in (rule.severity, *listed(severities(rule), f"severities of the rule {rule.id!r}")):
+        if severity not in get_args(Severity):
+            raise ArgumentError(
+                f'A severity of the rule {rule.id!r} is {severity!r}, but "warning" or "critical" was expected.'
+            )
+    for name in ("fires_after", "clears_after"):
+        if not _is_whole(getattr(rule, name), 1):
+            raise ArgumentError(
+                f"The {name} of the rule {rule.id!r} is {getattr(rule, name)!r}, but a whole number of at least 1 "
+                "was expected."
+            )
 
 
 def _check_report(depth: object, run: object) -> None:
     if depth is not None and not _is_whole(depth, 1):
         raise ArgumentError(f"depth is {depth!r}, but a whole number of at least 1, or None, was expected.")
     # A control character would tear the lines of a log apart.
-    if run is not None and not (isinstance(run, str) and run and not any(map(_is_control, run))):
+    if run is not None and not _is_name(run):
         raise ArgumentError(f"run is {run!r}, but a name without control characters, or None, was expected.")
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value) and not any(map(_is_control, value))
 
 
 def _is_whole(value: object, least: int) -> bool:

@@ -7,8 +7,11 @@ import errno
 import io
 import os
 import shutil
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,9 +28,12 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``gradwatch``; the exit status: 2 where the arguments or the output are wrong."""
+    """Run ``gradwatch``; the exit status: 2 where the arguments or the output are wrong, 130 after Ctrl-C."""
     try:
         return _run(arguments)
+    except KeyboardInterrupt:
+        sys.stderr.write("gradwatch: interrupted.\n")
+        return 128 + signal.SIGINT
     except BrokenPipeError:
         # The reader has enough, as with `| head`: the rest goes nowhere, also what Python flushes at exit.
         _discard_output()
@@ -48,7 +54,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         parser.print_help()
         return 0
     if options.command == "report":
-        return _report(options.path, options.html)
+        return _report(options.path, options.run, options.html)
     if options.command == "audit":
         return _audit(options.path, options.json)
     # argparse has refused any other.
@@ -70,8 +76,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     report = commands.add_parser("report", help="what happened in a run, from its JSONL or flight recorder's file")
     report.add_argument("path", metavar="RUN.jsonl")
-    report.add_argument("--html", metavar="FILE", help="write it as a page for a browser instead, with charts")
-    audit = commands.add_parser("audit", help="check the arithmetic of a log: a TensorBoard directory or JSONL")
+    report.add_argument("--run", metavar="NAME", help="of several runs in the file this one, not the newest")
+    page = "write it as a page for a browser instead, with charts; - is the standard output"
+    report.add_argument("--html", metavar="FILE", help=page)
+    check = "check the arithmetic of a log: a TensorBoard directory or JSONL"
+    statuses = "exit status: 0 where nothing contradicts, 1 where something does, 2 where PATH cannot be read"
+    audit = commands.add_parser(
+        "audit", help=check, description=f"{check[0].upper()}{check[1:]}.", epilog=statuses
+    )
     audit.add_argument("path", metavar="PATH")
     audit.add_argument("--json", action="store_true", help="print one JSON object instead")
     rules = commands.add_parser("rules", help="print the Prometheus alerting rules")
@@ -99,15 +111,19 @@ examples:
 """
 
 
-def _report(path: str, html: str | None) -> int:
+def _report(path: str, name: str | None, html: str | None) -> int:
     from gradwatch.errors import ArgumentError
     from gradwatch.report import newest_run, page, told
 
     try:
-        run = newest_run(path)
+        with _patience(path):
+            run = newest_run(path, name)
     except ArgumentError as error:
         sys.stderr.write(f"gradwatch: {error}\n")
         return 2
+    if html == "-":
+        print(page(run), flush=True)
+        return 0
     if html is not None:
         return _write(Path(html), page(run), beside=Path(path))
     width = min(shutil.get_terminal_size().columns, _WIDEST)
@@ -121,13 +137,31 @@ def _audit(path: str, as_object: bool) -> int:
     from gradwatch.errors import GradwatchError
 
     try:
-        audits = audit(path)
+        with _patience(path):
+            audits = audit(path)
     except GradwatchError as error:
         sys.stderr.write(f"gradwatch: {error}\n")
         return 2
     width = min(shutil.get_terminal_size().columns, _WIDEST)
     print(as_json(path, audits) if as_object else "\n".join(told(audits, width)), flush=True)
     return int(any(found.breaches for found in audits))
+
+
+# Seconds after which who waits is told so.
+_PATIENCE = 3.0
+
+
+@contextmanager
+def _patience(path: str) -> Iterator[None]:
+    """Says that reading takes long, where it does."""
+    words = f"gradwatch: still reading {path!r}; Ctrl-C ends it.\n"
+    timer = threading.Timer(_PATIENCE, sys.stderr.write, [words])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 # Characters of a line that are read at ease.

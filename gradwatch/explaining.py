@@ -225,8 +225,12 @@ class Explainer:
             self._suspected[optimizer] = cause("unknown", optimizer, reason=CHANGED, ruled_out="nonfinite-op")
         else:
             undecided = [alert for alert in self._judge.undecided() if alert.optimizer == optimizer]
-            wanted += [_key(alert) for alert in undecided if alert.rule == "nonfinite"]
+            again = [_key(alert) for alert in undecided if alert.rule == "nonfinite"]
+            wanted += again
             causes = self._lookout.found(self._parameters(optimizer)) if wanted else {}
+            if again and newest is not None and not newest.skipped:
+                # The step that the alert is about has made the weights so.
+                causes = {name: found for name, found in causes.items() if found.kind != "nonfinite-weights"}
         self._lookout.forget()
         suspected = next((found for found in causes.values() if found.kind == "unknown"), None)
         if suspected is not None:

@@ -4,7 +4,11 @@ Two episodes are of one incident where the one shows what the other comes from, 
 
 - their causes are one: the same kind at the same place, in whichever optimizer;
 - the one is explained by a path around a module, the silence of which is what the other tells of;
-- the one is what a clip call met, or a gradient that is never zeroed, and the other what came of that;
+- the one is what a clip call met, a limit that leaves nothing, or a gradient that is never zeroed, and the other
+  what came of that;
+- the one is an explosion, and the other an overflow at a later step, before the explosion is over: numbers have
+  grown beyond the range of a type as wide as float32. NaN and Inf of another making (a logarithm of 0, data, a
+  type as narrow as float16) may have come without it, and are another incident;
 - they judge the same numbers of one optimizer: a module and a part of it, by rules on one scale, or a norm before
   clipping and, from then on, what clipping leaves of it;
 - the same rule found them in the same step, and neither has a cause yet that tells them apart.
@@ -20,6 +24,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from gradwatch.alerts import Alert, Cause, Incident
+from gradwatch.causes import AS_WIDE_AS_FLOAT32
 
 __all__ = ["Incidents"]
 
@@ -28,6 +33,9 @@ _SCALES = {"zero": "small", "vanishing": "small", "explosion": "large", "growth"
 
 # What a large norm before clipping leads to: the ratio is the limit divided by it.
 _AFTER_LARGE = frozenset(["clip-saturated", "clip-overflow"])
+
+# Kind and number of a cause: an update has overflowed. What was NaN may have been divided by nothing.
+_INFINITE_WEIGHT = ("nonfinite-weights", "Inf")
 
 
 @dataclass
@@ -165,6 +173,10 @@ def _leads_to(one: _Episode, other: _Episode) -> bool:
     if other.cause is not None and other.cause.kind == "shortcut":
         silent = str(other.cause.evidence.get("silent", ""))
         return _scale(a) == "small" and _is_within_one_another(a.module, silent)
+    if a.rule == "explosion" and b.rule == "nonfinite":
+        return a.step < b.step and other.cause is not None and _is_overflow(other.cause)
+    if _left_nothing(one) and b.rule == "clip-saturated":
+        return a.step <= b.step and b.value == 0.0
     if other.cause is not None and other.cause.kind != b.rule:
         return _is_what_clipping_met(one, other.cause)
     if _scale(a) == "large":
@@ -179,6 +191,20 @@ def _is_what_clipping_met(one: _Episode, cause: Cause) -> bool:
     returned = cause.evidence.get("norm_returned")
     erased = cause.kind in ("clipped-to-zero", "clip-overflow") and isinstance(returned, float)
     return one.fired.rule == "nonfinite" and erased and not math.isfinite(float(returned or 0.0))
+
+
+def _is_overflow(cause: Cause) -> bool:
+    """Whether numbers have grown, in an operation or an update, beyond a range that nothing usual comes near."""
+    grown = "largest_of_type" in cause.evidence or (cause.kind, cause.evidence.get("largest")) == _INFINITE_WEIGHT
+    return grown and cause.evidence.get("dtype") in AS_WIDE_AS_FLOAT32
+
+
+def _left_nothing(one: _Episode) -> bool:
+    """Whether the limit of a clip call is so low that each gradient is erased."""
+    if one.cause is None or one.cause.kind != "clipped-to-zero":
+        return False
+    returned = one.cause.evidence.get("norm_returned", 0.0)
+    return isinstance(returned, float) and math.isfinite(returned)
 
 
 def _is_never_zeroed(one: _Episode) -> bool:

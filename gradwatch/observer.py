@@ -15,18 +15,20 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gradwatch.blocks import Steps
+from gradwatch.engine import NO_PASS, Pass, current_pass, runs
+from gradwatch.measure import events
+from gradwatch.measure.erased import Wrote
 from gradwatch.measure.lines import Lines
 from gradwatch.measure.parameters import Given, parameters_of
 from gradwatch.measure.pending import PendingStep, SeenClip
 from gradwatch.measure.queue import StepQueue
-from gradwatch.measure.replicas import Replicas, replicas_of
 from gradwatch.measure.sharding.meeting import peers_for
+from gradwatch.measure.sharding.replicas import Replicas, replicas_of
 from gradwatch.measure.sharding.shards import Shards
 from gradwatch.measure.sharding.shares import size_for
 from gradwatch.measure.tracked import TrackedOptimizer
 from gradwatch.reporting import Reporting
 from gradwatch.shield import ErrorShield
-from gradwatch.taps.backwards import NO_PASS, Pass, activity, current_pass, is_alone, passes
 from gradwatch.taps.clips import ClipEvent, clips
 from gradwatch.taps.gradient_hooks import GradientHooks
 from gradwatch.taps.scaler import scalers
@@ -55,8 +57,8 @@ class Listener(Protocol):
         """It has, and this is the step, None where it was not measured; an unusual one is told of at once."""
 
     @property
-    def starting_from(self) -> Callable[[Sequence[object], Sequence[object], bool], Callable[[], None] | None]:
-        """Takes what the autograd engine starts from; what is returned is called when it is over."""
+    def starting_from(self) -> Callable[[Sequence[object], Sequence[object], object], Callable[[], None] | None]:
+        """Takes what the autograd engine starts from, as ``RunListener.began``."""
 
 
 class Observer:
@@ -87,7 +89,7 @@ class Observer:
         self._followers = [_Follower(self, tracked) for tracked in self.tracked.values()]
         around = self.shield.around
         self.clipping, self.clipped = around(self._clipping), around(self._clipped)
-        self.starting_from = around(listener.starting_from)
+        self.began = around(self._began)
         self.unscaled, self.stepping, self.stepped = (
             around(self._unscaled),
             around(self._scaler_begins),
@@ -95,6 +97,7 @@ class Observer:
         )
         self._finish = around(self.reporting.finish)
         self._replicas: Replicas | None = None
+        self.held: frozenset[int] = frozenset()
 
     def start(self, asks: bool) -> None:
         """Meet the other ranks where parameters are in parts, and hook everything.
@@ -102,19 +105,19 @@ class Observer:
         Args:
             asks: ranks will ask each other something at each step.
         """
-        sizes = {name: size_for(len(tracked.own.sharded)) for name, tracked in self.tracked.items()}
+        sizes = {name: size_for(len(tracked.own.row.sharded)) for name, tracked in self.tracked.items()}
         self.reporting.start(peers_for(self.shards, sizes, StepQueue.BLOCK, self._terms, asks))
         if dist.is_available() and dist.is_initialized():
-            own = {name: tracked.own for name, tracked in self.tracked.items()}
-            self._replicas = self.shield.around(replicas_of)(own)
+            held = {name: tracked.own.parameters for name, tracked in self.tracked.items()}
+            self._replicas = self.shield.around(replicas_of)(held)
         if self._replicas is not None:
             self.reporting.compare = self.shield.around(self._replicas.compare)
-        self._share_out_what_is_left_out()
+        self.changed()
         for follower in self._followers:
             follower.start()
-        passes.listen(self)
-        self._listen_to_clips()
-        scalers.listen(self, [id(tracked.optimizer) for tracked in self.tracked.values()])
+        runs.listen(self)
+        clips.listen(self)
+        scalers.listen(self)
 
     def stop(self, normally: bool) -> None:
         """Remove every hook, and report what is left.
@@ -124,7 +127,7 @@ class Observer:
         """
         scalers.stop_listening(self)
         clips.stop_listening(self)
-        passes.stop_listening(self)
+        runs.stop_listening(self)
         for follower in self._followers:
             follower.stop()
         self._finish(normally)
@@ -145,7 +148,30 @@ class Observer:
         own = self.tracked[optimizer].own
         return dict(zip(own.layout.names, own.parameters, strict=True))
 
+    @property
+    def is_at_work(self) -> bool:
+        """Whether anything was written, or stepped, in this thread."""
+        thread = get_ident()
+        return any(thread in follower.threads for follower in self._followers)
+
+    def wrote(self, one: Pass) -> Wrote:
+        """All that a pass has written, whichever optimizer holds it: that tells losses apart."""
+        written = one.written
+        return frozenset((id(mine), frozenset(written[mine])) for mine in self._followers if mine in written)
+
     # What the taps call, in the training thread.
+
+    def _began(
+        self, roots: Sequence[object], gradients: Sequence[object], one: Pass | None
+    ) -> Callable[[], None] | None:
+        thread = get_ident()
+        at_work = [follower for follower in self._followers if thread in follower.threads]
+        if not at_work:
+            return None
+        if one is not None:
+            for follower in at_work:
+                follower.beginning(one)
+        return self.listener.starting_from(roots, gradients, one)
 
     def _clipping(self, event: ClipEvent) -> None:
         in_pass = current_pass() != NO_PASS
@@ -156,7 +182,7 @@ class Observer:
                 if len(given.columns) < len(event.ids):
                     given = follower.given_perhaps_new(event)
                 if given.columns:
-                    tracked.ledger.clipping(given.columns, tracked.due, in_pass)
+                    tracked.ledger.note(events.clipping, given.columns, tracked.due, in_pass)
 
     def _clipped(self, event: ClipEvent, norm: Tensor | None) -> None:
         several = [(tracked, tracked.own.given(event.ids)) for tracked in self.tracked.values()]
@@ -186,32 +212,31 @@ class Observer:
 
     def _scaler_is_done(self, optimizer: Optimizer) -> None:
         """A GradScaler is done; an optimizer that has not stepped was left out."""
-        for tracked in self._of(optimizer):
-            if tracked.was_left_out:
+        for follower in self._followers:
+            tracked = follower.tracked
+            if tracked.optimizer is optimizer and tracked.was_left_out:
                 self.listener.stepping(tracked.name)
                 with tracked.lock:
+                    if tracked.has_changed:
+                        follower.refresh()
                     step = tracked.skipped()
                 self.listener.stepped(tracked.name, step, tracked.ledger.unusual)
 
     def was_consumed(self, tracked: TrackedOptimizer) -> None:
         """A step has used what passes wrote for it, and what the same passes wrote for other optimizers."""
+        passes = tracked.passes
         for other in self.tracked.values():
             if other is tracked:
                 continue
-            common = other.own.common_with(tracked.own)
-            numbers = [n for n in tracked.passes.keys() & other.passes.keys() if tracked.holds_of(n)]
+            common, numbers = other.own.common_with(tracked.own), passes & other.passes
             if common or numbers:
                 with other.lock:
                     other.used_by_another(numbers, common)
 
     def changed(self) -> None:
         """An optimizer holds other parameters than before."""
+        self.held = frozenset(id(p) for tracked in self.tracked.values() for p in tracked.own.parameters)
         self._share_out_what_is_left_out()
-        if self in clips.listeners:
-            self._listen_to_clips()
-
-    def _listen_to_clips(self) -> None:
-        clips.listen(self, {id(p) for tracked in self.tracked.values() for p in tracked.own.parameters})
 
     def _of(self, optimizer: Optimizer) -> list[TrackedOptimizer]:
         return [tracked for tracked in self.tracked.values() if tracked.optimizer is optimizer]
@@ -252,22 +277,20 @@ class _Follower:
 
     def __init__(self, observer: Observer, tracked: TrackedOptimizer) -> None:
         self.tracked = tracked
-        self.group = observer
         self._observer = observer
         self._hooks = GradientHooks(self, observer.shards.accumulator)
-        # Threads that have written its parameters or stepped it: another one that writes them now may be in the
-        # midst of it, without the interpreter's lock.
-        self._threads: set[int] = set()
+        # Threads that have written its parameters or stepped it.
+        self.threads: set[int] = set()
         self._looked = self._stopped = False
         around = observer.shield.around
-        self.beginning, self.ended = around(self._beginning), around(self._ended)
+        self.ended = around(self._ended)
         self._step_tap = StepTap(tracked.optimizer, around(self._consume), around(self._leave))
 
     def start(self) -> None:
         """Hook the optimizer and its parameters."""
         self._hooks.watch(self.tracked.own.parameters)
         self._step_tap.open()
-        activity.keep(self)
+        self.threads.add(get_ident())
 
     def stop(self) -> None:
         """Remove every hook."""
@@ -275,61 +298,60 @@ class _Follower:
         self._stopped = True
         self._step_tap.close()
         self._hooks.close()
-        activity.forget(self)
-
-    @property
-    def compares(self) -> bool:
-        """Whether some parameters have no hook and are compared instead."""
-        return bool(self._hooks.unhooked)
 
     def given_perhaps_new(self, event: ClipEvent) -> Given:
         """What a clip call is given of its parameters: one that is not known may be new."""
         if self.tracked.has_changed:
-            self._refresh()
+            self.refresh()
         return self.tracked.own.given(event.ids)
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Take in what the optimizer holds now."""
         self.tracked.refresh()
         self._hooks.watch(self.tracked.own.parameters)
         self._observer.changed()
         if self._stopped:
             self._hooks.close()
 
-    def _beginning(self, alone: bool) -> None:
+    def beginning(self, one: Pass) -> None:
+        """A pass is about to begin in a thread that has written some of its parameters before."""
         tracked = self.tracked
         if self._stopped:
             return
         with tracked.lock:
             if tracked.has_changed:
-                self._refresh()
+                self.refresh()
             if self._hooks.waiting:
                 self._hooks.renew()
-            self._looked = alone or len(self._threads) <= 1
-            erased = tracked.ledger.beginning() if self._looked else ()
-            if erased:
-                tracked.erased(erased)
+            # Another thread that writes its parameters may be in the midst of it, without the interpreter's lock.
+            self._looked = one.alone or len(self.threads) == 1
+            if self._looked:
+                if self._hooks.unhooked:
+                    # Told of the end to compare, whether or not a hook notes anything.
+                    one.written.setdefault(self, set())
+                begun = tracked.ledger.note(events.beginning)
+                if begun.look_at or begun.erased is not None:
+                    tracked.erased(begun)
 
-    def _ended(self, columns: tuple[int, ...], one: Pass) -> None:
+    def _ended(self, columns: frozenset[int], one: Pass) -> None:
         if self._stopped:
             return
-        wrote = None if self.tracked.alone else one.wrote(self._observer)
+        wrote = None if self.tracked.alone else self._observer.wrote(one)
         with self.tracked.lock:
-            # What has changed since an earlier event may have been changed by the loop. One that was not told that
-            # the pass begins, since others ran here for long, takes it for written; another thread may write it.
-            told = self._looked or (self._threads <= {get_ident()} and is_alone())
-            compared = self._hooks.unhooked if told else []
+            # What has changed since an earlier event may have been changed by the loop.
+            compared = self._hooks.unhooked if self._looked else frozenset[int]()
             self._looked = False
             written = self.tracked.ended(columns, compared, one.number, wrote, one.failed)
         if written:
-            self._threads.add(activity.keep(self))
+            self.threads.add(get_ident())
 
     def _consume(self) -> object:
         tracked = self.tracked
         self._observer.listener.stepping(tracked.name)
-        self._threads.add(activity.keep(self))
+        self.threads.add(get_ident())
         with tracked.lock:
             if tracked.has_changed:
-                self._refresh()
+                self.refresh()
             step = tracked.consuming(current_pass())
         refuse = self._observer.listener.refused
         refused = None if step is None or refuse is None else refuse(tracked, step)

@@ -61,6 +61,7 @@ _PHRASES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("output_nearest_0",), "the output nearest to 0 is {}"),
     (("computed_input_at_most",), "input up to {}"),
     (("input_at_most",), "input up to {}"),
+    (("largest_of_type",), "the largest number of its type is {}"),
     (("largest_given",), "largest gradient {}"),
     (("largest_incoming", "largest_outgoing"), "largest gradient {} before it, {} after it"),
     (("largest_incoming",), "largest gradient before it {}"),

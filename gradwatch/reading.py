@@ -159,6 +159,7 @@ def _alert(entry: Mapping[str, Any]) -> Alert:
         cause=None if cause is None else _cause(cause),
         time=_number(entry.get("time")),
         words=str(entry.get("words", "")),
+        remedy=str(entry.get("remedy", "")),
     )
 
 

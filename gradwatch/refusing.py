@@ -31,12 +31,18 @@ class Refusing:
         guard: what is wanted.
         critical_above: by optimizer, the norm before clipping that the rule ``explosion`` would call critical.
         on_any_rank: whether something is so on any rank that has parts of the same parameters.
+        refused: told of each step, by optimizer and number, at which an error is raised.
     """
 
     def __init__(
-        self, guard: Guard, critical_above: Callable[[str], float], on_any_rank: Callable[[bool], bool]
+        self,
+        guard: Guard,
+        critical_above: Callable[[str], float],
+        on_any_rank: Callable[[bool], bool],
+        refused: Callable[[str, int], None],
     ) -> None:
         self._guard = guard
+        self._refused = refused
         self._critical_above = critical_above
         self._on_any_rank = on_any_rank
         self._in_a_row: Counter[str] = Counter()
@@ -68,6 +74,12 @@ class Refusing:
 
     def of(self, tracked: TrackedOptimizer, step: PendingStep) -> GradwatchError | str | None:
         """What becomes of a step: an error to be raised in its place, ``"skip"``, or None where it may go on."""
+        found = self._found(tracked, step)
+        if isinstance(found, GradwatchError):
+            self._refused(tracked.name, step.row.step)
+        return found
+
+    def _found(self, tracked: TrackedOptimizer, step: PendingStep) -> GradwatchError | str | None:
         found_inf = self._found_inf.get(tracked.name)
         if found_inf is not None and found_inf.is_put:
             return None

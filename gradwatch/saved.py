@@ -17,7 +17,7 @@ __all__ = ["load", "state_of"]
 log = logging.getLogger("gradwatch")
 
 # To be counted up with each change of what is saved: what another version saved is of no use to rules.
-VERSION = 2
+VERSION = 3
 
 _STATE = Fields(version=COUNT, steps=Named(COUNT), judge=JUDGE)
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gradwatch.arguments import check_call, checked_guard, checked_modules, listed, named_optimizers
+from gradwatch.arguments import check_optimized, checked_modules, checked_options, named_optimizers
 from gradwatch.beginning import Reminder
 from gradwatch.blocks import Steps
 from gradwatch.diagnose import Diagnosis, Stray
@@ -92,12 +92,20 @@ def track(
         ArgumentError: an argument cannot be meant as it stands.
     """
     named = named_optimizers(optimizers)
-    checked = checked_modules(modules, named)
-    sinks = listed(sinks, "sinks")
-    judges = default_rules() if rules is None else listed(rules, "rules")
-    check_call(every=every, history=history, sinks=sinks, rules=judges, on_alert=on_alert, depth=depth, run=run)
-    lines = Lines(checked, depth)
-    return Watch(named, lines, every, judges, sinks, on_alert, checked_guard(guard, every), history, run)
+    checked = checked_modules(modules)
+    check_optimized(checked, named)
+    own, several, wish = checked_options(
+        every=every,
+        rules=rules,
+        sinks=sinks,
+        on_alert=on_alert,
+        guard=guard,
+        history=history,
+        depth=depth,
+        run=run,
+    )
+    judges = default_rules() if own is None else own
+    return Watch(named, Lines(checked, depth), every, judges, several, on_alert, wish, history, run)
 
 
 class Watch:
@@ -137,7 +145,7 @@ class Watch:
         self.refused = None
         self._refusing = None
         if guard is not None:
-            self._refusing = refusing = Refusing(guard, judge.critical_above, on_any_rank)
+            self._refusing = refusing = Refusing(guard, judge.critical_above, on_any_rank, judge.refused)
             self.refused = refusing.of
             for tracked in observer.tracked.values():
                 tracked.deciding = partial(refusing.measured, tracked)
@@ -369,15 +377,25 @@ class Watch:
 
     def _tell_of_unseen_steps(self) -> None:
         several = self._observer.tracked
-        unseen = [(name, tracked.own) for name, tracked in several.items() if tracked.steps_unseen]
-        stepped = [tracked.own for tracked in several.values() if tracked.steps]
-        names = [name for name, own in unseen if not any(own.common_with(other) for other in stepped)]
-        if names:
-            log.warning(
-                "gradwatch saw no step of %s and has no record of it, though its weights have changed: give track "
-                "the optimizer whose step() the loop calls, made by the constructor of torch.optim.Optimizer.",
-                ", ".join(map(printable, names)),
-            )
+        for name, tracked in several.items():
+            others = (other.own for other in several.values() if other is not tracked and other.steps)
+            if any(tracked.own.common_with(other) for other in others):
+                continue  # another optimizer steps what this one holds
+            if tracked.steps_unseen:
+                log.warning(
+                    "gradwatch saw no step of %s%s and has no record of it, though its weights have changed: give "
+                    "track the optimizer whose step() the loop calls, not one that it has replaced, and make it "
+                    "by the constructor of torch.optim.Optimizer.",
+                    printable(name),
+                    f" after step {tracked.steps}" if tracked.steps else "",
+                )
+            elif tracked.never_steps:
+                log.warning(
+                    "%s has not stepped once, though %d or more backward passes have written its gradients: call "
+                    "its step(), or that of no other optimizer in its place.",
+                    printable(name),
+                    tracked.MANY_PASSES,
+                )
 
     def _end(self) -> None:
         self._reporting.hand_on()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import platform
 import re
@@ -23,6 +24,15 @@ class HalfASink:
     def write(self, records: object, alerts: object) -> None: ...
 
 
+class Own:
+    id, severity, fires_after, clears_after = "own", "warning", 1, 1
+
+    def __init__(self, **others: Any) -> None:
+        self.__dict__.update(others)
+
+    def look(self, record: object) -> None: ...
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no optimizer": ({"optimizers": {}}, "needs at least one"),
     "None": ({"optimizers": None}, "NoneType"),
@@ -40,6 +50,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a module's name is empty": ({"modules": {"": MODEL}}, "non-empty"),
     "a lone module that no optimizer holds": ({"modules": STRANGER}, "the module:"),
     "a module that no optimizer holds": ({"modules": {"m": MODEL, "other": STRANGER}}, "'other'"),
+    "a copy of what is trained": ({"modules": copy.deepcopy(MODEL)}, "may be a copy of what is trained, since"),
+    "a module of other shapes": ({"modules": {"m": nn.Linear(3, 3)}}, "'m': give its optimizer to track as well"),
     "a module without parameters": ({"modules": {"m": nn.Tanh()}}, "'m'"),
     "every=0": ({"every": 0}, "every is 0"),
     "every=-1": ({"every": -1}, "every is -1"),
@@ -51,6 +63,16 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "history=False": ({"history": False}, "history is False"),
     "a sink without close": ({"sinks": [HalfASink()]}, "close()"),
     "a sink that is a path": ({"sinks": ["runs/1"]}, "'runs/1'"),
+    "a rule of the id of another": (
+        {"rules": [*gradwatch.default_rules(), Own(id="zero")]},
+        "the id 'zero': give",
+    ),
+    "a rule of an id that is no name": ({"rules": [Own(id=3)]}, "id is 3"),
+    "a rule of a severity of its own": ({"rules": [Own(severity="fatal")]}, "is 'fatal', but \"warning\" or"),
+    "a rule with several of its own": ({"rules": [Own(severities=("warning", "bad"))]}, "is 'bad', but"),
+    "a rule whose severities are one": ({"rules": [Own(severities="critical")]}, "'own' are 'critical'"),
+    "a rule that fires before it finds": ({"rules": [Own(fires_after=0)]}, "fires_after of the rule 'own' is 0"),
+    "a rule that never clears": ({"rules": [Own(clears_after=None)]}, "clears_after of the rule 'own' is None"),
     "on_alert is no function": ({"on_alert": 7}, "on_alert is 7"),
     "depth=0": ({"depth": 0}, "depth is 0"),
     "depth=-1": ({"depth": -1}, "depth is -1"),

@@ -1,12 +1,16 @@
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from gradwatch.cli import main
 from gradwatch.version import __version__
+from tests.made_up import record
+from tests.report.files import named, written
 
 
 def gradwatch(*arguments, **options):
@@ -79,6 +83,54 @@ def test_a_reader_that_has_enough_is_no_error():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is of Linux")
+@pytest.mark.parametrize("command", ["audit", "report"])
+def test_an_interrupt_ends_it_in_one_sentence(command, tmp_path):
+    path = tmp_path / "run.jsonl"
+    os.mkfifo(path)
+    arguments = [sys.executable, "-m", "gradwatch", command, str(path)]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with process, path.open("w"):  # open as soon as the other side reads
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err.splitlines()[-1]) == (130, "", "gradwatch: interrupted.")
+    assert "Traceback" not in err
+
+
+def test_who_waits_for_long_is_told(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("gradwatch.cli._PATIENCE", 0.0)
+    monkeypatch.setattr("gradwatch.report.newest_run", lambda *_: said.wait(60))
+    said = threading.Event()
+    monkeypatch.setattr(sys.stderr, "write", lambda words, write=sys.stderr.write: (write(words), said.set()))
+    monkeypatch.setattr("gradwatch.report.told", lambda *_: ["done"])
+    assert main(["report", "run.jsonl"]) == 0
+    assert capsys.readouterr() == ("done\n", "gradwatch: still reading 'run.jsonl'; Ctrl-C ends it.\n")
+
+
+def test_of_several_runs_one_is_chosen_by_its_name(tmp_path, capsys):
+    path = written(written(tmp_path / "x", [record(1)], run=named("first")), [record(2)], run=named("second"))
+    assert main(["report", str(path)]) == 0
+    assert "1 other run, to be chosen by `--run NAME`: first." in " ".join(capsys.readouterr().out.split())
+    assert main(["report", str(path), "--run", "first"]) == 0
+    assert capsys.readouterr().out.startswith("Run first")
+    assert main(["report", str(path), "--run", "third"]) == 2
+    assert "holds no run 'third': give one that it holds, such as 'first', 'second'." in capsys.readouterr().err
+
+
+def test_a_page_goes_to_the_standard_output(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", str(written(tmp_path / "x", [record(1)])), "--html", "-"]) == 0
+    assert capsys.readouterr().out.startswith("<!DOCTYPE html>")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_the_help_of_audit_tells_its_exit_statuses(capsys):
+    with pytest.raises(SystemExit):
+        main(["audit", "--help"])
+    assert "0 where nothing contradicts, 1 where something does, 2 where" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
 def test_an_output_that_takes_nothing_is_one_sentence():
     with open("/dev/full", "w") as full:  # noqa: PTH123
         result = gradwatch("rules", capture_output=False, stdout=full, stderr=subprocess.PIPE)

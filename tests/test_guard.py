@@ -164,12 +164,14 @@ def test_what_cannot_be_meant_is_refused(arguments: Any) -> None:
         gradwatch.track(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1), **arguments)
 
 
-def exploding(guard: gradwatch.Guard, wild: set[int], steps: int = 30) -> tuple[gradwatch.Watch, list[bool]]:
+def exploding(
+    guard: gradwatch.Guard, wild: set[int], steps: int = 30, **others: Any
+) -> tuple[gradwatch.Watch, list[bool]]:
     """Steps of a steady gradient, and of one a thousand times as large; whether each has moved the weight."""
     weight = nn.Parameter(torch.zeros(2))
     optimizer = torch.optim.SGD([weight], lr=1.0)
     moved = []
-    with gradwatch.track(optimizer, guard=guard) as watch:
+    with gradwatch.track(optimizer, guard=guard, **others) as watch:
         for number in range(1, steps + 1):
             optimizer.zero_grad()
             (weight.sum() * (1000.0 if number in wild else 1.0 + 0.01 * (number % 3))).backward()
@@ -183,6 +185,9 @@ def test_a_step_far_above_the_usual_is_left_out() -> None:
     watch, moved = exploding(gradwatch.Guard("raise", explosion="skip"), wild={25, 26})
     assert [number for number, has in enumerate(moved, 1) if not has] == [25, 26]
     assert [record.step for record in watch.history if record.skipped] == [25, 26]
+    (alert,) = watch.alerts
+    assert alert.severity == "warning"
+    assert alert.message.endswith("; the step was skipped and changed nothing")
 
 
 def test_only_after_so_many_in_a_row() -> None:
@@ -203,5 +208,10 @@ def test_what_is_not_finite_is_never_let_by() -> None:
 
 
 def test_a_step_far_above_the_usual_is_stopped() -> None:
-    with pytest.raises(gradwatch.errors.ExplodingGradientError, match="nothing was changed"):
-        exploding(gradwatch.Guard("skip", explosion="raise"), wild={25})
+    told: list[gradwatch.Alert] = []
+    with pytest.raises(gradwatch.errors.ExplodingGradientError, match="nothing was changed") as raised:
+        exploding(gradwatch.Guard("skip", explosion="raise"), wild={25}, on_alert=told.append)
+    (alert,) = told
+    assert alert.severity == "critical"
+    assert alert.message.endswith("; the step was refused and changed nothing")
+    assert f"above {alert.threshold:.3g}:" in str(raised.value)

@@ -295,3 +295,58 @@ def test_clipping_that_overflows_is_one_with_what_it_erases_and_with_the_norm_it
     overflows = norm("clip-overflow", 1, cause=why)
     (told,) = made_of(norm("explosion", 1), overflows, alert(step=3, cause=replace(why, where="mlp")))
     assert [each.rule for each in told.alerts] == ["explosion", "clip-overflow", "zero"]
+
+
+GROWN = {"largest_of_type": 3.4e38, "dtype": "float32"}
+HIGH = alert(rule="explosion", module=None, step=5)
+
+
+def not_finite(evidence: dict[str, Any], kind: str = "nonfinite-op", step: int = 7, **other: Any) -> Alert:
+    why = Cause(kind, "net", evidence, "Lower the learning rate.")
+    return alert(rule="nonfinite", module=None, step=step, cause=why, **other)
+
+
+@pytest.mark.parametrize(
+    "overflow", [not_finite(GROWN), not_finite({"largest": "Inf", "dtype": "float32"}, "nonfinite-weights")]
+)
+def test_an_overflow_follows_from_the_explosion_before_it(overflow: Alert) -> None:
+    (told,) = made_of(HIGH, overflow)
+    assert (told.title, told.since, told.remedies()) == ("explosion", 5, ["Lower the learning rate."])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        not_finite({"operation": "LogBackward0"}),
+        not_finite({**GROWN, "dtype": "float16"}),
+        not_finite({"largest": "NaN", "dtype": "float32"}, "nonfinite-weights"),
+        not_finite(GROWN, step=3),
+        not_finite(GROWN, optimizer="critic", time=7.0),
+    ],
+)
+def test_what_may_have_come_without_the_explosion_is_another_incident(other: Alert) -> None:
+    assert len(made_of(HIGH, other)) == 2
+    over = alert("resolved", 6, rule="explosion", module=None)
+    assert len(made_of(HIGH, over, not_finite(GROWN))) == 2
+
+
+def test_a_limit_that_leaves_nothing_and_clipping_that_takes_all_are_one() -> None:
+    erased = alert(step=3, cause=Cause("clipped-to-zero", "mlp", {"limit": 0.0}, "Raise the limit."))
+    saturated = norm("clip-saturated", 45)
+    assert titles(erased, replace(saturated, value=0.0)) == ["clipped-to-zero at mlp"]
+    assert len(made_of(erased, replace(saturated, value=0.001))) == 2
+
+
+def test_a_run_that_explodes_until_it_overflows_is_one_incident() -> None:
+    torch.manual_seed(0)
+    net = nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e8)
+    with gradwatch.track(optimizer, net) as watch:
+        for _ in range(6):
+            optimizer.zero_grad()
+            nn.functional.mse_loss(net(torch.randn(8, 4)), torch.ones(8, 1)).backward()
+            optimizer.step()
+    (told,) = watch.incidents
+    assert told.title == "explosion"
+    assert {alert.rule for alert in told.alerts} == {"explosion", "nonfinite"}
+    assert "float16" not in str(told)

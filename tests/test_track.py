@@ -348,6 +348,50 @@ def test_an_optimizer_that_torch_does_not_hook_is_told_of(shared: bool, caplog: 
     assert len(told) == (0 if shared else 1)
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_an_optimizer_that_the_loop_replaces_is_told_of(replaced: bool, caplog: pytest.LogCaptureFixture) -> None:
+    net = nn.Linear(4, 1)
+    first = optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    with gradwatch.track(first, net):
+        for step in range(80):
+            if replaced and step == 5:
+                optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+            optimizer.zero_grad()
+            net(torch.randn(8, 4)).square().mean().backward()
+            optimizer.step()
+    told = [message for message in caplog.messages if "saw no step" in message]
+    assert ["saw no step of optimizer after step 5" in message for message in told] == [True] * replaced
+
+
+def test_gradients_summed_for_long_are_no_steps_unseen(caplog: pytest.LogCaptureFixture) -> None:
+    net = nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    with gradwatch.track(optimizer, net):
+        for micro_batch in range(1, 3 * 70 + 66):
+            (net(torch.randn(8, 4)).square().mean() / 70).backward()
+            if micro_batch % 70 == 0:
+                optimizer.step()
+                optimizer.zero_grad()
+    assert not any("saw no step" in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize(("passes", "told"), [(80, 1), (20, 0)])
+def test_an_optimizer_that_never_steps_is_told_of(
+    passes: int, told: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    generator, critic = nn.Linear(4, 4), nn.Linear(4, 1)
+    of_generator, of_critic = (torch.optim.SGD(net.parameters(), lr=0.01) for net in (generator, critic))
+    optimizers, modules = {"g": of_generator, "d": of_critic}, {"g": generator, "d": critic}
+    with gradwatch.track(optimizers, modules, rules=[]):
+        for _ in range(passes):
+            of_generator.zero_grad()
+            of_critic.zero_grad()
+            critic(generator(torch.randn(8, 4))).square().mean().backward()
+            of_critic.step()
+    assert sum("g has not stepped once" in message for message in caplog.messages) == told
+    assert not any("d has not stepped" in message for message in caplog.messages)
+
+
 def test_parameters_that_come_later_are_no_weights_that_have_changed(caplog: pytest.LogCaptureFixture) -> None:
     net, more = nn.Linear(4, 1), nn.Linear(4, 1)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +49,7 @@ def runs(path: Path) -> list[Run]:
         from tensorboard.util import tensor_util
     except ImportError as error:
         raise MissingExtraError("Reading a TensorBoard log", "tensorboard", "tensorboard") from error
-    files = [path] if path.is_file() else sorted(path.rglob("*tfevents*"))
+    files = [path] if path.is_file() else sorted(_below(path))
     if not files:
         raise ArgumentError(f"The folder {str(path)!r} holds no event file of TensorBoard: give one that does.")
     folders: dict[Path, _Folder] = {}
@@ -58,6 +59,11 @@ def runs(path: Path) -> list[Run]:
             folder.take(file, LegacyEventFileLoader)
     top = path.parent if path.is_file() else path
     return [folder.run(str(where.relative_to(top))) for where, folder in folders.items()]
+
+
+def _below(path: Path) -> Iterator[Path]:
+    # A folder that goes away, or that nobody may read, is passed over.
+    return (Path(folder, name) for folder, _, names in os.walk(path) for name in names if "tfevents" in name)
 
 
 @dataclass

@@ -44,12 +44,14 @@ def logs_of(path: Path) -> list[Log]:
             optimizers = runs.setdefault((str(entry.get("run", "")), str(entry.get("time", ""))), {})
     held = {run: optimizers for run, optimizers in runs.items() if optimizers}
     if not held:
+        known = "a run of gradwatch without a step" if len(runs) > 1 else "no run of gradwatch"
         raise ArgumentError(
-            f"The file {str(path)!r} holds no step of gradwatch: give one that a Jsonl has written."
+            f"The file {str(path)!r} holds {known}: give one that a Jsonl has written at least one step to."
         )
     logs = [_log(run if len(held) > 1 else "", optimizers) for (run, _), optimizers in held.items()]
     if lines.torn:
-        logs[-1].remarks.append(f"{lines.torn} lines of the file could not be read.")
+        count = "1 line" if lines.torn == 1 else f"{lines.torn} lines"
+        logs[-1].remarks.append(f"{count} of the file could not be read.")
     return logs
 
 

@@ -60,6 +60,10 @@ def _of_parts(norms: Norms, parts: Parts, precision: Precision) -> Iterator[Brea
         for part in held:
             yield from _no_part_above(whole, part, precision)
         yield from _squares_add(whole, held, parts.disjoint, precision)
+        if side and not held:
+            # Whenever they were measured: a whole that is their plain sum is no L2 norm.
+            untimed = [part.sides[""] for part in parts.members if "" in part.sides]
+            yield from _squares_add(whole, untimed, False, precision)
 
 
 def _not_negative(curve: Curve) -> Iterator[Breach]:

@@ -8,16 +8,19 @@ from collections.abc import Iterator
 import numpy as np
 
 from gradwatch.audit.breach import times
-from gradwatch.audit.curves import Curve, Log, Norms, joined
+from gradwatch.audit.curves import TORCH, Curve, Log, Norms, joined
 
 __all__ = ["remarks"]
 
 
 def remarks(log: Log) -> list[str]:
-    """A sentence for each: of the log itself, of what is always 0, then the others."""
+    """A sentence for each: of the log itself, of what was not compared, of what is always 0, then the others."""
     everything = [norms for top in log.norms for norms in _below(top)]
     curves = [(curve, norms) for norms in everything for curve in norms.sides.values()]
-    found = [*log.remarks, *(said for curve, norms in curves for said in _constant(curve, norms))]
+    found = [*log.remarks]
+    for norms in everything:
+        found += [] if log.own else _not_compared(norms)
+    found += [said for curve, norms in curves for said in _constant(curve, norms)]
     if not any(norms.parts or norms.ratio or norms.limit or norms.clipping or norms.sums for norms in everything):
         found.append("No norm has another here that it could contradict: that none is negative is all that holds.")
     for norms in everything:
@@ -34,6 +37,25 @@ def _below(norms: Norms) -> Iterator[Norms]:
     for parts in norms.parts:
         for part in parts.members:
             yield from _below(part)
+
+
+def _not_compared(norms: Norms) -> Iterator[str]:
+    """Of a pair that no clip is known to lie between, that a law was not held against it."""
+    before, after = norms.sides.get("before"), norms.sides.get("after")
+    if before is None or after is None or norms.clipping is not None:
+        return
+    steps, (high, low) = joined(before, after)
+    said = f"{after.name} is not held against {before.name}: no name says that a clip lies between"
+    above = low > high * (1.0 + TORCH.relative)
+    if above.any():
+        with np.errstate(all="ignore"):
+            factors = np.where(above, low / high, 0.0)
+        worst = int(np.argmax(factors))
+        said += (
+            f"; after is above before in {int(above.sum())} of {len(steps)} steps, {low[worst]:.4g} against "
+            f"{high[worst]:.4g} at step {steps[worst]}, which no clip does"
+        )
+    yield f"{said}."
 
 
 def _constant(curve: Curve, norms: Norms) -> Iterator[str]:

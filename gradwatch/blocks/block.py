@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
-from operator import gt
+from operator import gt, truediv
 from typing import NamedTuple, overload
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from gradwatch.blocks.arrays import AFTER, BEFORE, BoolArray, Columns, FloatArray, in_any
 from gradwatch.blocks.layout import Groups, Layout
 from gradwatch.blocks.norms import BlockNorms
+from gradwatch.blocks.once import once
 from gradwatch.blocks.rows import BY_GIVEN_NORM, BY_VALUE, Facts, InCommon, NotedClip, StepRow, bytes_of, in_common
 from gradwatch.records import ClipCall, NormTable, StepRecord, clip_ratio
 
@@ -36,6 +36,13 @@ class Block(Sequence[StepRecord]):
         self._scopes: dict[int, _Scope] = {}
         self._given = before, after
 
+    @classmethod
+    def joined(cls, layout: Layout, rows: Sequence[StepRow], both: FloatArray) -> Block:
+        """One of norms that lie in one array, those before clipping and then those after it."""
+        block = cls(layout, rows, both[: len(rows)], both[len(rows) :])
+        block._both = both
+        return block
+
     def fresh(self) -> Block:
         """The same steps, with nothing kept of what was worked out of them: to be held for long."""
         return Block(self.layout, self.rows, *self._given)
@@ -43,12 +50,17 @@ class Block(Sequence[StepRecord]):
     @property
     def nbytes(self) -> int:
         """About what it takes up while nothing is worked out of it, but for its layout."""
-        return sum(side.nbytes for side in self._given) + bytes_of(self.rows, len(self.layout.names))
+        before, after = self._given
+        return before.nbytes + after.nbytes + bytes_of(self.rows, len(self.layout.names))
 
-    @cached_property
+    @once
+    def _both(self) -> FloatArray:
+        return np.concatenate(self._given)
+
+    @once
     def _norms(self) -> BlockNorms:
         present = None if self.complete else (self._present(BEFORE), self._present(AFTER))
-        return BlockNorms(self.layout, self._given, present)
+        return BlockNorms(self.layout, self._both, present)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -68,7 +80,7 @@ class Block(Sequence[StepRecord]):
     def __iter__(self) -> Iterator[StepRecord]:
         return (self._record(index) for index in range(len(self)))
 
-    @cached_property
+    @once
     def common(self) -> InCommon:
         """What its rows have in common."""
         return in_common(self.rows)
@@ -98,21 +110,21 @@ class Block(Sequence[StepRecord]):
         """The norm of each group of ``layout.finest``, ``[steps, groups]``."""
         return self.owner_norms(side) if self.layout.owners.names else self.line_norms(side)
 
-    @cached_property
+    @once
     def silent(self) -> BoolArray:
         """Which group of ``layout.finest`` consumed exactly 0, or nothing at all, ``[steps, groups]``."""
         silent: BoolArray = self.finest_norms(AFTER) == 0.0
         silent |= self._norms.absent(AFTER, self.layout.finest)
         return silent
 
-    @cached_property
+    @once
     def silent_whole(self) -> BoolArray:
         """In which steps all that there is consumed exactly 0, or nothing at all, ``[steps]``."""
         silent: BoolArray = self.norms(AFTER) == 0.0
         silent |= self._norms.nothing(AFTER)
         return silent
 
-    @cached_property
+    @once
     def clipping(self) -> list[tuple[float | None, bool]]:
         """The tightest finite limit of clipping by norm, if any; and whether it was in force."""
         calls = self.common.calls
@@ -122,15 +134,12 @@ class Block(Sequence[StepRecord]):
                 return list(zip(limits, map(gt, norms, limits), strict=True))
         return [self._clipping(index, row.clips) for index, row in enumerate(self.rows)]
 
-    @cached_property
+    @once
     def clip_ratios(self) -> list[float]:
         """The norm after clipping over the norm before, see ``clip_ratio``."""
-        before, after = self.norms(BEFORE), self.norms(AFTER)
-        # Far from where the quotient leaves the range; NaN is not.
-        if before.min(initial=1.0) > 1e-100 and before.max(initial=1.0) < 1e100 and after.max(initial=1.0) < 1e100:
-            quotients: list[float] = (after / before).tolist()
-            return quotients
-        return list(map(clip_ratio, *self._wholes))
+        before, after = self.wholes
+        # Where no quotient is of 0 or Inf it is just that.
+        return list(map(truediv, after, before) if self._norms.are_in_range else map(clip_ratio, before, after))
 
     def parameters(self, index: int) -> NormTable:
         """The norms of the parameters in one step, by name."""
@@ -144,20 +153,36 @@ class Block(Sequence[StepRecord]):
         """The norm of some columns taken together, ``[steps]``; NaN where none of them had a gradient."""
         return self._norms.scope(side, columns)
 
-    @cached_property
+    @once
+    def are_finite(self) -> bool:
+        """Whether no gradient in it held NaN or Inf, and no step was skipped."""
+        return self._norms.are_in_range or all(all(map(math.isfinite, side)) for side in self.wholes)
+
+    @once
     def nonfinite(self) -> BoolArray:
         """Whether any gradient of a step held NaN or Inf, ``[steps]``."""
-        if self._norms.are_in_range or all(np.isfinite(self.norms(side)).all() for side in (BEFORE, AFTER)):
-            return np.zeros(len(self), dtype=bool)
-        return in_any(self._bad)
+        return np.zeros(len(self), dtype=bool) if self.are_finite else in_any(self._bad)
+
+    @property
+    def smallest(self) -> float:
+        """No gradient has a smaller norm, on either side; 0 where one was missing, NaN where one is."""
+        return self._norms.smallest
+
+    @once
+    def wholes(self) -> tuple[list[float], list[float]]:
+        """``norms`` of both sides, as Python's own numbers."""
+        both: list[float] = self._norms.wholes.tolist()
+        return both[: len(self)], both[len(self) :]
+
+    @once
+    def logarithms(self) -> list[float] | None:
+        """Those of the norms before clipping, ``[steps]``; None where one of these is 0 or not finite."""
+        norms, _ = self.wholes
+        return list(map(math.log, norms)) if all(norms) and all(map(math.isfinite, norms)) else None
 
     # What records are made of, as Python's own numbers: for all steps of the block at once, where it is cheap.
 
-    @cached_property
-    def _wholes(self) -> tuple[list[float], list[float]]:
-        return self.norms(BEFORE).tolist(), self.norms(AFTER).tolist()
-
-    @cached_property
+    @once
     def _tables(self) -> tuple[_Tables, _Tables, _Tables]:
         layout = self.layout
         return (
@@ -166,12 +191,12 @@ class Block(Sequence[StepRecord]):
             _Tables(layout.places, self.parameter_norms),
         )
 
-    @cached_property
+    @once
     def _any_bad(self) -> list[bool]:
         flags: list[bool] = self.nonfinite.tolist()
         return flags
 
-    @cached_property
+    @once
     def _bad(self) -> BoolArray:
         """Which gradient held NaN or Inf, on either side; what a skipped step did not consume tells nothing."""
         skipped = np.array([row.skipped for row in self.rows])[:, None]
@@ -187,7 +212,7 @@ class Block(Sequence[StepRecord]):
 
     def _record(self, index: int) -> StepRecord:
         row, layout = self.rows[index], self.layout
-        before, after = self._wholes[BEFORE][index], self._wholes[AFTER][index]
+        before, after = self.wholes[BEFORE][index], self.wholes[AFTER][index]
         modules, owners, parameters = [table.at(index) for table in self._tables]
         clips = tuple(self._clip_call(clip, index) for clip in row.clips)
         max_norm, clipped = self.clipping[index]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from gradwatch.blocks.block import Block
 from gradwatch.blocks.layout import Layout
-from gradwatch.blocks.steps import Steps, optimizer_of
+from gradwatch.blocks.steps import Steps
 from gradwatch.records import StepRecord
 
 __all__ = ["Kept"]
@@ -44,13 +44,14 @@ class Kept:
 
     def take(self, steps: Steps) -> None:
         """Take in what is newer than all before."""
-        if not self._most or not len(steps):
+        count = len(steps)
+        if not self._most or not count:
             return
-        entry = _Entry(_fresh(steps), sum(map(self._size_of, steps.sequences)))
-        self._entries.append(entry)
-        self._seen += len(steps)
-        self._steps += len(steps)
-        self._bytes += entry.nbytes
+        nbytes = sum(map(self._size_of, steps.sequences))
+        self._entries.append(_Entry(_fresh(steps), nbytes))
+        self._seen += count
+        self._steps += count
+        self._bytes += nbytes
         self._let_go()
 
     def steps(self) -> Steps:
@@ -74,9 +75,10 @@ class Kept:
     def _size_of(self, held: Sequence[StepRecord]) -> int:
         if not isinstance(held, Block):
             return 1000 + 32 * len(held[0].parameters)
-        known = self._layouts.get(optimizer_of(held, 0))
-        self._layouts[optimizer_of(held, 0)] = held.layout
-        return held.nbytes + (0 if known is held.layout else held.layout.nbytes)
+        layout = held.layout
+        known = self._layouts.get(layout.optimizer)
+        self._layouts[layout.optimizer] = layout
+        return held.nbytes + (0 if known is layout else layout.nbytes)
 
 
 def _fresh(steps: Steps) -> Steps:

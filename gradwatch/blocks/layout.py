@@ -24,11 +24,13 @@ class Reduction:
         self.index = np.concatenate([*groups, np.zeros(0, dtype=np.intp)])
         self._starts = np.cumsum([0, *map(len, groups)])[:-1]
 
-    def sums(self, values: FloatArray) -> FloatArray:
-        """``[steps, columns]`` -> the sums of each group, ``[steps, groups]``."""
+    def squares(self, values: FloatArray) -> FloatArray:
+        """``[steps, columns]`` -> the sum of the squares in each group, ``[steps, groups]``."""
         if not len(self.index):
             return np.zeros((len(values), len(self.groups)))
-        return np.add.reduceat(values[:, self.index], self._starts, axis=1)
+        squares = values.take(self.index, axis=1)
+        squares *= squares
+        return np.add.reduceat(squares, self._starts, axis=1)
 
     def any(self, flags: BoolArray) -> BoolArray:
         """``[steps, columns]`` -> whether any column of each group is flagged, ``[steps, groups]``."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
 
 from gradwatch.blocks.arrays import BEFORE, BoolArray, Columns, FloatArray, in_any
 from gradwatch.blocks.layout import Groups, Layout, Reduction
+from gradwatch.blocks.once import once
 
 __all__ = ["BlockNorms"]
 
@@ -28,15 +28,14 @@ class BlockNorms:
 
     Args:
         layout: what the columns are.
-        norms: before and after clipping, ``[steps, columns]`` each; any number where there was no gradient.
-        present: which gradients were there, the same; None where all of them were.
+        both: norms before and after clipping, ``[2 * steps, columns]``; any number where there was no gradient.
+        present: which gradients were there, ``[steps, columns]`` each; None where all of them were.
     """
 
-    def __init__(self, layout: Layout, norms: Sequence[FloatArray], present: Sequence[BoolArray] | None) -> None:
+    def __init__(self, layout: Layout, both: FloatArray, present: Sequence[BoolArray] | None) -> None:
         self._layout = layout
-        self._steps = len(norms[BEFORE])
+        self._steps = len(both) // 2
         self._present = None if present is None else np.concatenate(present)
-        both = np.concatenate(norms)
         self._norms = both if self._present is None else np.where(self._present, both, 0.0)
         self._scopes: dict[int, tuple[Columns, FloatArray]] = {}
 
@@ -44,9 +43,14 @@ class BlockNorms:
         """``[steps, columns]``; 0 where there was no gradient."""
         return self._on(side, self._norms)
 
+    @once
+    def wholes(self) -> FloatArray:
+        """The global norm on both sides, ``[2 * steps]``; NaN where there was no gradient at all."""
+        return self._all[:, 0]
+
     def whole(self, side: int) -> FloatArray:
-        """The global norm, ``[steps]``; NaN where there was no gradient at all."""
-        return self._on(side, self._all)[:, 0]
+        """That of one side, ``[steps]``."""
+        return self._on(side, self.wholes)
 
     def lines(self, side: int) -> FloatArray:
         """The norm of each line, ``[steps, lines]``."""
@@ -85,33 +89,29 @@ class BlockNorms:
             known = self._scopes[id(columns)] = columns, norms
         return self._on(side, known[1])
 
-    @property
+    @once
+    def smallest(self) -> float:
+        """The smallest norm on either side; 0 where a gradient was missing, NaN where one is NaN."""
+        return float(np.minimum.reduce(self._norms, axis=None, initial=math.inf))
+
+    @once
     def are_in_range(self) -> bool:
-        """Whether the square of each is in range, as it nearly always is; none is NaN or Inf then."""
-        return not self._odd
+        """Whether the square of each is in range, as it nearly always is: some are there, none 0, NaN or Inf."""
+        # Written so that NaN is not, nor an optimizer without parameters.
+        largest = float(np.maximum.reduce(self._norms, axis=None, initial=0.0))
+        return self.smallest > _SMALLEST_TO_SQUARE < largest < _LARGEST_TO_SQUARE
 
     def _on(self, side: int, both: _Array) -> _Array:
         return both[: self._steps] if side == BEFORE else both[self._steps :]
 
-    @cached_property
     def _odd(self) -> list[int]:
         """Rows in which a square may leave the range; nearly always none."""
         norms = self._norms
         # Written so that NaN is odd.
-        if norms.min(initial=1.0) > _SMALLEST_TO_SQUARE and norms.max(initial=1.0) < _LARGEST_TO_SQUARE:
-            return []
         fine = (norms == 0.0) | ((norms > _SMALLEST_TO_SQUARE) & (norms < _LARGEST_TO_SQUARE))
         return np.flatnonzero(~fine.all(axis=1)).tolist()
 
-    @cached_property
-    def _squares(self) -> FloatArray:
-        if not self._odd:
-            return self._norms * self._norms
-        # A square that leaves the range is a value here, and is worked out anew.
-        with np.errstate(all="ignore"):
-            return self._norms * self._norms
-
-    @cached_property
+    @once
     def _all(self) -> FloatArray:
         """The norms of the whole, of each line, and of each owner, ``[2 * steps, 1 + lines + owners]``."""
         return self._of_groups(self._layout.all)
@@ -121,9 +121,14 @@ class BlockNorms:
 
     def _of_groups(self, groups: Reduction) -> FloatArray:
         """The norms of some groups, ``[2 * steps, groups]``."""
-        norms = np.sqrt(groups.sums(self._squares))
-        for row in self._odd:
-            norms[row] = [_scaled_norm(self._norms[row, columns]) for columns in groups.groups]
+        # Where a square leaves the range its group is worked out anew.
+        if self.are_in_range:
+            norms = np.sqrt(groups.squares(self._norms))
+        else:
+            with np.errstate(all="ignore"):
+                norms = np.sqrt(groups.squares(self._norms))
+            for row in self._odd():
+                norms[row] = [_scaled_norm(self._norms[row, columns]) for columns in groups.groups]
         return norms if self._present is None else np.where(groups.any(self._present), norms, np.nan)
 
 

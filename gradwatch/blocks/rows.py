@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from operator import attrgetter
+from itertools import chain
+from operator import attrgetter, methodcaller
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from gradwatch.blocks.arrays import BoolArray, Columns
+from gradwatch.blocks.once import once
 from gradwatch.records import RankNorms
 
 __all__ = [
@@ -32,6 +33,8 @@ _A_ROW, _A_CLIP = 400, 200
 
 _facts, _clips = attrgetter("facts"), attrgetter("clips")
 _left_out, _lost = attrgetter("left_out"), attrgetter("lost")
+_values = methodcaller("values")
+_complete, _marks = attrgetter("complete"), attrgetter("marks")
 
 # What Facts says of a gradient beyond its being there.
 _MARKS = ("unwritten", "stale", "leaked", "missed_by_clip", "clipped_between", "frozen")
@@ -69,12 +72,12 @@ class Facts:
         yes, no = np.ones(columns, dtype=bool), np.zeros(columns, dtype=bool)
         return cls(yes, yes, no, no, no, no, no, no)
 
-    @cached_property
+    @once
     def complete(self) -> bool:
         """Every gradient is there, before and after."""
         return bool(self.had_before.all() and self.has_after.all())
 
-    @cached_property
+    @once
     def marks(self) -> frozenset[str]:
         """The names of those attributes, other than the first two, that hold for any gradient; usually none."""
         return frozenset(name for name in _MARKS if getattr(self, name).any())
@@ -125,11 +128,13 @@ def bytes_of(rows: Sequence[StepRow], columns: int) -> int:
         rows: of one optimizer.
         columns: its parameters.
     """
-    named = [names for left_out in filter(None, map(_left_out, rows)) for names in left_out.values()]
-    named += filter(None, map(_lost, rows))
-    clips = sum(map(len, map(_clips, rows)))
     facts = len(set(map(_facts, rows))) * Facts.ARRAYS * columns
-    return _A_ROW * len(rows) + _A_CLIP * clips + facts + sum(100 + 8 * len(names) for names in named)
+    named = [
+        *filter(None, map(_lost, rows)),
+        *chain.from_iterable(map(_values, filter(None, map(_left_out, rows)))),
+    ]
+    names = 100 * len(named) + 8 * sum(map(len, named))
+    return _A_ROW * len(rows) + _A_CLIP * sum(map(len, map(_clips, rows))) + facts + names
 
 
 class AlikeClips(NamedTuple):
@@ -170,8 +175,8 @@ def in_common(rows: Sequence[StepRow]) -> InCommon:
     # Steps that are alike share theirs.
     kinds = set(facts)
     return InCommon(
-        all(kind.complete for kind in kinds),
-        frozenset().union(*[kind.marks for kind in kinds]),
+        all(map(_complete, kinds)),
+        frozenset().union(*map(_marks, kinds)),
         any(skipped),
         any(map(any, others)),
         _alike(clips),
@@ -184,7 +189,7 @@ def _alike(clips: Sequence[tuple[NotedClip, ...]]) -> tuple[AlikeClips, ...] | N
     calls = []
     for call in zip(*clips, strict=True):
         functions, limits, types, norms, columns, repeated = zip(*call, strict=True)
-        if any(len(set(field)) > 1 for field in (functions, types, map(id, columns), repeated)):
+        if max(map(len, map(set, (functions, types, map(id, columns), repeated)))) > 1:
             return None
         known = None if None in norms else norms
         calls.append(AlikeClips(functions[0], limits, types[0], known, columns[0], repeated[0]))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
 from itertools import chain, groupby, repeat
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import NamedTuple, overload
 
 from gradwatch.blocks.block import Block
+from gradwatch.blocks.once import once
 from gradwatch.records import StepRecord
 
 __all__ = ["Alike", "Steps", "optimizer_of"]
+
+_pairs = attrgetter("pairs")
 
 
 class Alike(NamedTuple):
@@ -44,14 +46,18 @@ class Steps(Sequence[StepRecord]):
     @classmethod
     def of(cls, records: Sequence[StepRecord]) -> Steps:
         """The same steps; of records made by hand, which need not be alike, each is a sequence of its own."""
+        if isinstance(records, Steps):
+            return records
         if isinstance(records, Block):
             return cls(zip(repeat(records), range(len(records)), strict=False))
-        return records if isinstance(records, Steps) else cls(((record,), 0) for record in records)
+        return cls(((record,), 0) for record in records)
 
     @classmethod
     def joined(cls, several: Iterable[Steps]) -> Steps:
         """One after another; no record is made."""
-        return cls(chain.from_iterable(steps.pairs for steps in several))
+        filled = [steps for steps in several if steps.pairs]
+        # What one has worked out is there for all who are handed it.
+        return filled[0] if len(filled) == 1 else cls(chain.from_iterable(map(_pairs, filled)))
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -76,7 +82,7 @@ class Steps(Sequence[StepRecord]):
     def __iter__(self) -> Iterator[StepRecord]:
         return map(self.__getitem__, range(len(self.pairs)))
 
-    @cached_property
+    @once
     def alike(self) -> Sequence[Alike]:
         """The same steps by the sequence that holds them; no record of a block is made."""
         found: dict[int, Alike] = {}
@@ -95,12 +101,12 @@ class Steps(Sequence[StepRecord]):
         """The last pair of each optimizer, by its name; no record of a block is made."""
         return {optimizer_of(*pair): pair for pair in self._last}
 
-    @property
+    @once
     def sequences(self) -> list[Sequence[StepRecord]]:
         """What holds them, each once."""
         return [records for records, _ in self._last]
 
-    @cached_property
+    @once
     def _last(self) -> Iterable[tuple[Sequence[StepRecord], int]]:
         """The last pair of each sequence."""
         return dict(zip(map(id, map(itemgetter(0), self.pairs)), self.pairs, strict=True)).values()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -16,7 +17,16 @@ from gradwatch.diagnose.reasons.attenuation import FAINT, Edge, of_most, way_up
 from gradwatch.diagnose.reasons.forward import Forward
 from gradwatch.records import Cause
 
-__all__ = ["Contribution", "Contributions", "faint", "together"]
+__all__ = ["PACKED", "Contribution", "Contributions", "faint", "together"]
+
+
+PACKED = "a checkpoint, or another packer, keeps from being read what operations saved: any may have made it"
+
+_LITTLE_BY_LITTLE = "it is lost little by little, and no one operation took most of it"
+_BETWEEN_LAYERS = (
+    "Normalise between the layers, add residual connections, or use activations that are less flat, such as ReLU: "
+    "each layer takes a part."
+)
 
 
 class Contribution(NamedTuple):
@@ -96,8 +106,8 @@ class Contributions:
         most, numbers = of_most(lost, lambda edge: self._found(edge)[1])
         if most is None:
             where = max(lost, key=lambda edge: edge.decades).node if lost else leaf
-            numbers |= {"reason": "it is lost little by little", "ruled_out": "one operation that took most"}
-            return self._pass.place.cause("unknown", where, numbers)
+            lost_slowly = self._pass.place.cause("unknown", where, numbers | {"reason": _LITTLE_BY_LITTLE})
+            return replace(lost_slowly, remedy=_BETWEEN_LAYERS)
         node, found = self._found(most)
         return self._pass.place.cause(found.kind, node, {**found.evidence, **numbers})
 
@@ -133,9 +143,9 @@ class Contributions:
     @cached_property
     def _of_loss(self) -> Cause:
         """The loss itself is not finite: whatever the backward pass did, the forward pass came first."""
-        gone = self._weights_gone()
-        if gone is not None:
-            return gone
+        known = self._weights_gone() or self._made_inside()
+        if known is not None:
+            return known
         place, forward = self._pass.place, Forward(self._pass.graph, self._pass.values, self._pass.loss)
         culprit, entrance = forward.culprit(), forward.entrance()
         if culprit is not None:
@@ -145,8 +155,22 @@ class Contributions:
             call = place.call(entrance)
             if call is not None and call.was_given_finite:
                 return place.cause("nonfinite-op", entrance, call.evidence)
-            came_in = place.of_input(entrance) | {"reason": "it was not finite before it came in"}
+            came_in = place.of_input(entrance) | {
+                "reason": "it came in from outside, as data, targets and noise do"
+            }
+        elif self._pass.packed:
+            return cause("unknown", "(forward)", loss=in_words(self._pass.loss), reason=PACKED)
         return cause("nonfinite-loss", "loss", loss=in_words(self._pass.loss), **came_in)
+
+    def _made_inside(self) -> Cause | None:
+        """By the first run inside an operation that made what is not finite of what was: it shows how."""
+        for _, inner in sorted(self._pass.inner, key=lambda run: run[0]._sequence_nr()):
+            if math.isfinite(inner.loss):
+                continue
+            with arithmetic():
+                fed = [largest(leaf.variable) for leaf in inner.graph.leaves.values()]
+            return Contributions(inner)._of_loss if all(map(math.isfinite, fed)) else None
+        return None
 
     def _weights_gone(self) -> Cause | None:
         """Parameters that were not finite before the forward pass: all else follows from that."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from gradwatch.diagnose.graph.parts import leaves_out, parts
+from gradwatch.diagnose.graph.saved import is_packed
 from gradwatch.diagnose.graph.walk import Graph, Node, is_leaf, root_of, row_of
 from gradwatch.diagnose.look.calls import Calls, readable
 from gradwatch.diagnose.look.numbers import arithmetic, badness, largest
@@ -43,6 +44,8 @@ class Pass:
         findings: by operation and number of its input, where and why the gradient went wrong: there, or of one of
             several tensors that were joined, at the operation above that gave this one nothing.
         values: what operations saved of the forward pass; only where the loss is not finite.
+        inner: the runs that happened inside of operations, and these: a re-entrant checkpoint's.
+        packed: what some operation saved could not be read, as in a checkpoint; only where the loss is not finite.
     """
 
     def __init__(
@@ -60,6 +63,8 @@ class Pass:
         self.arrived: dict[Node, float] = {}
         self.findings: dict[tuple[Node, int], tuple[Node, Finding]] = {}
         self.values: dict[Node, Values] = {}
+        self.inner: list[tuple[Node, Pass]] = []
+        self.packed = False
         self._failed = failed
         self._handles: list[RemovableHandle] = []
 
@@ -81,6 +86,7 @@ class Pass:
         self.arrived |= inner.arrived
         self.findings |= inner.findings
         self.values |= inner.values
+        self.inner.append((parent, inner))
 
     def _hook(self, node: Node, look: Callable[..., None]) -> Callable[..., None]:
         def hook(*gradients: Any) -> None:
@@ -101,6 +107,8 @@ class Pass:
         self.seen[node] = Sighting(came, left, _spread(node, incoming, outgoing))
         if not math.isfinite(self.loss):
             self.values[node] = values_of(self.graph, node)
+            # Only now: a torch that does not tell of hooks gives out what is packed once.
+            self.packed = self.packed or is_packed(node)
         if came != 0.0 or not all(map(math.isfinite, left)):
             self._explain(Probe(node, incoming, outgoing), came, left)
 

@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
+from gradwatch.arguments import checked_modules, checked_options
+from gradwatch.errors import ArgumentError
 from gradwatch.watching import Watch, track
 
 __all__ = ["Following", "named"]
+
+
+_ARGUMENTS = {name: given.default for name, given in signature(track).parameters.items() if name != "optimizers"}
+
+
+def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
+    for name in options:
+        if name not in _ARGUMENTS:
+            raise ArgumentError(
+                f"A Callback got the argument {name!r}, but those of gradwatch.track were expected: give one of "
+                f"{', '.join(_ARGUMENTS)}."
+            )
+    given = {**_ARGUMENTS, **options}
+    checked_modules(given.pop("modules"))
+    rules, sinks, _ = checked_options(**given)
+    # Each as a list that can be read again, for the next training.
+    return {**options, "rules": rules, "sinks": sinks}
 
 
 class Following:
@@ -22,10 +42,13 @@ class Following:
 
     Attributes:
         watch: that of the present training, or of the last; None before the first.
+
+    Raises:
+        ArgumentError: an argument cannot be meant as it stands.
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        self._options = dict(options)
+        self._options = _checked(options)
         self.watch: Watch | None = None
         # What a checkpoint holds, until there is a watch that it can be loaded into.
         self._resumed: Mapping[str, Any] | None = None

@@ -27,6 +27,9 @@ class Callback(callbacks.Callback):  # type: ignore[misc]
 
     Args:
         options: the arguments of ``gradwatch.track``; ``modules`` replaces the children of the LightningModule.
+
+    Raises:
+        ArgumentError: an argument cannot be meant as it stands.
     """
 
     def __init__(self, **options: Any) -> None:

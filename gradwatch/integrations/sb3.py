@@ -26,6 +26,9 @@ class Callback(BaseCallback):
 
     Args:
         options: the arguments of ``gradwatch.track``; ``modules`` replaces the networks.
+
+    Raises:
+        ArgumentError: an argument cannot be meant as it stands.
     """
 
     def __init__(self, **options: Any) -> None:

@@ -23,6 +23,9 @@ class Callback(TrainerCallback):  # type: ignore[misc]
 
     Args:
         options: the arguments of ``gradwatch.track``; ``modules`` replaces the parts of the model.
+
+    Raises:
+        ArgumentError: an argument cannot be meant as it stands.
     """
 
     FILE = "gradwatch.pt"

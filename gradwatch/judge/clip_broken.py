@@ -6,8 +6,8 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
-
-import numpy as np
+from operator import ge
+from typing import NamedTuple
 
 from gradwatch.blocks import AFTER, BEFORE, Block, NotedClip, StepRow
 from gradwatch.judge.at_hand import where_of
@@ -25,6 +25,7 @@ from gradwatch.judge.clip_given import (
     wrong_total,
 )
 from gradwatch.judge.rule import Finding
+from gradwatch.judge.thresholds import checked
 from gradwatch.records import ClipCall, Severity, StepRecord
 
 __all__ = ["ClipBroken"]
@@ -53,6 +54,7 @@ class ClipBroken:
     # So many steps running are no accident: a loop may clip, and then think better of it.
     _MISTAKE = 3
 
+    @checked
     def __init__(self, *, tolerance: float = 1e-5, clears_after: int = 10) -> None:
         self.clears_after = clears_after
         self._tolerance = tolerance
@@ -70,7 +72,7 @@ class ClipBroken:
         if not start and self._all_plainly_fine(block):
             self._instead[block.layout.optimizer] = 0
             return len(block), ()
-        consumed = block.norms(AFTER).tolist()
+        consumed = block.wholes[AFTER]
         for index in range(start, len(block)):
             row = block.rows[index]
             if not row.skipped:
@@ -91,10 +93,10 @@ class ClipBroken:
             return False
         if min(limits) < 0.0 or not all(norms):
             return False
-        returned, allowed = np.array(norms), np.array(limits) * (1 + self._tolerance)
+        before, after = block.wholes
         # Written so that NaN is not fine.
-        return bool(
-            (returned * TORCH_ERROR >= block.norms(BEFORE)).all() and (block.norms(AFTER) <= allowed).all()
+        return all(map(ge, [norm * TORCH_ERROR for norm in norms], before)) and all(
+            map(ge, [limit * (1 + self._tolerance) for limit in limits], after)
         )
 
     def _is_plainly_fine(self, block: Block, index: int, row: StepRow, consumed: float) -> bool:
@@ -166,7 +168,8 @@ class ClipBroken:
                 f"{record.clipped_instead}, which no step has consumed, and none of this optimizer's: a norm of "
                 f"{record.norm_after:.3g} was consumed unclipped"
             )
-            yield Finding(None, record.norm_after, math.nan, message)
+            remedy = f"Pass clipping the parameters of {record.optimizer}, not those of {record.clipped_instead}."
+            yield Finding(None, record.norm_after, math.nan, message, remedy=remedy)
 
     def _left_out(self, record: StepRecord) -> Iterator[Finding]:
         """Gradients that no call was given, above the limit that the others were held to."""
@@ -181,22 +184,40 @@ class ClipBroken:
                 f"clipping to {limit:g} was given a part of the optimizer's gradients only: the rest, of norm "
                 f"{left_out:.3g}, was consumed unclipped"
             )
-            yield Finding(None, left_out, limit, message, "warning")
+            remedy = "Pass clipping all of the optimizer's parameters in one call."
+            yield Finding(None, left_out, limit, message, "warning", remedy=remedy)
 
 
-_CHANGED = "gradients were changed after the clip call"
-_NOTHING_THERE = "it ran before the backward: every gradient was 0 at that time"
-_OTHER_GRADIENTS = "it ran before the last backward or after the previous step, on other gradients than these"
+class _Why(NamedTuple):
+    """Why a limit was not kept, and what to do."""
+
+    words: str
+    remedy: str
 
 
-def _excess(norm: float, limit: float, why: str) -> Finding:
+_CHANGED = _Why(
+    "gradients were changed after the clip call",
+    "Clip after all that changes the gradients, and directly before the step.",
+)
+_NOTHING_THERE = _Why(
+    "it ran before the backward: every gradient was 0 at that time",
+    "Move the clip call to after backward().",
+)
+_OTHER_GRADIENTS = _Why(
+    "it ran before the last backward or after the previous step, on other gradients than these",
+    "Move the clip call to between the last backward() and step().",
+)
+
+
+def _excess(norm: float, limit: float, why: _Why) -> Finding:
     message = (
-        f"the optimizer consumed a norm of {norm:.6g} although clipping was asked for at most {limit:g}: {why}"
+        f"the optimizer consumed a norm of {norm:.6g} although clipping was asked for at most {limit:g}: "
+        f"{why.words}"
     )
-    return Finding(None, norm, limit, message)
+    return Finding(None, norm, limit, message, remedy=why.remedy)
 
 
-def _why(call: ClipCall, record: StepRecord) -> str:
+def _why(call: ClipCall, record: StepRecord) -> _Why:
     """Where the clip call was, as far as the record shows it."""
     if call.norm_returned == 0.0:
         return _NOTHING_THERE
@@ -236,8 +257,8 @@ def _between_passes(record: StepRecord) -> Iterator[Finding]:
             "clipping ran between backward passes of this step, not once after the last: the gradient of "
             f"{where_of(record, names)} is a sum in which earlier passes were clipped again"
         )
-        value = max(returned, default=math.nan)
-        yield Finding(None, value, limit, message, None if was_scaled else "warning")
+        value, remedy = max(returned, default=math.nan), "Clip once, after the last backward() and before step()."
+        yield Finding(None, value, limit, message, None if was_scaled else "warning", remedy=remedy)
 
 
 def _out_of_order(record: StepRecord) -> Iterator[Finding]:
@@ -247,8 +268,10 @@ def _out_of_order(record: StepRecord) -> Iterator[Finding]:
         call = late[0] if late else None
         limit = number(record.max_norm if call is None else call.limit)
         why = _NOTHING_THERE if call is not None and call.norm_returned == 0.0 else _OTHER_GRADIENTS
-        message = f"clipping to {limit:g} had no hold on this step, whose norm is {record.norm_after:.3g}: {why}"
-        yield Finding(None, record.norm_after, limit, message, "warning")
+        message = (
+            f"clipping to {limit:g} had no hold on this step, whose norm is {record.norm_after:.3g}: {why.words}"
+        )
+        yield Finding(None, record.norm_after, limit, message, "warning", remedy=why.remedy)
 
 
 def _was_early(call: ClipCall) -> bool:

@@ -52,7 +52,8 @@ def wrong_total(record: StepRecord) -> Iterator[Finding]:
                 f"gradients is {true:.6g}. Of it {number(call.scope_after):.6g} was consumed, where the limit is "
                 f"{call.limit:g}"
             )
-            yield Finding(None, given, true, message, None if was_scaled else "warning")
+            remedy = "Pass it what torch.nn.utils.get_total_norm gives of all these gradients."
+            yield Finding(None, given, true, message, None if was_scaled else "warning", remedy=remedy)
 
 
 def _slips(record: StepRecord, true: float) -> Iterator[tuple[str, float]]:
@@ -79,7 +80,7 @@ def negative(record: StepRecord) -> Iterator[Finding]:
     for call in record.clips:
         if call.limit < 0.0:
             message = f"{call.function} was called with a limit of {call.limit:g}: it turned every gradient around"
-            yield Finding(None, record.norm_after, call.limit, message)
+            yield Finding(None, record.norm_after, call.limit, message, remedy="Give clipping a limit above 0.")
 
 
 def given_nothing(record: StepRecord) -> Iterator[Finding]:
@@ -88,9 +89,11 @@ def given_nothing(record: StepRecord) -> Iterator[Finding]:
         call = record.clips[0]
         message = (
             f"{call.function} was given none of the optimizer's gradients and found a norm of 0: it was handed "
-            f"other parameters, or a spent generator; a norm of {record.norm_after:.3g} was consumed unclipped"
+            f"other parameters, or a generator that was used up; a norm of {record.norm_after:.3g} was consumed "
+            "unclipped"
         )
-        yield Finding(None, record.norm_after, call.limit, message)
+        remedy = "Pass it the parameters that the optimizer holds, from a list or from a new call of parameters()."
+        yield Finding(None, record.norm_after, call.limit, message, remedy=remedy)
 
 
 def repeated(record: StepRecord) -> Iterator[Finding]:
@@ -105,7 +108,8 @@ def repeated(record: StepRecord) -> Iterator[Finding]:
             f"{torchs:.6g} where the true one is {true:.6g}"
             + (", and scaled that gradient as often" if was_scaled else "")
         )
-        yield Finding(None, torchs, call.limit, message, None if was_scaled else "warning")
+        remedy = "Pass it each parameter once, as the parameters() of the whole model gives them."
+        yield Finding(None, torchs, call.limit, message, None if was_scaled else "warning", remedy=remedy)
 
 
 def still_scaled(record: StepRecord) -> Iterator[Finding]:
@@ -118,10 +122,11 @@ def still_scaled(record: StepRecord) -> Iterator[Finding]:
             was_scaled = number(call.norm_returned) > call.limit
             message = (
                 f"{call.function} ran on gradients still multiplied by the loss scale: it saw a norm of "
-                f"{call.norm_returned:.3g} where the true one is {call.scope_before:.3g}; call "
-                "scaler.unscale_(optimizer) before it"
+                f"{call.norm_returned:.3g} where the true one is {call.scope_before:.3g}"
             )
-            yield Finding(None, number(call.norm_returned), call.limit, message, None if was_scaled else "warning")
+            remedy = "Call scaler.unscale_(optimizer) before clipping."
+            value = number(call.norm_returned)
+            yield Finding(None, value, call.limit, message, None if was_scaled else "warning", remedy=remedy)
 
 
 def underflowed(record: StepRecord) -> Iterator[Finding]:
@@ -133,7 +138,8 @@ def underflowed(record: StepRecord) -> Iterator[Finding]:
                 f"torch computed a norm of 0 for gradients whose true norm is {true:.6g}: their squares "
                 "underflow, so that the limit was held against nothing"
             )
-            yield Finding(None, true, call.limit, message, "warning")
+            remedy = "Scale the loss up, or clip by gradwatch.global_norm, which does not underflow."
+            yield Finding(None, true, call.limit, message, "warning", remedy=remedy)
 
 
 def comparable(call: ClipCall) -> bool:

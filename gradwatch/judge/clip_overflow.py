@@ -9,6 +9,7 @@ from gradwatch.blocks import Block
 from gradwatch.causes import cause
 from gradwatch.judge.at_hand import where_of
 from gradwatch.judge.rule import Finding
+from gradwatch.judge.thresholds import checked
 from gradwatch.records import Severity, StepRecord
 
 __all__ = ["ClipOverflow"]
@@ -27,6 +28,7 @@ class ClipOverflow:
     severity: Severity = "critical"
     fires_after = 1
 
+    @checked
     def __init__(self, *, clears_after: int = 10) -> None:
         self.clears_after = clears_after
 

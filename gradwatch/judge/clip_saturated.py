@@ -3,44 +3,28 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
-from collections import deque
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gradwatch.blocks import Block
 from gradwatch.judge.rule import Finding
+from gradwatch.judge.thresholds import checked
+from gradwatch.judge.window import Window
 from gradwatch.records import Severity, StepRecord
 from gradwatch.shapes import COUNT, FLAG, NORM, Fields, Listed, Maybe, Named
 
 __all__ = ["ClipSaturated"]
 
 
-class _Ratios:
-    """One optimizer.
+class _Ratios(Window):
+    """The clip ratio of each step of late of one optimizer, infinite where clipping was not in force.
 
     Attributes:
-        recent: the clip ratio of each step of late, infinite where clipping was not in force.
-        ordered: the same in order of size.
         saturated: it was found to be saturated at the last look.
     """
 
-    def __init__(self) -> None:
-        self.recent: deque[float] = deque()
-        self.ordered: list[float] = []
-        self.saturated = False
-
-    def add(self, ratio: float, window: int) -> None:
-        self.recent.append(ratio)
-        insort(self.ordered, ratio)
-        while len(self.recent) > window:
-            del self.ordered[bisect_left(self.ordered, self.recent.popleft())]
-
-    def add_all(self, several: Sequence[float], window: int) -> None:
-        self.recent.extend(several)
-        while len(self.recent) > window:
-            self.recent.popleft()
-        self.ordered = sorted(self.recent)
+    saturated = False
 
 
 class ClipSaturated:
@@ -64,6 +48,7 @@ class ClipSaturated:
     # Times the ratio at which it is over.
     _CLEARLY = 2.0
 
+    @checked
     def __init__(
         self, *, window: int = 100, share: float = 0.95, ratio: float = 0.01, clears_after: int = 20
     ) -> None:
@@ -92,30 +77,29 @@ class ClipSaturated:
 
     def _go_on(self, block: Block, start: int, as_long_as: bool) -> tuple[int, Iterable[Finding]]:
         """Go on as long as it is saturated, or as long as it is not."""
-        optimizer, pairs = (
-            block.layout.optimizer,
-            list(zip(block.clip_ratios, block.clipping, strict=True))[start:],
-        )
-        if not block.common.skipped and all(map(math.isfinite, block.clip_ratios)):
-            several = [ratio if clipped else math.inf for ratio, (_, clipped) in pairs]
-            if self._all_go_on(optimizer, several, as_long_as):
-                return len(block), ()
-        for index, (ratio, (_, clipped)) in enumerate(pairs, start):
-            if block.rows[index].skipped or not math.isfinite(ratio):
+        optimizer, ratios = block.layout.optimizer, block.clip_ratios
+        several = [r if clipped else math.inf for r, (_, clipped) in zip(ratios, block.clipping, strict=True)]
+        tells_all = not block.common.skipped and all(map(math.isfinite, ratios))
+        if tells_all and self._all_go_on(optimizer, several[start:], as_long_as):
+            return len(block), ()
+        for index in range(start, len(block)):
+            if block.rows[index].skipped or not math.isfinite(ratios[index]):
                 continue
-            ratios = self._taken(optimizer, ratio if clipped else math.inf)
-            if ratios.saturated != as_long_as:
-                return index, [self._finding(ratios)] if ratios.saturated else []
+            taken = self._taken(optimizer, several[index])
+            if taken.saturated != as_long_as:
+                return index, [self._finding(taken)] if taken.saturated else []
         return len(block), ()
 
     def _all_go_on(self, optimizer: str, several: Sequence[float], as_long_as: bool) -> bool:
         """Take several ratios in, where it is as it was after each of them, whatever is forgotten meanwhile."""
-        ratios, seen = self._ratios.get(optimizer) or _Ratios(), self._seen.get(optimizer, 0)
+        ratios, seen = self._ratios.get(optimizer), self._seen.get(optimizer, 0)
+        if ratios is None:
+            ratios = _Ratios()
         # What is looked back on grows when the window is full.
         window = self._window if seen >= self._window else self._early
         if ratios.saturated != as_long_as or seen < self._window <= seen + len(several):
             return False
-        if not (several and self._stays(ratios, sorted(several))):
+        if not self._stays(ratios, sorted(several)):
             return False
         self._ratios[optimizer] = ratios
         self._seen[optimizer] = min(seen + len(several), self._window)
@@ -124,13 +108,14 @@ class ClipSaturated:
 
     def _stays(self, ratios: _Ratios, ordered: Sequence[float]) -> bool:
         """Whether further ratios, in order of size, can change nothing: a window holds no others than these."""
-        limit, count = self._limit_of(ratios), len(ratios.ordered)
-        all_of_them = count + len(ordered)
-        low, in_force = (bisect_left(ratios.ordered, top) + bisect_left(ordered, top) for top in (limit, math.inf))
+        limit, count = self._limit_of(ratios), len(ratios)
+        low = bisect_left(ordered, limit)
         if not ratios.saturated:
-            return low <= (self._early - 1) // 2
+            # Of so many, those of late among them, none but fewer than half may be low.
+            return ratios.is_at_least((self._early - 1) // 2 - low, limit)
+        low += bisect_left(ratios.ordered, limit) - len(ordered)
+        in_force = bisect_left(ordered, math.inf) + bisect_left(ratios.ordered, math.inf) - len(ordered)
         # Of so many in a window, which never gets shorter, at least so many are low, and in force.
-        low, in_force = low + count - all_of_them, in_force + count - all_of_them
         return count >= self._early and low > (count - 1) // 2 and in_force > self._share * count
 
     def _limit_of(self, ratios: _Ratios) -> float:
@@ -143,7 +128,7 @@ class ClipSaturated:
         return {
             name: {
                 "seen": self._seen[name],
-                "ratios": [None if r == math.inf else r for r in ratios.recent],
+                "ratios": [None if r == math.inf else r for r in ratios.values],
                 "saturated": ratios.saturated,
             }
             for name, ratios in self._ratios.items()

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from gradwatch.blocks import Block
 from gradwatch.judge.rule import Finding
+from gradwatch.judge.thresholds import checked
 from gradwatch.records import Severity, StepRecord
 
 __all__ = ["Diverged"]
@@ -24,6 +25,7 @@ class Diverged:
     id = "diverged"
     severity: Severity = "critical"
 
+    @checked
     def __init__(self, *, roundings: float = 8.0, fires_after: int = 3, clears_after: int = 3) -> None:
         self.roundings = roundings
         self.fires_after = fires_after

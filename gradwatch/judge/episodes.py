@@ -57,11 +57,16 @@ class Episode:
         "an episode with an alert of its own",
     )
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether it fires, and nothing was well at the step before."""
+        return self.alert is not None and not self.well
+
     def state_dict(self) -> dict[str, Any]:
-        """Plain values; when the alert was told, and in which words, is another's business."""
+        """Plain values; when the alert was told, in which words and with what advice, is another's business."""
         told = None if self.alert is None else saved_values(asdict(self.alert))
         if told is not None:
-            del told["time"], told["words"]
+            del told["time"], told["words"], told["remedy"]
         return {"ill": self.ill, "well": self.well, "alert": told, "explained": self.explained}
 
     @classmethod
@@ -170,6 +175,7 @@ def _alert(rule: Rule, when: When, finding: Finding) -> Alert:
         threshold=finding.threshold,
         message=finding.message,
         cause=finding.cause,
+        remedy=finding.remedy,
     )
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from statistics import median_low
 from typing import Any
 
-from gradwatch.blocks import AFTER, BEFORE, Block
+from gradwatch.blocks import BEFORE, Block, StepRow
 from gradwatch.judge.baseline import Baseline
+from gradwatch.judge.not_taken import not_taken
 from gradwatch.judge.rule import Finding
+from gradwatch.judge.thresholds import checked
 from gradwatch.judge.wording import times
 from gradwatch.records import Severity, StepRecord
 from gradwatch.shapes import COUNT, FLAG, LOGARITHM, NORM, Fields, Listed, Maybe, Named, That
@@ -36,6 +39,9 @@ class Explosion:
     came after it is no baseline. What came before is less than one: healthy runs may begin as low by accident. So
     it is a warning, and critical where it goes on for as many steps more.
 
+    A step that was skipped has done no harm: that is a warning, until too many in a row were, or unless a guard
+    has ended the loop there.
+
     Args:
         factor: times the baseline, and times the level held in the last ``warm_up`` steps, in ``fires_after``
             steps running.
@@ -54,7 +60,10 @@ class Explosion:
     _SIGMAS = 5.0
     # Times what this run has held, or has survived, up to which a norm is like it: half of ``factor``, in decades.
     _BACK = 3.0
+    # Skipped steps running after which training stands still.
+    _TOO_MANY = 10
 
+    @checked
     def __init__(
         self,
         *,
@@ -72,42 +81,44 @@ class Explosion:
         self._limit = limit
         self._warm_up = warm_up
         self._runs: dict[str, _Run] = {}
+        # By optimizer and step, those at which a guard has raised.
+        self.refused: set[tuple[str, int]] = set()
 
     def look(self, record: StepRecord) -> list[Finding] | None:
         """One finding where the norm before clipping is too large; a norm of NaN or Inf tells nothing."""
         if not math.isfinite(record.norm_before):
             return None
-        consumed = math.nan if record.skipped else record.norm_after
-        finding = self._find(record.optimizer, record.norm_before, consumed)
+        finding = self._find(record.optimizer, record.norm_before, record.norm_after, record)
         return [] if finding is None else [finding]
 
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding]]:
         """Go on to the first norm that is too large."""
-        norms = block.norms(BEFORE)[start:].tolist()
-        if self._all_are_usual(block.layout.optimizer, norms):
-            # Where one before them was too large, its episode is open, and steps are looked at one by one.
-            self._runs[block.layout.optimizer].baseline.add_all(norms)
+        if self._all_are_usual(block, start):
             return len(block), ()
-        for index, (norm, consumed) in enumerate(
-            zip(norms, block.norms(AFTER)[start:].tolist(), strict=True), start
-        ):
-            consumed = math.nan if block.rows[index].skipped else consumed
-            finding = self._find(block.layout.optimizer, norm, consumed) if math.isfinite(norm) else None
+        before, after = block.wholes
+        for index in range(start, len(block)):
+            norm, row = before[index], block.rows[index]
+            finding = self._find(block.layout.optimizer, norm, after[index], row) if math.isfinite(norm) else None
             if finding is not None:
                 return index, [finding]
         return len(block), ()
 
-    def _all_are_usual(self, optimizer: str, norms: Sequence[float]) -> bool:
-        """Whether none of them can be found too large, whatever the others make of the baseline."""
-        if not norms or not all(norms) or not all(map(math.isfinite, norms)):
+    def _all_are_usual(self, block: Block, start: int) -> bool:
+        """Take them in, where none of them can be found too large, whatever the others make of the baseline."""
+        logarithms = (block.logarithms or ())[start:]
+        if not logarithms or max(block.wholes[BEFORE][start:]) > self._limit:
             return False
-        run = self._run_of(optimizer)
-        limit = self._limit
+        run = self._run_of(block.layout.optimizer)
         if run.is_warm:
-            limit = min(limit, self._factor * run.baseline.median_after(len(norms)))
-        elif len(run.baseline) + len(norms) >= self._warm_up:
+            # Clearly, so that it is not for the last digit of a logarithm to decide.
+            least = max(logarithms) - math.log(self._factor) + 1e-9
+            if not run.baseline.stays_at_least(least, len(logarithms)):
+                return False
+        elif len(run.baseline) + len(logarithms) >= self._warm_up:
             return False
-        return max(norms) <= limit
+        # Where one before them was too large, its episode is open, and steps are looked at one by one.
+        run.baseline.add_all(logarithms)
+        return True
 
     def critical_above(self, optimizer: str) -> float:
         """The norm before clipping above which a step that is not clipped is critical; Inf where none is.
@@ -115,7 +126,10 @@ class Explosion:
         So is a step that is only a warning because another like it passed by itself: a guard leaves out both.
         """
         run = self._runs.get(optimizer)
-        if run is None or not run.is_warm or self._may_be_accident(run, run.in_a_row + 1):
+        return self._limit if run is None else self._critical_above(run, run.in_a_row + 1)
+
+    def _critical_above(self, run: _Run, in_a_row: int) -> float:
+        if not run.is_warm or self._may_be_accident(run, in_a_row):
             return self._limit
         return min(self._limit, max(self._too_much(run.baseline), self._BACK * run.baseline.height()))
 
@@ -126,6 +140,7 @@ class Explosion:
                 height=Maybe(LOGARITHM),
                 warm=FLAG,
                 in_a_row=COUNT,
+                skipped=COUNT,
                 peak=NORM,
                 survived=NORM,
             ),
@@ -145,20 +160,31 @@ class Explosion:
             self._runs[optimizer] = _Run()
             self._runs[optimizer].load_state_dict(saved)
 
-    def _find(self, optimizer: str, norm: float, consumed: float) -> Finding | None:
+    def _find(self, optimizer: str, norm: float, after: float, step: StepRecord | StepRow) -> Finding | None:
         """What is wrong with a finite norm; one with which nothing is goes into the baseline.
 
         Args:
             optimizer: its name.
             norm: before clipping.
-            consumed: NaN where the step was skipped.
+            after: what clipping has left of it.
+            step: with that norm.
         """
         run = self._run_of(optimizer)
+        found = self._judged(optimizer, run, norm, math.nan if step.skipped else after)
+        run.skipped = run.skipped + 1 if step.skipped and found is not None else 0
+        if found is None or not step.skipped:
+            return found
+        refused = (optimizer, step.step) in self.refused
+        message, severity = not_taken(found.message, step, run.skipped, self._TOO_MANY, refused)
+        return replace(found, message=message, severity=severity, at_once=True)
+
+    def _judged(self, optimizer: str, run: _Run, norm: float, consumed: float) -> Finding | None:
         baseline = run.baseline
         if norm > self._limit:
             run.in_a_row += 1
-            message = f"norm before clipping {norm:.3g}, above the limit of {self._limit:.3g}"
-            return Finding(None, norm, self._limit, message, at_once=True)
+            above = self._critical_above(run, run.in_a_row)
+            how = f"above the limit of {above:.3g}" if above == self._limit else self._compared(run, norm)
+            return Finding(None, norm, above, f"norm before clipping {norm:.3g}, {how}", at_once=True)
         if run.is_warm and norm > self._factor * baseline.median() and norm > self._too_much(baseline):
             run.in_a_row += 1
             found = self._finding(norm, consumed, run)
@@ -192,8 +218,7 @@ class Explosion:
     def _finding(self, norm: float, consumed: float, run: _Run) -> Finding:
         baseline = run.baseline
         usual, before = baseline.median(), baseline.height()
-        known = "the usual" if len(baseline) >= self._warm_up else "what it was at first"
-        message = f"norm before clipping {norm:.3g}, {times(norm / usual)} times {known}"
+        message = f"norm before clipping {norm:.3g}, {self._compared(run, norm)}"
         severity: Severity = "critical"
         if self._may_be_accident(run, run.in_a_row):
             severity = "warning"
@@ -209,7 +234,13 @@ class Explosion:
         # Where single steps have come close to it of late, this one proves nothing by itself.
         is_jump = norm > self._factor * baseline.seen_lately(self._warm_up)
         sudden = is_jump and norm > self._sudden_factor * usual
-        return Finding(None, norm, self._factor * usual, message, severity, at_once=sudden)
+        is_critical = severity == "critical"
+        threshold = self._critical_above(run, run.in_a_row) if is_critical else self._too_much(baseline)
+        return Finding(None, norm, threshold, message, severity, at_once=sudden)
+
+    def _compared(self, run: _Run, norm: float) -> str:
+        known = "the usual" if len(run.baseline) >= self._warm_up else "what it was at first"
+        return f"{times(norm / run.baseline.median())} times {known}"
 
     def _exploded_at_the_start(self, optimizer: str, norm: float, baseline: Baseline) -> Finding | None:
         """The first norms hold a jump that did not come back: those before it are the baseline."""
@@ -232,6 +263,7 @@ class _Run:
         baseline: its norms.
         is_warm: whether there are enough to judge by.
         in_a_row: how many running are too large.
+        skipped: how many of these running were skipped.
         peak: the largest of these.
         survived: the largest that passed by itself, for so few steps that no explosion is known by it.
     """
@@ -239,7 +271,7 @@ class _Run:
     def __init__(self) -> None:
         self.baseline = Baseline()
         self.is_warm = False
-        self.in_a_row = 0
+        self.in_a_row = self.skipped = 0
         self.peak = self.survived = 0.0
 
     def came_back(self) -> None:
@@ -250,13 +282,19 @@ class _Run:
 
     def state_dict(self) -> dict[str, Any]:
         """As plain values."""
-        row = {"warm": self.is_warm, "in_a_row": self.in_a_row, "peak": self.peak, "survived": self.survived}
-        return {**self.baseline.state_dict(), **row}
+        return {
+            **self.baseline.state_dict(),
+            "warm": self.is_warm,
+            "in_a_row": self.in_a_row,
+            "skipped": self.skipped,
+            "peak": self.peak,
+            "survived": self.survived,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave."""
         self.baseline.load_state_dict(state)
-        self.is_warm, self.in_a_row = state["warm"], state["in_a_row"]
+        self.is_warm, self.in_a_row, self.skipped = state["warm"], state["in_a_row"], state["skipped"]
         self.peak, self.survived = state["peak"], state["survived"]
 
 

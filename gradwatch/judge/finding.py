@@ -25,6 +25,7 @@ class Finding:
         cause: why, where the record itself shows it.
         at_once: fire without waiting for the rule's ``fires_after``.
         critical_by: kinds of causes that leave no doubt: an alert that a look has explained by one is critical.
+        remedy: one sentence: what to do, where no cause says it.
     """
 
     module: str | None
@@ -35,6 +36,7 @@ class Finding:
     cause: Cause | None = None
     at_once: bool = False
     critical_by: frozenset[str] = frozenset()
+    remedy: str = ""
 
 
 def by_module(found: Iterable[object]) -> dict[str | None, Finding]:
@@ -50,7 +52,8 @@ def by_module(found: Iterable[object]) -> dict[str | None, Finding]:
 def _checked(found: object) -> Finding:
     if not isinstance(found, Finding):
         raise TypeError(f"a Finding was expected, and {shortened(found)} was found")
-    words = isinstance(found.message, str) and (found.module is None or isinstance(found.module, str))
+    told = isinstance(found.message, str) and isinstance(found.remedy, str)
+    words = told and (found.module is None or isinstance(found.module, str))
     if not words or found.severity not in (None, "warning", "critical"):
         raise TypeError(f"the module, the message or the severity is none in {shortened(found)}")
     cause = found.cause if found.cause is None else _checked_cause(found.cause)

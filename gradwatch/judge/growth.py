@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from gradwatch.blocks import BEFORE, Block
 from gradwatch.judge.rule import Finding
+from gradwatch.judge.thresholds import checked
 from gradwatch.records import Severity, StepRecord
 from gradwatch.shapes import COUNT, LOGARITHM, NORM, Fields, Listed, Maybe, Named, Row
 
@@ -75,6 +76,7 @@ class Growth:
     # The share of an even rise that each block has at least.
     _NO_PAUSE = 0.25
 
+    @checked
     def __init__(
         self, *, window: int = 100, doublings: float = 3.0, stride: int = 5, clears_after: int = 50
     ) -> None:
@@ -89,25 +91,30 @@ class Growth:
         norm = record.norm_before
         if not 0.0 < norm < math.inf:
             return None
-        trend = self._taken(record.optimizer, [norm])
-        return [] if trend.growth is None else [self._finding(record, trend.growth)]
+        trend = self._trends.setdefault(record.optimizer, _Trend(self._window))
+        self._take(trend, [math.log(norm)])
+        return [] if trend.growth is None else [self._finding(trend.growth)]
 
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding]]:
         """Go on to the first step at which the norm grows."""
-        norms = block.norms(BEFORE).tolist()
+        optimizer, logarithms, length = block.layout.optimizer, block.logarithms, len(block)
+        trend = self._trends.get(optimizer) or _Trend(self._window)
         index = start
-        while index < len(norms):
+        while index < length:
             # What is found changes with a look alone; as long as something is, each step has a finding.
-            trend = self._trends.get(block.layout.optimizer)
             # A state may be of a rule with a longer stride, whose next look is overdue.
-            steps = 1 if trend is None or trend.growth is not None else max(self._stride - trend.unseen, 1)
-            some = [norm for norm in norms[index : index + steps] if 0.0 < norm < math.inf]
+            steps = 1 if trend.growth is not None else max(self._stride - trend.unseen, 1)
+            if logarithms is None:
+                some = [math.log(n) for n in block.wholes[BEFORE][index : index + steps] if 0.0 < n < math.inf]
+            else:
+                some = logarithms[index : index + steps]
             index += steps
             if some:
-                trend = self._taken(block.layout.optimizer, some)
+                self._trends[optimizer] = trend
+                self._take(trend, some)
                 if trend.growth is not None:
-                    return index - 1, [self._finding(block[index - 1], trend.growth)]
-        return len(block), ()
+                    return index - 1, [self._finding(trend.growth)]
+        return length, ()
 
     remembers = Named(
         Fields(
@@ -157,20 +164,16 @@ class Growth:
             return ""
         return f"the norm no longer grows, and stays at {now:.3g}, where it was {trend.begin:.3g}"
 
-    def _taken(self, optimizer: str, norms: Sequence[float]) -> _Trend:
-        """The trend with these norms, no more than are wanted for the next look, which comes after each stride."""
-        trend = self._trends.get(optimizer)
-        if trend is None:
-            trend = self._trends[optimizer] = _Trend(self._window)
-        trend.logarithms.extend(map(math.log, norms))
-        trend.unseen += len(norms)
+    def _take(self, trend: _Trend, logarithms: Sequence[float]) -> None:
+        """Take norms in, no more than are wanted for the next look, which comes after each stride."""
+        trend.logarithms.extend(logarithms)
+        trend.unseen += len(logarithms)
         if trend.unseen >= self._stride:
             trend.unseen = 0
             growth = self._growth(trend)
             if growth is not None and trend.growth is None:
                 trend.begin = growth.begin
             trend.growth = growth
-        return trend
 
     def _growth(self, trend: _Trend) -> _Growth | None:
         """The growth over the newest quarter or half of the window, or else over the whole of it."""
@@ -211,7 +214,7 @@ class Growth:
             return None
         return _Growth(doubling, steps, math.exp(middles[0]), math.exp(middles[-1]))
 
-    def _finding(self, record: StepRecord, growth: _Growth) -> Finding:
+    def _finding(self, growth: _Growth) -> Finding:
         message = (
             f"the norm before clipping grows without pause: it doubles every {growth.doubling:.3g} steps. It went "
             f"from {growth.begin:.3g} to {growth.end:.3g}, in the median"

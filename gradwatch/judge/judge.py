@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from gradwatch.blocks import Block
@@ -30,13 +30,15 @@ from gradwatch.shapes import ANY, Named
 
 __all__ = ["Judge"]
 
+_is_settled = attrgetter("is_settled")
+
 
 class Judge:
     """Holds steps against rules, and turns findings into alerts with hysteresis.
 
     Args:
-        rules: asked in this order. A rule that raises, or finds what is no finding, is left out from then on, with
-            one line in the log.
+        rules: asked in this order, each of an id of its own. A rule that raises, or finds what is no finding, is
+            left out from then on, with one line in the log.
 
     Attributes:
         errors: failures of rules.
@@ -46,12 +48,11 @@ class Judge:
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         self._rules = list(rules)
-        self._screening = {id(rule) for rule in self._rules if screens(rule)}
+        self._screening = {id(rule): rule for rule in self._rules if screens(rule)}
         self._wanting = {rule.id for rule in self._rules if wants_cause(rule)}
         self._shortcuts = {rule.id for rule in self._rules if may_be_shortcut(rule)}
         self.severities = _severities(self._rules)
         self._suspecting = [rule for rule in self._rules if isinstance(rule, Suspecting)]
-        self._ids_repeat = len(self.severities) < len(self._rules)
         # By rule, in its order; then by optimizer and by module: most are empty, and cost nothing then.
         self._episodes: dict[str, dict[str, Episodes]] = {rule.id: {} for rule in self._rules}
         # Made anew after each change, so that other threads may read it meanwhile.
@@ -70,6 +71,12 @@ class Judge:
         """The norm before clipping above which a rule would find the next step critical; Inf where none would."""
         limits = [rule.critical_above(optimizer) for rule in self._rules if hasattr(rule, "critical_above")]
         return min(limits, default=math.inf)
+
+    def refused(self, optimizer: str, step: int) -> None:
+        """A guard ends the loop at this step: what rules find in it is no mere warning."""
+        for rule in self._rules:
+            if hasattr(rule, "refused"):
+                rule.refused.add((optimizer, step))
 
     def suspects(self, optimizer: str) -> tuple[str, ...]:
         """Modules that a rule suspects of being ill, and of which a diagnostic backward may prove it."""
@@ -167,9 +174,6 @@ class Judge:
         if not block.layout.names:
             # An optimizer whose groups are filled later: there is nothing yet that could be ill.
             return []
-        if self._ids_repeat:
-            # Rules of one id share their episodes: what one makes of a step depends on what others made of it.
-            return [alert for record in block for alert in self.judge(record)]
         return self._told(block.layout.optimizer, Looks(block, self._screening))
 
     def _told(self, optimizer: str, looks: Look | Looks) -> list[Alert]:
@@ -225,7 +229,7 @@ class Judge:
 
     def _is_settled(self) -> bool:
         """Whether each rule has seen enough of the first steps."""
-        return all(rule.is_settled for rule in self._suspecting)
+        return all(map(_is_settled, self._suspecting))
 
     def _wants_cause(self, alert: Alert) -> bool:
         return alert.cause is None and alert.rule in self._wanting
@@ -239,7 +243,4 @@ class Judge:
 
 def _severities(rules: Iterable[Rule]) -> Mapping[str, tuple[Severity, ...]]:
     """By rule, all that its alerts may have."""
-    several: dict[str, tuple[Severity, ...]] = {}
-    for rule in rules:
-        several[rule.id] = tuple(dict.fromkeys((*several.get(rule.id, ()), *severities(rule))))
-    return several
+    return {rule.id: severities(rule) for rule in rules}

@@ -9,6 +9,7 @@ from gradwatch.causes import cause
 from gradwatch.judge.at_hand import where_of
 from gradwatch.judge.consumed import norm_of
 from gradwatch.judge.rule import Finding
+from gradwatch.judge.thresholds import checked
 from gradwatch.judge.wording import listed
 from gradwatch.records import Severity, StepRecord
 
@@ -30,6 +31,7 @@ class Leaked:
     severity: Severity = "warning"
     wants_cause = True
 
+    @checked
     def __init__(self, *, fires_after: int = 1, clears_after: int = 10) -> None:
         self.fires_after = fires_after
         self.clears_after = clears_after

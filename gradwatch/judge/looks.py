@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import cast
 
 from gradwatch.blocks import Block
@@ -15,6 +15,9 @@ __all__ = ["Look", "Looks"]
 
 # Index among the steps that are judged, number of the step, and what was found there.
 _Looked = tuple[int, int, "Iterable[Finding] | None"]
+
+# The same without the number.
+_Next = tuple[int, "Iterable[Finding] | None"]
 
 
 class Look:
@@ -39,7 +42,7 @@ class Looks:
         index: of the step from which on a rule looks now.
     """
 
-    def __init__(self, block: Block, screening: Container[int]) -> None:
+    def __init__(self, block: Block, screening: Mapping[int, Screening]) -> None:
         self._block = block
         self._steps = len(block)
         self._screening = screening
@@ -51,35 +54,42 @@ class Looks:
         """Its number."""
         return self._block.rows[self.index].step
 
-    def __call__(self, rule: Rule, episodes: Episodes) -> Iterator[_Looked]:
+    def __call__(self, rule: Rule, episodes: Episodes) -> Iterable[_Looked]:
         """The steps that may change something, and what the rule finds in them."""
-        self.index = index = 0
+        self.index = 0
+        screening = self._screening.get(id(rule))
+        if screening is None or episodes:
+            return self._from(self._next(rule, episodes, 0), rule, episodes)
+        looked = screening.look_over(self._block, 0)
+        # Nearly always there are none.
+        return () if looked[0] == self._steps else self._from(self._further(looked, 0), rule, episodes)
+
+    def _from(self, looked: _Next, rule: Rule, episodes: Episodes) -> Iterator[_Looked]:
+        """The same, when it has been asked for the first of them."""
+        index, found = looked
         while index < self._steps:
-            index, found = self._next(rule, episodes, index)
-            if index == self._steps:
-                return
             yield index, self._block.rows[index].step, found
-            index += 1
-            self.index = min(index, self._steps - 1)
+            if index + 1 == self._steps:
+                return
+            self.index = index + 1
+            index, found = self._next(rule, episodes, self.index)
 
-    def _next(self, rule: Rule, episodes: Episodes, index: int) -> tuple[int, Iterable[Finding] | None]:
+    def _next(self, rule: Rule, episodes: Episodes, start: int) -> _Next:
         """The next step that may change something, and what the rule finds there."""
-        if id(rule) in self._screening:
+        screening = self._screening.get(id(rule))
+        if screening is not None:
             if not episodes:
-                return self._further(cast(Screening, rule).look_over(self._block, index), index)
-            goes_on = all(episode.alert is not None and not episode.well for episode in episodes.values())
-            if goes_on and hasattr(rule, "look_on"):
-                return self._further(cast(GoingOn, rule).look_on(self._block, index), index)
-        return index, rule.look(self._record(index))
+                return self._further(screening.look_over(self._block, start), start)
+            if hasattr(rule, "look_on") and all(episode.goes_on for episode in episodes.values()):
+                return self._further(cast(GoingOn, rule).look_on(self._block, start), start)
+        return start, rule.look(self._record(start))
 
-    def _further(
-        self, went: tuple[int, Iterable[Finding] | None], start: int
-    ) -> tuple[int, Iterable[Finding] | None]:
+    def _further(self, looked: _Next, start: int) -> _Next:
         """A rule that does not go on would be asked for ever."""
-        index, found = went
+        index, _ = looked
         if not start <= index <= self._steps:
             raise ValueError(f"it was to go on from step {start} of {self._steps}, and has come to {index!r}")
-        return index, found
+        return looked
 
     def _record(self, index: int) -> StepRecord:
         if index not in self._records:

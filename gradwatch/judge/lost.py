@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from gradwatch.blocks import Block
 from gradwatch.judge.rule import Finding
+from gradwatch.judge.thresholds import checked
 from gradwatch.judge.wording import listed
 from gradwatch.paths import highest, owner_of
 from gradwatch.records import Cause, Severity, StepRecord
@@ -38,6 +39,7 @@ class Lost:
     id = "lost"
     severity: Severity = "critical"
 
+    @checked
     def __init__(self, *, fires_after: int = 3, clears_after: int = 10) -> None:
         self.fires_after = fires_after
         self.clears_after = clears_after

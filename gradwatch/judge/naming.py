@@ -49,7 +49,7 @@ class Naming:
         """Whether any module bears a name."""
         return bool(self._names)
 
-    def __contains__(self, module: str | None) -> bool:
+    def __contains__(self, module: object) -> bool:
         """Whether this one does."""
         return module in self._names
 

@@ -8,7 +8,9 @@ from dataclasses import replace
 
 from gradwatch.blocks import Block
 from gradwatch.causes import cause
+from gradwatch.judge.not_taken import not_taken
 from gradwatch.judge.rule import Finding
+from gradwatch.judge.thresholds import checked
 from gradwatch.judge.wording import listed
 from gradwatch.records import Cause, Severity, StepRecord
 from gradwatch.shapes import COUNT, Named
@@ -20,7 +22,7 @@ class NonFinite:
     """A gradient holds NaN or Inf.
 
     A step that was skipped for it, as under a GradScaler, has done no harm: that is a warning, until too many in
-    a row were skipped.
+    a row were skipped, or unless a guard has ended the loop there.
 
     Args:
         skipped_after: skipped steps in a row after which one more is critical.
@@ -34,11 +36,14 @@ class NonFinite:
     wants_cause = True
     fires_after = 1
 
+    @checked
     def __init__(self, *, skipped_after: int = 10, clears_after: int = 10, named: int = 3) -> None:
         self.clears_after = clears_after
         self._skipped_after = skipped_after
         self._named = named
         self._skipped_in_a_row: dict[str, int] = {}
+        # By optimizer and step, those at which a guard has raised.
+        self.refused: set[tuple[str, int]] = set()
 
     def look(self, record: StepRecord) -> Iterator[Finding]:
         """One finding where any parameter's gradient is not finite."""
@@ -50,6 +55,8 @@ class NonFinite:
 
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding]]:
         """Go on to the first step with a gradient that is not finite."""
+        if block.are_finite:
+            return len(block), ()
         bad = block.nonfinite[start:]
         index = start + int(bad.argmax()) if bad.any() else len(block)
         # Steps skipped in a row are none here: they are an open episode.
@@ -68,13 +75,8 @@ class NonFinite:
     def _skipped(self, record: StepRecord) -> Finding:
         row = self._skipped_in_a_row.get(record.optimizer, 0) + 1
         self._skipped_in_a_row[record.optimizer] = row
-        message = f"{self._what(record)}; the step was skipped and changed nothing"
-        if record.loss_scale is not None:
-            message += f" (loss scale {record.loss_scale:g})"
-        too_many = row >= self._skipped_after
-        if too_many:
-            message += f"; {row} steps in a row were skipped: training stands still"
-        return self._finding(record, message, "critical" if too_many else "warning")
+        refused = (record.optimizer, record.step) in self.refused
+        return self._finding(record, *not_taken(self._what(record), record, row, self._skipped_after, refused))
 
     def _consumed(self, record: StepRecord) -> Finding:
         message = f"{self._what(record)}; the optimizer has consumed it{_what_clipping_made_of_it(record)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 from gradwatch.blocks import Block
 from gradwatch.judge.finding import Finding
@@ -138,7 +138,7 @@ class Weighing(Protocol):
         """The cause that a look has found, or what is left of it."""
 
 
-def screens(rule: Rule) -> bool:
+def screens(rule: Rule) -> TypeGuard[Screening]:
     """Whether it is a ``Screening``, whose ``look`` no subclass has changed behind the back of ``look_over``."""
     for kind in type(rule).__mro__:
         if "look_over" in vars(kind):

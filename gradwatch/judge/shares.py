@@ -21,7 +21,7 @@ from gradwatch.judge.scale import DEAD
 from gradwatch.records import Cause
 from gradwatch.shapes import COUNT, Fields, Maybe, Named, Number, Row
 
-__all__ = ["Shares"]
+__all__ = ["Shares", "logarithms"]
 
 _FADED = "the gradient that came to it has faded as well, as that of an answer which is right does"
 
@@ -48,6 +48,12 @@ class Shares:
     # Decades that an activation takes at the most and is not flat: a look calls a unit flat below a slope of 0.1.
     _NOT_FLAT = 1.0
 
+    # So that it is not for the last digit of a logarithm to decide.
+    _CLEARLY = 1e-9
+
+    # Blocks that are followed together.
+    _AT_ONCE = 4
+
     # How fast the usual share is followed; and what it may be above what is there without having lost anything.
     _FOLLOWING, _NO_LOSS = 0.02, math.log(10.0)
 
@@ -57,6 +63,11 @@ class Shares:
         self.suspects: tuple[str, ...] = ()
         self.is_settled = True
         self._after = fires_after, clears_after
+        self._all_known = False
+        # Norms and wholes of blocks that are still to be followed.
+        self._later: list[tuple[FloatArray, FloatArray]] = []
+        # No share is above 1, and no floor above that of 1.
+        self._above_floors = math.exp(self._CLEARLY - self._LOSS)
         self._modules = tuple(modules)
         # [modules, 2]: the highest that the usual ones were, -Inf where none is known.
         self._highest: FloatArray = np.full((len(modules), 2), -math.inf)
@@ -74,31 +85,65 @@ class Shares:
         """Nobody is below the floor, or was of late."""
         return self.is_settled and not self.dead
 
-    def stay_well(self, sizes: FloatArray) -> bool:
-        """Whether none of these, ``[steps, modules, 2]``, can be below its floor, as that rises meanwhile."""
-        highest = np.fmax(self._highest, np.fmax(self.usual, np.maximum.reduce(sizes)))[:, 0]
-        return bool(np.logical_and.reduce(np.minimum.reduce(sizes)[:, 0] >= highest - self._LOSS))
-
     def follow(self, sizes: FloatArray) -> None:
         """Take in those of a step, ``[modules, 2]``, NaN where one tells nothing of what is usual."""
+        self._catch_up()
         before = np.where(np.isnan(self.usual), sizes, self.usual)
         after = before * (1.0 - self._FOLLOWING) + self._FOLLOWING * sizes
         self.usual = np.where(np.isnan(sizes), before, after)
         self._heighten(self.usual, sizes)
 
-    def follow_all(self, sizes: FloatArray) -> None:
-        """The same for several steps, ``[steps, modules, 2]``, without a NaN."""
-        usual, trail = np.where(np.isnan(self.usual), sizes[0], self.usual), self._FOLLOWING * sizes
+    def stay_well(self, norms: FloatArray, wholes: FloatArray, smallest: float, largest: float) -> bool:
+        """Take in several steps in which each norm is above the limit; unless a module may be below its floor.
+
+        Where none comes near, what is usual is followed later, for several blocks at once: nobody asks meanwhile.
+
+        Args:
+            norms: consumed, ``[steps, modules]``.
+            wholes: those of the optimizer, ``[steps]``.
+            smallest: none of these norms is smaller.
+            largest: nor of these wholes larger.
+        """
+        if smallest > self._above_floors * largest and len(self._later) < self._AT_ONCE:
+            self._later.append((norms, wholes))
+            return True
+        self._catch_up()
+        sizes = logarithms(norms, wholes)
+        trail = self._trail(sizes)
+        # The floor rises meanwhile, and is nowhere higher than at the end.
+        highest = np.maximum(self._highest, np.maximum.reduce(trail))[:, 0]
+        if (
+            not np.minimum.reduce(sizes[:, :, 0] - highest, axis=None, initial=math.inf)
+            > self._CLEARLY - self._LOSS
+        ):
+            return False
+        self._take_trail(trail, sizes)
+        return True
+
+    def _catch_up(self) -> None:
+        """What was left for later: before another step is taken in, or what is known is read."""
+        if self._later:
+            norms, wholes = map(np.concatenate, zip(*self._later, strict=True))
+            self._later = []
+            sizes = logarithms(norms, wholes)
+            self._take_trail(self._trail(sizes), sizes)
+
+    def _trail(self, sizes: FloatArray) -> FloatArray:
+        """What is usual after each of these steps, ``[steps, modules, 2]`` without a NaN."""
+        usual = self.usual if self._all_known else np.where(np.isnan(self.usual), sizes[0], self.usual)
+        trail, kept = self._FOLLOWING * sizes, 1.0 - self._FOLLOWING
         for step in trail:
-            usual *= 1.0 - self._FOLLOWING
-            usual += step
-            step[:] = usual
+            step += usual * kept
+            usual = step
+        return trail
+
+    def _take_trail(self, trail: FloatArray, sizes: FloatArray) -> None:
         if self._caps:
             for step, size in zip(trail, sizes, strict=True):
                 self._heighten(step, size)
         else:
             np.maximum(self._highest, np.maximum.reduce(trail), out=self._highest)
-        self.usual = usual
+        self.usual, self._all_known = trail[-1].copy(), True
 
     def _heighten(self, usual: FloatArray, sizes: FloatArray) -> None:
         np.fmax(self._highest, usual, out=self._highest)
@@ -192,6 +237,7 @@ class Shares:
 
     def state_dict(self) -> dict[str, Any]:
         """What is known of each module whose usual share is."""
+        self._catch_up()
         return {
             module: {
                 "usual": self.usual[place].tolist(),
@@ -208,6 +254,7 @@ class Shares:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave; what is not among the modules is forgotten."""
+        self._all_known, self._later = False, []
         for place, module in enumerate(self._modules):
             if module in state:
                 saved = state[module]
@@ -223,3 +270,19 @@ class Shares:
     def _settle(self) -> None:
         low = np.flatnonzero(self._low).tolist()
         self.is_settled = all(self._modules[place] in self.dead for place in low)
+
+
+def logarithms(norms: FloatArray, wholes: FloatArray) -> FloatArray:
+    """Those of shares and of norms, as ``Shares`` takes them.
+
+    Args:
+        norms: ``[steps, modules]``.
+        wholes: of the optimizer, ``[steps]``.
+
+    Returns:
+        ``[steps, modules, 2]``
+    """
+    sizes: FloatArray = np.empty((*norms.shape, 2))
+    np.divide(norms, wholes[:, None], out=sizes[:, :, 0])
+    sizes[:, :, 1] = norms
+    return np.log(sizes, out=sizes)

@@ -9,7 +9,7 @@ from gradwatch.judge.rounding import Rounding
 from gradwatch.judge.scale import LIMIT, faint
 from gradwatch.records import StepRecord
 
-__all__ = ["Modules", "flags", "named", "sorted_out"]
+__all__ = ["Modules", "flags", "modules_of", "named", "sorted_out"]
 
 Modules = tuple["str | None", ...]
 
@@ -36,17 +36,25 @@ def sorted_out(record: StepRecord, rounding: Rounding) -> tuple[Modules, Modules
     return names, named(names, zeros), named(names, lows)
 
 
-def flags(block: Block, rounding: Rounding) -> tuple[Modules, BoolArray, BoolArray]:
-    """The same of a block, ``[steps, modules]``."""
+def modules_of(block: Block) -> Modules:
+    """The modules of a block."""
+    return block.layout.finest.names or (None,)
+
+
+def flags(block: Block, rounding: Rounding) -> tuple[BoolArray, BoolArray] | None:
+    """The other two of a block, ``[steps, modules]``; None where nobody is among them, nearly always."""
+    # None is smaller than what it is made of.
+    if block.smallest > LIMIT and not rounding.shown:
+        return None
     modules, zeros = block.layout.finest.names, block.silent
     if not modules:
-        return (None,), block.silent_whole[:, None], block.silent_whole[:, None]
-    norms = block.finest_norms(AFTER)
-    if rounding.shown:
-        zeros = zeros | rounding.silent(modules, norms, block.norms(AFTER))
-    # One look tells that nothing is that small; nearly always.
-    lows = zeros | faint(norms, block.norms(AFTER)) if (norms < LIMIT).any() else zeros
-    return modules, zeros, lows
+        zeros = lows = block.silent_whole[:, None]
+    else:
+        norms = block.finest_norms(AFTER)
+        if rounding.shown:
+            zeros = zeros | rounding.silent(modules, norms, block.norms(AFTER))
+        lows = zeros | faint(norms, block.norms(AFTER)) if (norms < LIMIT).any() else zeros
+    return (zeros, lows) if lows.any() else None
 
 
 def named(modules: Modules, flags: BoolArray) -> Modules:

@@ -11,6 +11,7 @@ from gradwatch.causes import cause
 from gradwatch.judge.at_hand import where_of
 from gradwatch.judge.consumed import how_many, norm_of
 from gradwatch.judge.rule import Finding
+from gradwatch.judge.thresholds import checked
 from gradwatch.records import GroupNorms, Severity, StepRecord
 
 __all__ = ["Stale"]
@@ -42,6 +43,7 @@ class Stale:
     severity: Severity = "critical"
     wants_cause = True
 
+    @checked
     def __init__(self, *, fires_after: int = 1, clears_after: int = 5) -> None:
         self.fires_after = fires_after
         self.clears_after = clears_after
@@ -67,7 +69,7 @@ class Stale:
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding] | None]:
         """Go on to the first step with an old gradient."""
         common = block.common
-        if start < len(block) and not common.skipped and "stale" not in common.marks:
+        if not common.skipped and "stale" not in common.marks:
             self._remember(block, len(block) - 1)
             return len(block), ()
         last = None

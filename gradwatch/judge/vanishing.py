@@ -13,7 +13,8 @@ from gradwatch.blocks import AFTER, Block, BoolArray, FloatArray
 from gradwatch.judge.naming import Naming
 from gradwatch.judge.rule import Finding
 from gradwatch.judge.scale import DEAD, LIMIT, SHARE, Streaks, faint
-from gradwatch.judge.shares import Shares
+from gradwatch.judge.shares import Shares, logarithms
+from gradwatch.judge.thresholds import checked
 from gradwatch.records import Cause, Severity, StepRecord
 from gradwatch.shapes import Fields, Named
 
@@ -74,6 +75,7 @@ class Vanishing:
     severities: tuple[Severity, ...] = ("warning", "critical")
     wants_cause = True
 
+    @checked
     def __init__(
         self,
         *,
@@ -137,22 +139,18 @@ class Vanishing:
 
     def _all_are_well(self, block: Block, start: int) -> bool:
         """Take the steps in, where each module is above the limit in all of them, and was before."""
-        norms, wholes = block.finest_norms(AFTER)[start:], block.norms(AFTER)[start:]
-        if block.common.skipped or not len(norms):
+        if block.common.skipped or not block.are_finite:
             return False
-        # Written so that NaN is not well; the whole is no less than any of its parts.
+        norms, wholes = block.finest_norms(AFTER)[start:], block.norms(AFTER)[start:]
+        # None is smaller than what it is made of. Written so that NaN is not well.
         if not (
-            norms.min(initial=math.inf) >= self._limit
-            and wholes.max(initial=0.0) < math.inf
-            and wholes.min(initial=math.inf) >= self._limit
+            block.smallest > self._limit
+            or (norms.min(initial=math.inf) >= self._limit and wholes.min() >= self._limit)
         ):
             return False
         memory = self._memory_of(block.layout.optimizer, block.layout.finest.names)
-        sizes = np.log((norms.T / wholes, norms.T)).T
-        if not (memory.is_clear and memory.shares.stay_well(sizes)):
-            return False
-        memory.shares.follow_all(sizes)
-        return True
+        largest = max(block.wholes[AFTER])
+        return memory.is_clear and memory.shares.stay_well(norms, wholes, block.smallest, largest)
 
     def suspects(self, optimizer: str) -> tuple[str, ...]:
         """The modules whose share has fallen so far that an activation may be dead."""
@@ -211,9 +209,7 @@ class Vanishing:
     def _sizes(self, norms: FloatArray, wholes: FloatArray) -> FloatArray:
         """As ``Shares`` takes them, ``[steps, modules, 2]``; NaN where the norm is not above the limit."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            above = np.where(norms >= self._limit, norms, np.nan).T
-            sizes: FloatArray = np.log((above / wholes, above)).T
-            return sizes
+            return logarithms(np.where(norms >= self._limit, norms, np.nan), wholes)
 
     def _found(
         self,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gradwatch.blocks import AFTER, BEFORE, Block
 from gradwatch.judge.rule import Finding
 from gradwatch.judge.scale import DEAD
-from gradwatch.judge.silence import Modules, flags, named, sorted_out
+from gradwatch.judge.silence import Modules, flags, modules_of, named, sorted_out
 from gradwatch.judge.silent import Known, look_into, norms_of, words_of
+from gradwatch.judge.thresholds import checked
 from gradwatch.judge.zero_memory import Memory
 from gradwatch.records import Cause, Severity, StepRecord
 from gradwatch.shapes import Named
@@ -25,7 +27,8 @@ class Zero:
     meant: the module is frozen, and others are not; for up to ``unreached_after`` steps, no backward has reached
     it, or other modules pause as well, as where layers are dropped at random; or the norm of the whole optimizer
     has faded to 0, as it does when a loss is satisfied, and no activation was found dead. Parameters without any
-    inside a module that learns are a warning as well.
+    inside a module that learns are a warning as well, and so is a module that is 0 in most steps, where a look
+    finds a dead activation in one of these.
 
     What is next to nothing is no sign of life. An episode of what was alive before ends when it is alive in
     ``clears_after`` steps running, and teaches nothing of how long its silences usually are.
@@ -46,6 +49,7 @@ class Zero:
     # The first steps of a silence are looked into; later only one in so many: it costs a look at every name.
     _CLOSELY, _STRIDE = 8, 64
 
+    @checked
     def __init__(
         self, *, fires_after: int = 3, clears_after: int = 3, unreached_after: int = 10, faded: float = 0.1
     ) -> None:
@@ -53,6 +57,8 @@ class Zero:
         self.clears_after = clears_after
         self._unreached_after = unreached_after
         self._faded = faded
+        # Whether the first steps are over, of which each is looked at as soon as it is there.
+        self.is_settled = False
         self._memories: dict[str, Memory] = {}
 
     def look(self, record: StepRecord) -> list[Finding] | None:
@@ -65,61 +71,73 @@ class Zero:
         return [
             *memory.unreached.look(record),
             *self._of_silent(record, memory, modules, silent, ill),
+            *memory.flickers.findings(record, modules, memory.naming),
             *memory.left_out.look(record),
         ]
 
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding]]:
         """Go on to the first step with a module that is silent for too long."""
         memory = self._memory_of(block.layout.optimizer)
-        modules, zeros, lows = flags(block, memory.rounding)
-        quiet = not lows.any()
-        calm = quiet and block.complete and not (block.common.skipped or block.common.unusual)
-        if calm and memory.is_quiet and start < len(block):
-            memory.follow(block.norms(BEFORE)[start:].tolist())
+        modules, flagged, logarithms = modules_of(block), flags(block, memory.rounding), block.logarithms
+        common = block.common
+        calm = flagged is None and common.complete and not (common.skipped or common.unusual)
+        if calm and logarithms is not None and memory.is_quiet:
+            memory.follow(logarithms[start:])
             memory.presences.take(modules, (), steps=len(block) - start)
+            self._follow_flickers(memory, (), len(block) - start)
             return len(block), ()
         norms = block.finest_norms(AFTER) if block.layout.finest.names else None
-        for index, norm in enumerate(block.norms(BEFORE)[start:].tolist(), start):
+        for index, norm in enumerate(block.wholes[BEFORE][start:], start):
             row = block.rows[index]
             if row.skipped:
                 continue
             if norms is not None and not memory.rounding.is_settled:
-                memory.rounding.take(modules, norms[index], float(block.norms(AFTER)[index]))
-            silent, low = ((), ()) if quiet else (named(modules, zeros[index]), named(modules, lows[index]))
+                memory.rounding.take(modules, norms[index], block.wholes[AFTER][index])
+            silent, low = [named(modules, kind[index]) for kind in flagged] if flagged else ((), ())
             ill = self._taken(memory, modules, silent, low, norm)
             looks = memory.unreached.looks or not block.complete
             unreached = looks and memory.unreached.take_in(block, index)
-            if ill or unreached or row.left_out or memory.left_out:
+            if ill or unreached or memory.flickers.shown or row.left_out or memory.left_out:
                 record = block[index]
                 findings = [
                     *memory.unreached.findings(record),
                     *self._of_silent(record, memory, modules, silent, ill),
+                    *memory.flickers.findings(record, modules, memory.naming),
                     *memory.left_out.look(record),
                 ]
                 if findings:
                     return index, findings
         return len(block), ()
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether the first steps are over, of which each is looked at as soon as it is there."""
-        return bool(self._memories) and all(memory.rounding.is_settled for memory in self._memories.values())
-
     def suspects(self, optimizer: str) -> tuple[str, ...]:
         """The modules of which a look must tell whether they have a gradient at all."""
         memory = self._memories.get(optimizer)
-        return () if memory is None else memory.rounding.suspects
+        return () if memory is None else memory.rounding.suspects + memory.flickers.suspects
 
     def answered(self, optimizer: str, causes: Mapping[str, Cause]) -> None:
         """What a look has found of them."""
-        self._memory_of(optimizer).rounding.answered(causes)
+        memory = self._memory_of(optimizer)
+        memory.rounding.answered(causes)
+        memory.flickers.answered(causes)
+        self._settle()
 
     def _memory_of(self, optimizer: str) -> Memory:
         memory = self._memories.get(optimizer)
         if memory is None:
             memory = Memory(self.fires_after, self.clears_after, self._unreached_after)
             self._memories[optimizer] = memory
+            self.is_settled = False
         return memory
+
+    def _settle(self) -> None:
+        """Until the first steps are over, and while anybody is suspected, each step is looked at at once."""
+        known = self._memories.values()
+        self.is_settled = bool(known) and all(m.rounding.is_settled and not m.flickers.suspects for m in known)
+
+    def _follow_flickers(self, memory: Memory, silent: Modules, steps: int = 1) -> None:
+        memory.flickers.take(silent, memory.naming, steps)
+        if memory.flickers.suspects or not self.is_settled:
+            self._settle()
 
     def _taken(
         self, memory: Memory, modules: Modules, silent: Modules, low: Modules, norm_before: float
@@ -133,11 +151,12 @@ class Zero:
             low: those, and what is next to nothing.
             norm_before: of the whole.
         """
-        if len(silent) < len(modules):
-            memory.follow([norm_before])
+        if len(silent) < len(modules) and 0.0 < norm_before < math.inf:
+            memory.follow([math.log(norm_before)])
         if memory.dead:
             # Of a state that was saved, also what there is no more.
             memory.dead = {m: None for m in memory.dead if m in memory.naming and m in modules}
+        self._follow_flickers(memory, silent)
         # What was told as dead is not heard again until it has come back to stay.
         quiet = tuple(dict.fromkeys((*low, *memory.dead))) if memory.dead else low
         memory.presences.take(modules, quiet, memory.dead)
@@ -208,9 +227,10 @@ class Zero:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave."""
-        self._memories = {}
+        self._memories, self.is_settled = {}, False
         for name, saved in state.items():
             self._memory_of(name).load_state_dict(saved)
+        self._settle()
 
     def _doubt(self, record: StepRecord, memory: Memory, module: str | None, faded: bool) -> str | None:
         """Why it may be meant; None where nothing speaks for that."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gradwatch.judge.flickers import Flickers
 from gradwatch.judge.left_out import LeftOut
 from gradwatch.judge.naming import Naming
 from gradwatch.judge.presence import Presences
@@ -35,6 +36,7 @@ class Memory:
         left_out: the parameters of its modules that no optimizer holds.
         unreached: the parameters that have no gradient inside modules that learn.
         rounding: the modules whose gradient may be nothing but rounding errors.
+        flickers: those that are 0 in most steps, and not in others.
     """
 
     def __init__(self, fires_after: int, clears_after: int, unreached_after: int) -> None:
@@ -48,16 +50,17 @@ class Memory:
         self.left_out = LeftOut(fires_after)
         self.unreached = Unreached(unreached_after)
         self.rounding = Rounding()
+        self.flickers = Flickers(clears_after)
 
-    def follow(self, norms: Iterable[float]) -> None:
-        """Take in norms of the whole; what is 0 or not finite has no level."""
+    def follow(self, logarithms: Sequence[float]) -> None:
+        """Take in norms of the whole; what is 0 or not finite has none, and no level."""
         level, highest = self.level, self.highest
-        for norm in norms:
-            if 0.0 < norm < math.inf:
-                logarithm = math.log(norm)
-                level = logarithm if level == -math.inf else level + _FOLLOWING * (logarithm - level)
-                if level > highest:
-                    highest = level
+        if level == -math.inf:
+            level = logarithms[0]
+        for logarithm in logarithms:
+            level += _FOLLOWING * (logarithm - level)
+            if level > highest:
+                highest = level
         self.level, self.highest = level, highest
 
     def has_faded(self, share: float) -> bool:
@@ -68,7 +71,7 @@ class Memory:
     def is_quiet(self) -> bool:
         """Nothing is or was of late silent, or left out, and the first steps are over."""
         ills = self.zeros or self.dead or self.naming or self.left_out or self.unreached.looks
-        return not ills and self.rounding.is_settled
+        return not (ills or self.flickers.shown) and self.rounding.is_settled
 
     remembers = Fields(
         presences=Presences.remembers,
@@ -77,6 +80,7 @@ class Memory:
         dead=Listed(NAME),
         unreached=Maybe(Presences.remembers),
         rounding=Rounding.remembers,
+        flickers=Flickers.remembers,
         level=Maybe(Row(LOGARITHM, LOGARITHM)),
     )
 
@@ -89,6 +93,7 @@ class Memory:
             "dead": list(self.dead),
             "unreached": self.unreached.state_dict(),
             "rounding": self.rounding.state_dict(),
+            "flickers": self.flickers.state_dict(),
             "level": None if self.level == -math.inf else [self.level, self.highest],
         }
 
@@ -99,5 +104,6 @@ class Memory:
         self.zeros, self.dead = dict(map(tuple, saved["zeros"])), dict.fromkeys(saved["dead"])
         self.unreached.load_state_dict(saved["unreached"])
         self.rounding.load_state_dict(saved.get("rounding", {}))
+        self.flickers.load_state_dict(saved["flickers"])
         if saved["level"] is not None:
             self.level, self.highest = saved["level"]

@@ -11,7 +11,7 @@ anew: no fault is claimed on a guess. All arrays are numpy's: no device is read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +24,6 @@ __all__ = [
     "ABSENT",
     "BEGUN_ANEW",
     "CHANGED",
-    "EVENTS",
     "MEASURED",
     "NEW",
     "ONCE",
@@ -74,18 +73,22 @@ class Consumed(NamedTuple):
     covered: BoolArray | None
 
 
-# Flags, losses, and the further fields of ``Seen``.
-_Known = tuple[Any, ...]
+# Flags, losses, and further fields of ``Seen``.
+_Known = tuple[Flags, Numbers, dict[str, Any]]
 
 
 def _codes(codes: bytes) -> Codes:
     return np.frombuffer(codes, dtype=np.uint8)
 
 
-def _mask(columns: tuple[int, ...], count: int) -> BoolArray:
+def _mask(columns: Collection[int], count: int) -> BoolArray:
     mask = np.zeros(count, dtype=bool)
     mask[list(columns)] = True
     return mask
+
+
+def _columns(mask: BoolArray) -> tuple[int, ...]:
+    return tuple(np.flatnonzero(mask).tolist())  # numpy: no device is read
 
 
 def _places(mask: BoolArray) -> bytes:
@@ -126,8 +129,7 @@ def beginning(flags: Flags, losses: Numbers, codes: bytes) -> _Known:
     _changed_by_the_loop(flags, seen)
     # torch does not count what ``.data.zero_()`` does: of what a step has used, values alone can tell.
     as_used = has(flags, FOLLOWED) & has(flags, USED | SHARED)
-    # numpy: no device is read
-    return flags, losses, b"", tuple(np.flatnonzero(as_used).tolist()), None, _perhaps_erased(flags, seen)
+    return flags, losses, {"look_at": _columns(as_used), "erased": _perhaps_erased(flags, seen)}
 
 
 def _perhaps_erased(flags: Flags, seen: Codes) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
@@ -135,27 +137,25 @@ def _perhaps_erased(flags: Flags, seen: Codes) -> tuple[tuple[int, ...], tuple[i
     unused = has(flags, EVER_WRITTEN) & ~has(flags, USED | SHARED | ELSEWHERE)
     if not (unused & (seen != SAME)).any():
         return None
-    gone, changed = unused & (seen == ABSENT), unused & (seen != ABSENT) & (seen != SAME)
-    # numpy: no device is read
-    return tuple(np.flatnonzero(gone).tolist()), tuple(np.flatnonzero(changed).tolist())
+    return _columns(unused & (seen == ABSENT)), _columns(unused & (seen != ABSENT) & (seen != SAME))
 
 
 def zeroed(flags: Flags, losses: Numbers, columns: tuple[int, ...]) -> _Known:
     """These were zeroed, though no code has told it."""
     _clear(flags, FOLLOWED | UNTOUCHED, _mask(columns, len(flags)))
-    return flags, losses
+    return flags, losses, {}
 
 
 def ended(
-    flags: Flags, losses: Numbers, codes: bytes, columns: tuple[int, ...], loss: int, measuring: bool
+    flags: Flags, losses: Numbers, codes: bytes, columns: frozenset[int], loss: int, measuring: bool
 ) -> _Known:
-    """A pass has ended and has written these columns, in this order.
+    """A pass has ended and has written these columns.
 
     Args:
         flags: before.
         losses: before.
         codes: of the look now.
-        columns: in the order in which they were written.
+        columns: that it has written.
         loss: number of the loss that it was of.
         measuring: the norms before clipping are wanted.
     """
@@ -185,7 +185,7 @@ def ended(
         earlier = has(flags, MEASURED) & (~has(flags, OUTDATED) | (seen == ABSENT))
         places = _measuring(flags, seen, (written & ~clipped_inside) | earlier)
     _clear(flags, IN_PASS)
-    return flags, np.where(written, loss, losses), places
+    return flags, np.where(written, loss, losses), {"places": places}
 
 
 def clipping(
@@ -196,7 +196,7 @@ def clipping(
     _changed_by_the_loop(flags, seen)
     places = _measuring(flags, seen, given & ~has(flags, MEASURED), in_pass) if due else b""
     _set(flags, OUTDATED, given)
-    return flags, losses, places
+    return flags, losses, {"places": places}
 
 
 def clipped(flags: Flags, losses: Numbers, codes: bytes, columns: tuple[int, ...]) -> _Known:
@@ -205,7 +205,7 @@ def clipped(flags: Flags, losses: Numbers, codes: bytes, columns: tuple[int, ...
     _clear(flags, FOLLOWED | UNTOUCHED, (seen != SAME) & ~given)
     _clear(flags, MISSED | BEGUN_ANEW, given)
     _set(flags, CLIPPED | CLIPPED_PART, given)
-    return flags, losses
+    return flags, losses, {}
 
 
 def unscaled(flags: Flags, losses: Numbers, codes: bytes, due: bool) -> _Known:
@@ -213,7 +213,7 @@ def unscaled(flags: Flags, losses: Numbers, codes: bytes, due: bool) -> _Known:
     seen, clipped = _codes(codes), has(flags, MEASURED) & has(flags, OUTDATED)
     _changed_by_the_loop(flags, seen)
     places = _measuring(flags, seen, ~clipped) if due else b""
-    return flags, losses, places
+    return flags, losses, {"places": places}
 
 
 def consumed(flags: Flags, losses: Numbers, codes: bytes, in_pass: bool, frozen: tuple[int, ...]) -> _Known:
@@ -244,7 +244,7 @@ def consumed(flags: Flags, losses: Numbers, codes: bytes, in_pass: bool, frozen:
     )
     _changed_by_the_loop(flags, seen)
     consumed = Consumed(facts, None if covered.all() else covered)
-    return flags, losses, b"", (), consumed
+    return flags, losses, {"consumed": consumed}
 
 
 def skipped(flags: Flags, losses: Numbers, codes: bytes, due: bool) -> _Known:
@@ -253,7 +253,7 @@ def skipped(flags: Flags, losses: Numbers, codes: bytes, due: bool) -> _Known:
     nothing = np.zeros(len(flags), dtype=bool)
     facts = Facts(covered, _codes(codes) != ABSENT, *[nothing] * 6)
     _forget_the_step(flags, due)
-    return flags, losses, b"", (), Consumed(facts, None)
+    return flags, losses, {"consumed": Consumed(facts, None)}
 
 
 def left(flags: Flags, losses: Numbers, codes: bytes, due: bool) -> _Known:
@@ -262,38 +262,20 @@ def left(flags: Flags, losses: Numbers, codes: bytes, due: bool) -> _Known:
     _set(flags, FOLLOWED | UNTOUCHED)
     _set(flags, USED, has(flags, EVER_WRITTEN))
     _forget_the_step(flags, due)
-    return flags, losses
+    return flags, losses, {}
 
 
 def _forget_the_step(flags: Flags, due: bool) -> None:
     _clear(flags, MEASURED | OUTDATED | IN_PASS | (WRITTEN | CLIPPED | MISSED if due else 0))
 
 
-def shared(flags: Flags, losses: Numbers, columns: bytes) -> _Known:
-    """Another optimizer's step has consumed what the pass wrote that had written these (a bool a column)."""
-    _set(flags, SHARED, np.frombuffer(columns, dtype=bool))
-    return flags, losses
+def shared(flags: Flags, losses: Numbers, columns: tuple[int, ...]) -> _Known:
+    """Another optimizer's step has consumed what the pass wrote that had written these."""
+    _set(flags, SHARED, _mask(columns, len(flags)))
+    return flags, losses, {}
 
 
 def elsewhere(flags: Flags, losses: Numbers, columns: tuple[int, ...]) -> _Known:
     """A step of another optimizer has consumed these columns, which it holds too."""
     _set(flags, ELSEWHERE, _mask(columns, len(flags)))
-    return flags, losses
-
-
-EVENTS: Mapping[Hashable, Callable[..., _Known]] = {
-    function.__name__: function
-    for function in (
-        beginning,
-        zeroed,
-        ended,
-        clipping,
-        clipped,
-        unscaled,
-        consumed,
-        skipped,
-        left,
-        shared,
-        elsewhere,
-    )
-}
+    return flags, losses, {}

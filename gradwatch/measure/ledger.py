@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from itertools import compress
 from operator import attrgetter
-from typing import cast
 
 import numpy as np
 from torch import Tensor
 
 from gradwatch.blocks import AFTER, BEFORE, Facts, StepRow
-from gradwatch.measure import kernel
+from gradwatch.measure import events, kernel
 from gradwatch.measure.devices import DeviceNorms
 from gradwatch.measure.parameters import OptimizerParameters
 from gradwatch.measure.pending import PendingStep, SeenClip
-from gradwatch.measure.provenance import Consumed, Provenance
+from gradwatch.measure.provenance import Provenance, Seen
 from gradwatch.measure.sharding.shards import Shards
 
 __all__ = ["Ledger"]
@@ -32,6 +31,9 @@ _noted = attrgetter("noted")
 
 # By code, whether a pass may have written it.
 _HAS_CHANGED = bytes(code > kernel.SAME for code in range(256))
+
+# A function of ``events``.
+Event = Callable[..., object]
 
 
 class Ledger:
@@ -93,30 +95,38 @@ class Ledger:
         self.last_pass[known] = earlier.last_pass[columns[known]]
         self.devices.take_over(earlier.devices, columns, known)
 
-    # Events, in the order in which a loop makes them. Each looks at all gradients, whichever it is about, so that
-    # what has changed between two events is known.
+    # Each event looks at all gradients, whichever it is about, so that what has changed between two is known.
 
-    def beginning(self) -> tuple[int, ...]:
-        """A backward pass is about to begin.
+    def note(self, event: Event, *what: Hashable) -> Seen:
+        """Something has happened: what follows is known from now on, and what it names is measured.
 
-        Returns:
-            The columns from which it is erased what earlier passes wrote and no step has used.
+        Args:
+            event: the function of ``gradwatch.measure.events`` that says what follows.
+            what: its further arguments, behind the codes.
         """
         gradients, codes = look(self._parameters, self._state)
-        seen = self._provenance["beginning", codes]
+        seen = self._provenance[(event, codes, *what)]
         self._provenance = seen.state
-        if seen.look_at:
-            zeroed = kernel.zeros(gradients, seen.look_at)
-            if zeroed:
-                self._provenance = self._provenance["zeroed", zeroed].state
-        if seen.erased is None:
-            return ()
-        gone, changed = seen.erased
+        if seen.places:
+            self._squares_before, _ = self._write(BEFORE, seen.places, gradients, self._before)
+        return seen
+
+    def learn(self, event: Event, columns: tuple[int, ...]) -> None:
+        """Something is known of these columns that no look at them tells."""
+        self._provenance = self._provenance[event, columns].state
+
+    def erased(self, begun: Seen) -> tuple[int, ...]:
+        """From which columns it is erased, as a pass begins, what earlier ones wrote and no step has used."""
+        gradients = [parameter.grad for parameter in self._parameters]
+        zeroed = kernel.zeros(gradients, begun.look_at)
+        if zeroed:
+            self.learn(events.zeroed, zeroed)
+        gone, changed = begun.erased or ((), ())
         return gone + kernel.zeros(gradients, changed)
 
     def ended(
-        self, columns: tuple[int, ...], compared: Sequence[int], loss: int, measuring: bool
-    ) -> tuple[int, ...]:
+        self, columns: frozenset[int], compared: frozenset[int], loss: int, measuring: bool
+    ) -> frozenset[int]:
         """A pass has ended.
 
         Args:
@@ -131,46 +141,29 @@ class Ledger:
         gradients, codes = look(self._parameters, self._state)
         if compared:
             # No line for each: there may be thousands.
-            changed = set(compress(range(len(codes)), codes.translate(_HAS_CHANGED)))
-            columns = (*columns, *sorted(changed.intersection(compared).difference(columns)))
+            columns |= compared.intersection(compress(range(len(codes)), codes.translate(_HAS_CHANGED)))
         if not columns:
-            return ()
-        seen = self._provenance["ended", codes, columns, loss, measuring]
+            return columns
+        seen = self._provenance[events.ended, codes, columns, loss, measuring]
         self._provenance = seen.state
         if seen.places:
             self._squares_before, _ = self._write(BEFORE, seen.places, gradients, self._before)
         return columns
 
-    def clipping(self, given: tuple[int, ...], due: bool, in_pass: bool) -> None:
-        """A clip call is about to change these columns."""
-        gradients, codes = look(self._parameters, self._state)
-        seen = self._provenance["clipping", codes, given, due, in_pass]
-        self._provenance = seen.state
-        if seen.places:
-            self._squares_before, _ = self._write(BEFORE, seen.places, gradients, self._before)
-
     def gone(self, clips: Sequence[SeenClip]) -> list[SeenClip]:
         """Those of the calls of which nothing came: what they had clipped was zeroed, and written anew since."""
-        return [clip for clip in clips if clip.columns and all(map(self._is_gone, clip.columns))]
+        given = [(clip, clip.noted.columns.tolist()) for clip in clips]  # numpy: no device is read
+        return [clip for clip, columns in given if columns and all(map(self._is_gone, columns))]
 
     def _is_gone(self, column: int) -> bool:
         return self._parameters[column].grad is None or self._provenance.is_begun_anew(column)
 
-    def clipped(self, given: tuple[int, ...]) -> None:
-        """It is done."""
-        _, codes = look(self._parameters, self._state)
-        self._provenance = self._provenance["clipped", codes, given].state
-
     def unscaled(self, scale: Tensor, due: bool) -> None:
         """A GradScaler has divided the gradients by this scale."""
         outdated = self._provenance.outdated if due else ()
-        gradients, codes = look(self._parameters, self._state)
         if outdated:
             self.devices.divide(outdated, scale, np.frombuffer(self._before))
-        seen = self._provenance["unscaled", codes, due]
-        self._provenance = seen.state
-        if seen.places:
-            self._squares_before, _ = self._write(BEFORE, seen.places, gradients, self._before)
+        self.note(events.unscaled, due)
 
     def consumed(self, number: int, backward_passes: int, clips: Sequence[SeenClip], in_pass: bool) -> PendingStep:
         """A step consumes the gradients as they are: measure them."""
@@ -178,38 +171,25 @@ class Ledger:
         # What requires no gradient is asked only where something was not written.
         unwritten = self._provenance.unwritten
         frozen = tuple(c for c in unwritten if not self._parameters[c].requires_grad) if unwritten else ()
-        seen = self._provenance["consumed", codes, in_pass, frozen]
+        seen = self._provenance[events.consumed, codes, in_pass, frozen]
         self._provenance = seen.state
         after = bytearray(len(self._before))
         squares, faint = self._write(AFTER, self._all, gradients, after)
-        facts, covered = cast("Consumed", seen.consumed)
+        assert seen.consumed is not None
+        facts, covered = seen.consumed
         self._notice(facts, faint, squares)
         row = StepRow(number, time.time(), facts, backward_passes, tuple(map(_noted, clips)))
         return PendingStep(self.own.row, row, bytes(self._before), after, covered)
 
     def skipped(self, number: int, backward_passes: int, clips: Sequence[SeenClip], due: bool) -> PendingStep:
         """A step was not taken: what was measured before it."""
-        _, codes = look(self._parameters, self._state)
-        seen = self._provenance["skipped", codes, due]
-        self._provenance = seen.state
         self.unusual = True
         before, none = bytes(self._before), bytes(len(self._before))
-        facts, covered = cast("Consumed", seen.consumed)
+        seen = self.note(events.skipped, due)
+        assert seen.consumed is not None
+        facts, covered = seen.consumed
         row = StepRow(number, time.time(), facts, backward_passes, tuple(map(_noted, clips)), skipped=True)
         return PendingStep(self.own.row, row, before, none, covered)
-
-    def left(self, due: bool) -> None:
-        """The step is done and leaves its gradients like this."""
-        _, codes = look(self._parameters, self._state)
-        self._provenance = self._provenance["left", codes, due].state
-
-    def shared(self, backward_pass: int) -> None:
-        """Another optimizer's step has consumed what this pass had written."""
-        self._provenance = self._provenance["shared", (self.last_pass == backward_pass).tobytes()].state
-
-    def elsewhere(self, columns: tuple[int, ...]) -> None:
-        """A step of another optimizer has consumed these columns, which it holds too."""
-        self._provenance = self._provenance["elsewhere", columns].state
 
     def settled(self) -> None:
         """The newest step is told of, and nothing hangs on the next one: norms like its own are usual."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gradwatch.blocks import AFTER, BEFORE, Block, BoolArray, FloatArray, NotedClip, StepRow
+from gradwatch.blocks import AFTER, BEFORE, Block, BoolArray, NotedClip, StepRow
 from gradwatch.measure.devices import Note, PendingNorms
 from gradwatch.measure.parameters import OptimizerParameters, RowForm
 
@@ -23,21 +23,19 @@ class SeenClip:
     Attributes:
         noted: the call; its ``norm_returned`` is None while the norm is on a device.
         norm: the norm that it returned, or where it is; None where it returned none.
-        columns: the columns that it was given.
         event: when it was.
     """
 
     noted: NotedClip
     norm: float | Note | None
-    columns: tuple[int, ...]
     event: int
 
     def moved(self, old: OptimizerParameters, new: OptimizerParameters) -> SeenClip:
         """The same call, among the columns of a new list of parameters."""
-        ids = [id(old.parameters[column]) for column in (*self.columns, *self.noted.repeated)]
+        ids = [id(old.parameters[column]) for column in (*self.noted.columns, *self.noted.repeated)]
         given = new.given(tuple(ids))
         noted = self.noted._replace(columns=given.places, repeated=given.repeated)
-        return SeenClip(noted, self.norm, given.columns, self.event)
+        return SeenClip(noted, self.norm, self.event)
 
 
 @dataclass(slots=True)
@@ -55,15 +53,6 @@ class LandedStep:
     row: StepRow
     before: bytes | bytearray
     after: bytes | bytearray
-
-    def side(self, side: int) -> FloatArray:
-        """The norms of one side, to be changed in place."""
-        changed = bytearray(self.before if side == BEFORE else self.after)
-        if side == BEFORE:
-            self.before = changed
-        else:
-            self.after = changed
-        return np.frombuffer(changed)
 
 
 class Awaited(NamedTuple):
@@ -141,13 +130,11 @@ class PendingStep(LandedStep):
         return LandedStep(self.own, row, before.tobytes(), after.tobytes())
 
 
-_SIDES = attrgetter("before"), attrgetter("after")
-_row = attrgetter("row")
+_before, _after, _row = attrgetter("before"), attrgetter("after"), attrgetter("row")
 
 
 def block_of(steps: Sequence[LandedStep]) -> Block:
     """Steps of one optimizer under one list of parameters, as a block."""
-    own = steps[0].own
-    shape = len(steps), len(own.layout.names)
-    before, after = (np.frombuffer(b"".join(map(side, steps))).reshape(shape) for side in _SIDES)
-    return Block(own.layout, list(map(_row, steps)), before, after)
+    layout = steps[0].own.layout
+    both = np.frombuffer(b"".join((*map(_before, steps), *map(_after, steps))))
+    return Block.joined(layout, list(map(_row, steps)), both.reshape(2 * len(steps), len(layout.names)))

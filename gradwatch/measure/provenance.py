@@ -6,14 +6,13 @@ the first sight and remembered: ``Provenance`` is such a state, and knows where 
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gradwatch.blocks import BoolArray
-from gradwatch.measure.events import BEGUN_ANEW, EVENTS, MEASURED, OUTDATED, WRITTEN, Consumed, Flags, Numbers, has
+from gradwatch.measure.events import BEGUN_ANEW, MEASURED, OUTDATED, WRITTEN, Consumed, Flags, Numbers, has
 
 __all__ = ["Consumed", "Provenance", "Seen"]
 
@@ -37,11 +36,11 @@ class Seen(NamedTuple):
     erased: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
 
-class Provenance(dict[tuple[Hashable, ...], Seen]):
+class Provenance(dict[tuple[Any, ...], Seen]):
     """What is known of each gradient of one optimizer, between two events: event -> what follows from it.
 
-    An event is the name of a function of ``events``, and its further arguments; what follows is worked out when it
-    is asked for the first time. What is known never changes.
+    An event is a function of ``events``, and its further arguments; what follows is worked out when it is asked
+    for the first time. What is known never changes.
 
     Args:
         flags: ``[columns]``.
@@ -72,13 +71,13 @@ class Provenance(dict[tuple[Hashable, ...], Seen]):
     def _key(self) -> bytes:
         return self.flags.tobytes() + self.losses.tobytes()
 
-    def __missing__(self, event: tuple[Hashable, ...]) -> Seen:
-        name, *arguments = event
-        flags, losses, *rest = EVENTS[name](self.flags.copy(), self.losses, *arguments)
+    def __missing__(self, event: tuple[Any, ...]) -> Seen:
+        function, *arguments = event
+        flags, losses, rest = function(self.flags.copy(), self.losses, *arguments)
         if len(self._known) >= self.MOST_KNOWN or len(self) >= self.MOST_KNOWN:
             self._forget()
         new = Provenance(flags, losses, self._known)
-        seen = self[event] = Seen(self._known.setdefault(new._key, new), *rest)
+        seen = self[event] = Seen(self._known.setdefault(new._key, new), **rest)
         return seen
 
     def _forget(self) -> None:

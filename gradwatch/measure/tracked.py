@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping
+from itertools import chain
+from operator import itemgetter
 from types import FrameType
 
 import numpy as np
@@ -13,22 +15,24 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gradwatch.blocks import NotedClip
+from gradwatch.engine import NO_PASS
+from gradwatch.measure import events
 from gradwatch.measure.devices import Note
 from gradwatch.measure.erased import ErasedPasses, Wrote
 from gradwatch.measure.ledger import Ledger
 from gradwatch.measure.lines import Lines
-from gradwatch.measure.parameters import Given, OptimizerParameters, parameter_ids
+from gradwatch.measure.parameters import Given, OptimizerParameters
 from gradwatch.measure.pending import Awaited, PendingStep, SeenClip
+from gradwatch.measure.provenance import Seen
 from gradwatch.measure.sharding.parts import versions_of, whole_number
 from gradwatch.measure.sharding.shards import Shards
 from gradwatch.records import OUTSIDE
 
-__all__ = ["NO_PASS", "TrackedOptimizer"]
-
-# What torch calls the graph task where no backward pass is running.
-NO_PASS = -1
+__all__ = ["TrackedOptimizer"]
 
 _NONE = None, None, None
+
+_params = itemgetter("params")
 
 # Events are numbered through the life of the process, so that "since the last step" is a comparison.
 _clock = itertools.count(1)
@@ -54,16 +58,16 @@ class TrackedOptimizer:
         left_out: by module, the parameters of it that no optimizer of the tracker holds.
         strays: parameters that no module holds either: a name, the tensor, how often it had been written to.
         clipped_instead: the optimizer whose gradients a clip call was given for its last step, by mistake.
-        passes: numbers of the passes that have written what its parameters hold now.
         deciding: called with each step once it is measured: a fused optimizer's ``found_inf`` may be set there.
     """
 
     # Losses that write to several optimizers, by where they are called; a loop with ever new ones must not grow.
     MOST_LOSSES = 1024
-    MOST_PASSES = 16
     # Clip calls of a step, besides one for each parameter: an optimizer that waits while another steps the same
     # parameters is given ever more.
     MOST_CLIPS = 256
+    # Passes without a step after which there may be none: more than are summed for one as a rule.
+    MANY_PASSES = 64
 
     def __init__(
         self, name: str, optimizer: Optimizer, lines: Lines, shards: Shards, every: int, alone: bool
@@ -75,7 +79,6 @@ class TrackedOptimizer:
         self.left_out: Mapping[str, list[tuple[str, Tensor]]] = {}
         self.strays: tuple[tuple[str, Tensor, int], ...] = ()
         self.clipped_instead: str | None = None
-        self.passes: dict[int, None] = {}
         self.deciding: Callable[[PendingStep], object] | None = None
         self._lines = lines
         self._shards = shards
@@ -90,7 +93,8 @@ class TrackedOptimizer:
         self._step: PendingStep | None = None
         self._erased: ErasedPasses | None = None
         self._stepped_unclipped = False
-        self._weights_then: list[int] = []
+        # When the versions of the weights were noted last, and these.
+        self._weights_at, self._weights_then = 0, list[int]()
         self.due = every == 1
         self.own = OptimizerParameters(name, optimizer, lines, shards)
         self._most_clips = self.MOST_CLIPS + len(self.own)
@@ -103,8 +107,14 @@ class TrackedOptimizer:
 
     @property
     def steps_unseen(self) -> bool:
-        """Whether its weights have changed since a pass wrote its first gradients, and no step of it was seen."""
-        return not self._stepped_at and bool(self._written_at) and self._weights() != self._weights_then
+        """Whether its weights have changed though passes wrote its gradients and no step of it was seen."""
+        return self._weights_at > self._stepped_at and self._weights() != self._weights_then
+
+    @property
+    def never_steps(self) -> bool:
+        """Whether many passes wrote its gradients, no step of it was seen, and its weights are as they were."""
+        waits = not self._stepped_at and self._backward_passes >= self.MANY_PASSES
+        return waits and self._weights() == self._weights_then
 
     def _weights(self) -> list[int]:
         return list(versions_of(self.own.parameters))
@@ -112,7 +122,8 @@ class TrackedOptimizer:
     @property
     def has_changed(self) -> bool:
         """Whether the optimizer holds other parameters than before."""
-        return parameter_ids(self.optimizer) != self.own.ids
+        groups = map(_params, self.optimizer.param_groups)
+        return list(map(id, chain.from_iterable(groups))) != self.own.ids
 
     def refresh(self) -> None:
         """Take in what it holds now."""
@@ -129,7 +140,7 @@ class TrackedOptimizer:
         self._weights_then = self._weights()
 
     def ended(
-        self, columns: tuple[int, ...], compared: list[int], number: int, wrote: Wrote | None, failed: bool
+        self, columns: frozenset[int], compared: frozenset[int], number: int, wrote: Wrote | None, failed: bool
     ) -> bool:
         """A backward pass has ended.
 
@@ -152,50 +163,45 @@ class TrackedOptimizer:
             return False
         if not failed and (number != self._pass_counted or number == NO_PASS):
             self._count(number)
-        if not self._written_at:
-            self._weights_then = self._weights()
+        # The loop may have made its optimizer anew: what steps from then on is another one.
+        is_first, waits_for_long = not self._written_at, self._backward_passes == self.MANY_PASSES
         self._written_at = next(_clock)
+        if is_first or waits_for_long:
+            self._weights_at, self._weights_then = self._written_at, self._weights()
         if self._erased is not None and not failed:
             self._erased.wrote(_call_site(), written, wrote, self.own.parameters)
         if not self.alone:
-            self._note_pass(columns, number)
+            self.ledger.last_pass[list(written)] = number
         return True
 
-    def erased(self, columns: tuple[int, ...]) -> None:
-        """What passes have written to these since the last step is erased, and another pass is about to begin."""
-        if self._backward_passes and self._step is None:
+    def erased(self, begun: Seen) -> None:
+        """As another pass begins, some of what passes have written since the last step may be erased."""
+        columns = self.ledger.erased(begun)
+        if columns and self._backward_passes and self._step is None:
             if self._erased is None:
                 # Nothing is noted of the passes of a loop that erases none.
                 self._erased = ErasedPasses()
             else:
                 self._erased.erased(columns, self.own.parameters)
 
-    def holds_of(self, number: int) -> bool:
-        """Whether any of its gradients is what this pass has left; it is forgotten where none is."""
-        if (self.ledger.last_pass == number).any():
-            return True
-        self.passes.pop(number, None)
-        return False
+    @property
+    def passes(self) -> set[int]:
+        """Numbers of the passes that have left what is in its gradients."""
+        return set(self.ledger.last_pass.tolist()) - {0}  # numpy: no device is read
 
-    def used_by_another(self, numbers: Sequence[int], columns: tuple[int, ...]) -> None:
+    def used_by_another(self, numbers: Collection[int], columns: tuple[int, ...]) -> None:
         """Another optimizer's step has consumed what these passes wrote for it, and these columns themselves."""
         for number in numbers:
-            self.ledger.shared(number)
+            of_it = np.flatnonzero(self.ledger.last_pass == number).tolist()  # numpy: no device is read
+            self.ledger.learn(events.shared, tuple(of_it))
         if columns:
-            self.ledger.elsewhere(columns)
+            self.ledger.learn(events.elsewhere, columns)
 
     def _loss_of(self, wrote: Hashable) -> int:
         """The loss that a pass is of, as passes are known by where they are called and by what they write."""
         if len(self._losses) >= self.MOST_LOSSES:
             self._losses.clear()
         return self._losses.setdefault((_call_site(), wrote), len(self._losses) + 1)
-
-    def _note_pass(self, columns: tuple[int, ...], number: int) -> None:
-        self.ledger.last_pass[list(columns)] = number
-        self.passes[number] = None
-        if len(self.passes) > self.MOST_PASSES:
-            self.passes = dict.fromkeys(np.unique(self.ledger.last_pass).tolist())  # numpy: no device is read
-            self.passes.pop(0, None)
 
     def _count(self, number: int) -> None:
         """A pass writes, or wrote, one of its gradients."""
@@ -233,7 +239,7 @@ class TrackedOptimizer:
             self._clips = [clip for clip in self._clips if clip not in gone]
         self._passes_before_clip = self._backward_passes
         if given.columns:
-            self.ledger.clipped(given.columns)
+            self.ledger.note(events.clipped, given.columns)
         if self.due:
             whole = norm if type(norm) is Tensor or norm is None else whole_number(norm)
             returned = self.ledger.devices.note(whole)
@@ -241,7 +247,7 @@ class TrackedOptimizer:
             noted = NotedClip(function, limit, norm_type, on_host, given.places, given.repeated)
             if len(self._clips) >= self._most_clips:
                 del self._clips[0]
-            self._clips.append(SeenClip(noted, returned, given.columns, next(_clock)))
+            self._clips.append(SeenClip(noted, returned, next(_clock)))
         return gone if self.due else []
 
     def was_passed_over(self, clip: SeenClip) -> bool:
@@ -287,7 +293,7 @@ class TrackedOptimizer:
     def stepped(self) -> PendingStep | None:
         """The step is done; what was measured of it."""
         step, self._step = self._step, None
-        self.ledger.left(self.due)
+        self.ledger.note(events.left, self.due)
         self._finish()
         return step
 

@@ -1,9 +1,10 @@
-"""The newest run in a file, with what its flight recorder has left beside it."""
+"""A run in a file, with what its flight recorder has left beside it, or what is told of it beside that."""
 
 from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
@@ -48,7 +49,7 @@ class Run:
         alerts: all events, oldest first.
         flights: of the flight recorder, oldest first.
         torn: lines of the whole file that could not be read.
-        earlier: names of the runs that the file holds before this one.
+        others: names of the other runs that the file holds, oldest first.
     """
 
     head: Mapping[str, Any]
@@ -56,7 +57,7 @@ class Run:
     alerts: list[Alert] = field(default_factory=list)
     flights: list[Flight] = field(default_factory=list)
     torn: int = 0
-    earlier: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -83,19 +84,33 @@ class Run:
         return sorted(joined.all(), key=lambda i: (i.over is not None, i.severity != "critical", i.since))
 
 
-def newest_run(path: str | os.PathLike[str]) -> Run:
-    """The run that a file holds last.
+def newest_run(path: str | os.PathLike[str], name: str | None = None) -> Run:
+    """The run that a file holds last, of all or of those with a name.
 
     Raises:
-        ArgumentError: it cannot be read, or no run is in it.
+        ArgumentError: it cannot be read, or no such run is in it.
     """
-    run = _read(Path(path))
-    if not run.flights:
-        run.flights += _beside(Path(path), run)
+    path = Path(path)
+    runs = _read(path)
+    held = [run for run in runs if name in (None, run.name)]
+    if not held:
+        there = ", ".join(repr(run.name) for run in runs[-_NAMED:])
+        raise ArgumentError(f"{str(path)!r} holds no run {name!r}: give one that it holds, such as {there}.")
+    run = held[-1]
+    run.others = [other.name for other in runs if other is not run]
+    if run.flights:
+        run.alerts += _explained(path, run)
+    else:
+        run.flights += _beside(path, run)
     return run
 
 
-def _read(path: Path) -> Run:
+# Runs that a sentence names.
+_NAMED = 5
+
+
+def _read(path: Path) -> list[Run]:
+    """All runs of a file, oldest first; there is one at least."""
     runs: list[Run] = []
     lines = Lines(path)
     for entry, value in lines:
@@ -105,14 +120,14 @@ def _read(path: Path) -> Run:
             _take(runs[-1], entry, value, path)
     if not runs:
         raise ArgumentError(f"{str(path)!r} holds no run of gradwatch: give a file that a Jsonl has written.")
-    newest = runs[-1]
-    # A step that was written twice counts as it was written last.
-    newest.steps = {
-        name: [step for _, step in sorted({step.step: step for step in newest.steps[name]}.items())]
-        for name in sorted(newest.steps, key=_places(newest.head.get("optimizers")))
-    }
-    newest.torn, newest.earlier = lines.torn, [run.name for run in runs[:-1]]
-    return newest
+    for run in runs:
+        # A step that was written twice counts as it was written last.
+        run.steps = {
+            name: [step for _, step in sorted({step.step: step for step in run.steps[name]}.items())]
+            for name in sorted(run.steps, key=_places(run.head.get("optimizers")))
+        }
+        run.torn = lines.torn
+    return runs
 
 
 def _places(names: Any) -> Callable[[str], int]:
@@ -147,8 +162,31 @@ def _beside(path: Path, run: Run) -> Iterator[Flight]:
     files = [file for file in path.parent.glob("*.jsonl") if file.name.startswith(begins)]
     for file in sorted(files, key=lambda file: (len(file.name), file.name)):
         try:
-            found = _read(file)
+            found = _read(file)[-1]
         except ArgumentError:
             continue
         if _is_same(found.head, run.head):
             yield from found.flights
+
+
+_FLIGHT = re.compile(r"(?P<run>.+)\.flight-\d+\.jsonl")
+
+
+def _explained(path: Path, run: Run) -> Iterator[Alert]:
+    """The causes that were found when a flight recorder's file had been written: they stand in the run's own."""
+    flight = _FLIGHT.fullmatch(path.name)
+    if flight is None:
+        return
+    fired = {alert.key: alert.step for alert in run.alerts if alert.state == "firing"}
+    for alert in _own_alerts(path.with_name(f"{flight['run']}.jsonl"), run):
+        if alert.state == "firing" and alert.step > fired.get(alert.key, alert.step):
+            del fired[alert.key]  # it is another episode from here on
+        elif alert.state == "explained" and alert.step >= fired.get(alert.key, math.inf):
+            yield alert
+
+
+def _own_alerts(path: Path, run: Run) -> list[Alert]:
+    try:
+        return [alert for own in _read(path) if _is_same(own.head, run.head) for alert in own.alerts]
+    except ArgumentError:  # the run's own file may be anywhere
+        return []

@@ -12,6 +12,7 @@ import numpy as np
 from gradwatch.blocks.arrays import BoolArray, FloatArray
 from gradwatch.records import StepRecord
 from gradwatch.report.series import Series
+from gradwatch.sinks import figures
 
 __all__ = [
     "Table",
@@ -50,9 +51,9 @@ class Table(NamedTuple):
         return place > 0 and self.columns[place] not in self.words
 
 
-def number(value: float) -> str:
-    """Three digits; what is not finite by its name."""
-    return f"{value:.3g}" if math.isfinite(value) else str(value)
+def number(value: float | None) -> str:
+    """Three digits."""
+    return figures.number(value, 3)
 
 
 def share(marked: BoolArray) -> str:
@@ -70,9 +71,9 @@ def by_optimizer(all_series: Sequence[Series]) -> Table:
     rows = [
         (
             one.optimizer,
-            number(median(one.before)),
-            number(_largest(one.before)),
-            number(median(one.after)),
+            number(median(one.before[~one.missing])),
+            number(_largest(one.before[~one.missing])),
+            number(median(one.after[~one.unconsumed])),
             limits(one.limit),
             share(one.clipped),
             share(one.nonfinite),
@@ -95,7 +96,8 @@ def by_line(one: Series) -> Table:
         rows.append(
             (
                 name,
-                *map(number, (_smallest(norms), median(norms), _largest(norms), norms[-1])),
+                *map(number, (_smallest(there), median(there), _largest(there))),
+                number(None if missing[-1] else norms[-1]),
                 share(there == 0.0) if len(there) else "none",
                 share(~np.isfinite(there)) if len(there) else "none",
                 share(missing),
@@ -111,12 +113,14 @@ def by_stretch(one: Series, stretches: int = 20) -> Table:
     edges = np.linspace(0, len(one.steps), min(len(one.steps), stretches) + 1).astype(int).tolist()
     for a, b in pairwise(edges):
         first, last = one.steps[a].step, one.steps[b - 1].step
-        norms = one.before[a:b]
+        norms, unconsumed = one.before[a:b][~one.missing[a:b]], one.unconsumed[a:b]
+        after = one.after[a:b][~unconsumed]
+        nothing = unconsumed | ((one.before[a:b] == 0.0) & (one.after[a:b] == 0.0))
         rows.append(
             (
                 str(first) if first == last else f"{first} to {last}",
-                *map(number, (_smallest(norms), median(norms), _largest(norms), median(one.after[a:b]))),
-                number(median(one.ratio[a:b])),
+                *map(number, (_smallest(norms), median(norms), _largest(norms), median(after))),
+                number(median(one.ratio[a:b][~nothing])),
                 limits(one.limit[a:b]),
                 share(one.nonfinite[a:b]),
                 share(one.zero[a:b]),
@@ -133,7 +137,7 @@ def by_stretch(one: Series, stretches: int = 20) -> Table:
 def by_step(one: Series) -> Table:
     """The last steps, a row each."""
     rows = [
-        (str(step.step), number(step.norm_before), number(step.norm_after), _calls(step), ", ".join(_odd(step)))
+        (str(step.step), *map(number, figures.of_whole(step)[:2]), _calls(step), ", ".join(_odd(step)))
         for step in one.steps[-SHOWN:]
     ]
     words = ("clipping", "out of the ordinary")
@@ -141,10 +145,13 @@ def by_step(one: Series) -> Table:
 
 
 def by_parameter(step: StepRecord) -> Table:
-    """The largest gradients of a step, first those that are no number."""
-    norms = step.parameters
-    largest = sorted(norms, key=lambda name: (math.isfinite(norms[name].norm_before), -norms[name].norm_before))
-    rows = [(name, *map(number, norms[name])) for name in largest[:SHOWN]]
+    """The largest gradients of a step, first those that are no number; last the parameters that have none."""
+    norms, missing = step.parameters, {*step.missing}
+    largest = sorted(
+        norms,
+        key=lambda name: (name in missing, math.isfinite(norms[name].norm_before), -norms[name].norm_before),
+    )
+    rows = [(name, *map(number, figures.of_parameter(step, name)[:2])) for name in largest[:SHOWN]]
     title = f"Parameters of step {step.step} of {step.optimizer}, {len(rows)} of {len(norms)}"
     return Table(title, ("parameter", "before", "after"), rows)
 
@@ -173,19 +180,21 @@ def _odd(step: StepRecord) -> Iterator[str]:
         yield f"{step.backward_passes} backward passes"
 
 
-def median(norms: FloatArray) -> float:
-    """Of those that are finite; NaN where none is."""
+def median(norms: FloatArray) -> float | None:
+    """Of those that are finite; NaN where none is, None where there is no norm."""
     return _of_finite(np.median, norms)
 
 
-def _of_finite(reduce: Callable[[FloatArray], float], norms: FloatArray) -> float:
+def _of_finite(reduce: Callable[[FloatArray], float], norms: FloatArray) -> float | None:
+    if not len(norms):
+        return None
     finite = norms[np.isfinite(norms)]
     return float(reduce(finite)) if len(finite) else math.nan
 
 
-def _smallest(norms: FloatArray) -> float:
+def _smallest(norms: FloatArray) -> float | None:
     return _of_finite(np.min, norms)
 
 
-def _largest(norms: FloatArray) -> float:
+def _largest(norms: FloatArray) -> float | None:
     return _of_finite(np.max, norms)

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
-from gradwatch.blocks import Block, FloatArray, Steps
+from gradwatch.blocks import FloatArray, Steps
 from gradwatch.records import StepRecord
 from gradwatch.sinks.curves import Curves
 from gradwatch.sinks.encoding import encoded
@@ -44,28 +43,30 @@ def brief_lines(shown: Curves, steps: Steps, names: Mapping[str, Sequence[str]])
         names: the report's lines by optimizer, as in the line of the run.
     """
     # A column after the other: it is the calls that take long, not the numbers.
-    form = _form(shown, tuple(names.get(shown.optimizer, ())))
+    form = _form(shown.optimizer, shown.modules, tuple(names.get(shown.optimizer, ())))
+    before, after = shown.norms[:, :2].T.tolist()
     columns = (
-        map(str, shown.steps),
-        map(_time, shown.times),
+        shown.steps,
+        _in_words("%.3f", shown.times),
         _where_given("loop_step", shown.loop_steps),
-        _exact(shown.norms[:, 0]),
-        _exact(shown.norms[:, 1]),
+        _exact(before),
+        _exact(after),
         _where_given("max_norm", shown.limits),
         [', "clipped": true' if clipped else "" for clipped in shown.clipped],
-        [_odd(*steps.pairs[at]) for at in shown.at],
+        [_odd(*steps.pairs[at]) if odd else "" for at, odd in zip(shown.at, shown.odd, strict=True)],
         *_pairs(shown.norms[:, 3:]),
     )
     return list(map(form.__mod__, zip(*columns, strict=True)))
 
 
-def _form(shown: Curves, names: Sequence[str]) -> str:
+@lru_cache(maxsize=64)
+def _form(optimizer: str, modules: tuple[str, ...], names: tuple[str, ...]) -> str:
     """A line with ``%s`` in place of each column."""
-    head = f'{{"kind": "step", "optimizer": {_in_a_form(shown.optimizer)}, "step": %s, "time": %s%s'
+    head = f'{{"kind": "step", "optimizer": {_in_a_form(optimizer)}, "step": %s, "time": %s%s'
     norms = ', "norm_before": %s, "norm_after": %s%s%s%s'
-    if shown.modules == names:
+    if modules == names:
         return f'{head}{norms}, "modules": [{",".join(["%s"] * len(names))}]}}\n'
-    by_name = ",".join(f"{_in_a_form(name)}:%s" for name in shown.modules)
+    by_name = ",".join(f"{_in_a_form(name)}:%s" for name in modules)
     return f'{head}{norms}, "modules": {{{by_name}}}}}\n'
 
 
@@ -80,37 +81,28 @@ def _where_given(name: str, values: Sequence[float | None]) -> list[str]:
 
 
 def _odd(held: Sequence[StepRecord], place: int) -> str:
-    if isinstance(held, Block):
-        row = held.rows[place]
-        usual = row.facts.as_usual and not row.skipped and row.loss_scale is None and not held.nonfinite[place]
-        if usual and row.backward_passes == 1 and not row.lost_passes:
-            return ""
     values = {name: getattr(held[place], name) for name in _USUAL}
     return "".join(f', "{name}": {encoded(value)}' for name, value in values.items() if value != _USUAL[name])
 
 
 def _pairs(norms: FloatArray) -> Iterator[list[str]]:
     """``[steps, 2 * lines]`` -> a column for each of the report's lines."""
-    before, after = norms[:, ::2], norms[:, 1::2]
-    equal = (before == after) | (np.isnan(before) & np.isnan(after))
-    words = _nine_digits(norms)
-    for one, other, same in zip(words[::2], words[1::2], equal.T.tolist(), strict=True):
-        yield [b if alike else f"[{b},{a}]" for b, a, alike in zip(one, other, same, strict=True)]
+    words = _in_words("%.9g", norms.T.ravel().tolist())
+    columns = [words[begin : begin + len(norms)] for begin in range(0, len(words), len(norms))]
+    for before, after in zip(columns[::2], columns[1::2], strict=True):
+        yield [b if b == a else f"[{b},{a}]" for b, a in zip(before, after, strict=True)]
 
 
-def _exact(norms: FloatArray) -> list[str]:
-    return list(map(repr if np.isfinite(norms).all() else encoded, norms.tolist()))
+def _exact(numbers: Sequence[float]) -> Sequence[object]:
+    return numbers if _are_finite(numbers) else list(map(encoded, numbers))
 
 
-def _nine_digits(norms: FloatArray) -> list[list[str]]:
-    """``[steps, columns]`` -> each column."""
-    numbers = norms.T.ravel().tolist()
-    if np.isfinite(norms).all():
-        words = ("%.9g " * len(numbers) % tuple(numbers)).split()
-    else:
-        words = [f"{number:.9g}" if math.isfinite(number) else encoded(number) for number in numbers]
-    return [words[begin : begin + len(norms)] for begin in range(0, len(words), len(norms))]
+def _in_words(form: str, numbers: Sequence[float]) -> list[str]:
+    if _are_finite(numbers):
+        return (f"{form} " * len(numbers) % tuple(numbers)).split()
+    return [form % number if math.isfinite(number) else encoded(number) for number in numbers]
 
 
-def _time(value: float) -> str:
-    return f"{value:.3f}" if math.isfinite(value) else encoded(value)
+def _are_finite(numbers: Sequence[float]) -> bool:
+    """Whether all are; where their sum is too large it says no, and each is asked by itself."""
+    return math.isfinite(sum(numbers))

@@ -12,9 +12,11 @@ from gradwatch.incidents import Incidents
 from gradwatch.printing import printable
 from gradwatch.records import Alert, Health, Incident, RunInfo, StepRecord
 from gradwatch.sinks.curves import curves
+from gradwatch.sinks.figures import number, of_line, of_whole
 from gradwatch.sinks.notebook import Notebook, notebook
 from gradwatch.sinks.saying import say
-from gradwatch.sinks.table import Picture, number, style_of
+from gradwatch.sinks.story import Story
+from gradwatch.sinks.table import Picture
 from gradwatch.sinks.terminal import Terminal, terminal_of
 from gradwatch.sinks.trend import Trend
 
@@ -146,11 +148,9 @@ class Console:
         return [held[place] for held, place in self._newest.values()]
 
     def _last_words(self, screen: Terminal) -> str:
-        """Below whatever line the program has left unfinished; never more than the terminal shows at once."""
-        console = _console(screen, self._width)
-        stories = _in_lines(console, _joined(*self._stories()))
-        rows = max(console.height - len(stories) - 3, 2)
-        return "\n".join(["", *_in_lines(console, self._picture(rows, counts=True)), *stories])
+        """Below whatever line the program has left unfinished; whole, since it stays and scrolls."""
+        shown = _joined(self._picture(counts=True), *self._stories())
+        return "\n".join(["", *_in_lines(_console(screen, self._width), shown)])
 
     def _tell_status(self) -> None:
         if self._tells_status:
@@ -203,20 +203,15 @@ def _joined(*parts: Picture | Incident | str) -> RenderableType:
     """One below the other; what is no picture in words, never as markup."""
     from rich.console import Group
 
-    return Group(*(_in_words(part) if not isinstance(part, Picture) else part for part in parts))
-
-
-def _in_words(part: Incident | str) -> RenderableType:
-    from rich.text import Text
-
-    return Text(str(part), style_of(part) if isinstance(part, Incident) else "")
+    return Group(*(part if isinstance(part, Picture) else Story(part) for part in parts))
 
 
 def _status_line(record: StepRecord) -> str:
-    modules = ", ".join(f"{name}: {number(norms.norm_after)}" for name, norms in record.modules.items())
+    whole = of_whole(record)
+    modules = ", ".join(f"{name}: {number(of_line(record, name).after)}" for name in record.modules)
     return printable(
-        f"{record.optimizer} step {record.step}: norm {number(record.norm_before)} before, "
-        f"{number(record.norm_after)} after clipping" + (f" ({modules})" if modules else "")
+        f"{record.optimizer} step {record.step}: norm {number(whole.before)} before, "
+        f"{number(whole.after)} after clipping" + (f" ({modules})" if modules else "")
     )
 
 

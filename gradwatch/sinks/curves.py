@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from gradwatch.blocks import AFTER, BEFORE, Alike, Block, FloatArray, StepRow, S
 from gradwatch.records import StepRecord
 
 __all__ = ["Curves", "curves"]
+
+# Whether a step was skipped, its loss scale, its passes, and those of them that were lost.
+_USUAL = (False, None, 1, 0)
 
 
 class Curves(NamedTuple):
@@ -30,6 +34,7 @@ class Curves(NamedTuple):
         clipped: whether it was in force.
         skipped: whether the optimizer did not apply the step.
         nonfinite: whether a gradient held NaN or Inf.
+        odd: whether more may be to be said of it than numbers, see ``gradwatch.sinks.brief``.
     """
 
     optimizer: str
@@ -43,6 +48,7 @@ class Curves(NamedTuple):
     clipped: Sequence[bool]
     skipped: Sequence[bool]
     nonfinite: Sequence[bool]
+    odd: Sequence[bool]
 
     @property
     def axis(self) -> Sequence[int]:
@@ -64,12 +70,21 @@ def curves(steps: Steps) -> list[Curves]:
     return [_joined(parts) for parts in found]
 
 
+# Of the blocks that some sink has still to write: all who draw one draw the same.
+_drawn: WeakKeyDictionary[Block, Curves] = WeakKeyDictionary()
+
+
 def _of(alike: Alike) -> Curves:
     records, places, at = alike
-    drawn = _of_block(records) if isinstance(records, Block) else _of_records(records)
-    if places != list(range(len(records))):
+    if isinstance(records, Block):
+        drawn = _drawn.get(records)
+        if drawn is None:
+            drawn = _drawn[records] = _of_block(records)
+    else:
+        drawn = _of_records(records)
+    if places != list(range(len(drawn.at))):
         drawn = _with(drawn, drawn.norms[places], ([field[place] for place in places] for field in drawn[3:]))
-    return drawn._replace(at=at)
+    return _with(drawn, drawn.norms, (at, *drawn[4:]))
 
 
 def _joined(parts: Sequence[Curves]) -> Curves:
@@ -91,6 +106,11 @@ def _of_block(block: Block) -> Curves:
     norms = np.empty((len(block), 3 + 2 * len(modules)))
     norms[:, 0], norms[:, 1], norms[:, 2] = block.norms(BEFORE), block.norms(AFTER), block.clip_ratios
     norms[:, 3::2], norms[:, 4::2] = block.line_norms(BEFORE), block.line_norms(AFTER)
+    nonfinite = block.nonfinite.tolist()
+    # Most steps are alike.
+    told = rows.facts, rows.skipped, rows.loss_scale, rows.backward_passes, rows.lost_passes
+    kinds = list(zip(*told, strict=True))
+    usual = {kind: kind[0].as_usual and kind[1:] == _USUAL for kind in {*kinds}}
     return Curves(
         optimizer=block.layout.optimizer,
         modules=modules,
@@ -102,7 +122,8 @@ def _of_block(block: Block) -> Curves:
         limits=limits,
         clipped=clipped,
         skipped=rows.skipped,
-        nonfinite=block.nonfinite.tolist(),
+        nonfinite=nonfinite,
+        odd=[bad or not usual[kind] for bad, kind in zip(nonfinite, kinds, strict=True)],
     )
 
 
@@ -122,4 +143,5 @@ def _of_records(records: Sequence[StepRecord]) -> Curves:
         clipped=[r.clipped for r in records],
         skipped=[r.skipped for r in records],
         nonfinite=[bool(r.nonfinite) for r in records],
+        odd=[True] * len(records),
     )

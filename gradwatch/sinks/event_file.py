@@ -12,7 +12,7 @@ import socket
 import struct
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ import numpy as np
 from gradwatch.blocks import FloatArray
 from gradwatch.errors import MissingExtraError, SinkError
 from gradwatch.sinks.checksums import added, flipped, masked, masked_crc32c, weights
+from gradwatch.sinks.line_file import Unbuffered
 
 __all__ = ["EventFile"]
 
@@ -52,6 +53,7 @@ class EventFile:
         self._text_pb: Any = text_pb
         self._gfile: Any = tf.io.gfile
         self._folder = folder
+        self._is_in_a_store = "://" in folder
         self._forms: dict[tuple[str, ...], _Form] = {}
         self._waiting: list[bytes] = []
         self._flush_at = 0.0
@@ -71,7 +73,7 @@ class EventFile:
     @property
     def is_whole(self) -> bool:
         """Whether what comes next is appended; a new file is begun where the last one was deleted or is torn."""
-        return self._file is not None and ("://" in self._folder or Path(self._path).exists())
+        return self._file is not None and (self._is_in_a_store or os.path.exists(self._path))  # noqa: PTH110 quicker
 
     def expect(self, tags: tuple[str, ...]) -> None:
         """Work out what events with these tags have in common; done before the first one where it was not."""
@@ -116,26 +118,36 @@ class EventFile:
             self._file.flush()
 
     def close(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()
+        """Close the file; a second time does nothing."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
 
     def _begin(self, waiting: Sequence[bytes]) -> None:
         self._gfile.makedirs(self._folder)
+        # A file of which not even the head could be written is written over.
         if self._file is not None or not self._path:
             self._path = os.path.join(self._folder, _file_name())  # noqa: PTH118 a URL too
-        # A file of which not even the head could be written is written over.
-        self._file = None
-        file = self._gfile.GFile(self._path, "wb")
-        file.write(b"".join((self._head, *waiting)))
-        self._file = file
+        self.close()
+        # tensorboard's opens a file of the disk anew for each write.
+        self._file = self._gfile.GFile(self._path, "wb") if self._is_in_a_store else Unbuffered(self._path, "w")
+        self._put((self._head, *waiting))
 
     def _append(self, waiting: Sequence[bytes]) -> None:
         try:
-            self._file.write(b"".join(waiting))
+            self._put(waiting)
         except BaseException:
             # What is behind a record that is torn is not read.
-            self._file, self._path = None, ""
+            self._path = ""
+            raise
+
+    def _put(self, events: Sequence[bytes]) -> None:
+        write = self._file.write if self._is_in_a_store else self._file.write_all
+        try:
+            write(b"".join(events))
+        except BaseException:
+            with suppress(Exception):
+                self.close()
             raise
 
     def _add(self, event: Any) -> None:
@@ -178,7 +190,7 @@ class _Form:
             # What float32 cannot hold is infinite there.
             scalars = values.astype("<f4").view(np.uint8)
         numbers = np.concatenate((times, varints, scalars), axis=1)
-        frames = np.tile(self._frame, (len(numbers), 1))
+        frames = self._frame[None].repeat(len(numbers), axis=0)
         frames[:, self._numbers] = numbers
         frames[:, -4:] = masked(self._added ^ added(numbers.T, self._weights))[:, None].view(np.uint8)
         return frames.tobytes()

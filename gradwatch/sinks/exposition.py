@@ -24,6 +24,7 @@ __all__ = ["BOUNDS", "Newest", "OptimizerState", "WindowMax", "new_states"]
 
 # Half decades from 1e-8 to 1e6.
 BOUNDS = tuple(float(f"{10 ** (half / 2):.3g}") for half in range(-16, 13))
+_BOUNDS = np.array(BOUNDS)
 
 
 class WindowMax:
@@ -109,9 +110,9 @@ class OptimizerState:
         finite = np.isfinite(norms)
         norms, times = norms[finite], times[finite]
         self.window.add(norms, times)
-        self.buckets += np.bincount(np.searchsorted(BOUNDS, norms), minlength=len(self.buckets))
-        with np.errstate(over="ignore"):
-            self.finite_sum = min(self.finite_sum + float(norms.sum()), sys.float_info.max)
+        self.buckets += np.bincount(_BOUNDS.searchsorted(norms), minlength=len(self.buckets))
+        # Added up by Python, which does not warn where it is infinite.
+        self.finite_sum = min(self.finite_sum + sum(norms.tolist()), sys.float_info.max)
 
     def _take_nonfinite(self, records: Sequence[StepRecord]) -> None:
         self.nonfinite += len(records)

@@ -119,7 +119,7 @@ class Fanout:
 
     def _is_ours(self) -> bool:
         """Whether a sink asks: to wait for its own thread, or for one that waits for it, would take for ever."""
-        return any(threading.current_thread() is outlet.thread for outlet in self._outlets)
+        return threading.current_thread() in [outlet.thread for outlet in self._outlets]
 
     def _take_back(self, begun: Iterable[Outlet]) -> None:
         self._owner = 0

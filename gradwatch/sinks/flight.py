@@ -53,6 +53,9 @@ class FlightRecorder:
     # Beside one JSONL file, whatever runs have written to it: the oldest gives way.
     FILES = 10
 
+    # Told to the tracker: steps are of no use before something critical fires.
+    patient = True
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._run: RunInfo | None = None

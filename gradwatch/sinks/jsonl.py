@@ -96,11 +96,11 @@ class Jsonl:
         if self._run is None:
             return
         steps = Steps.of(records)
-        text = "".join(self._lines(steps, alerts))
+        text, many = "".join(self._lines(steps, alerts)), (len(steps), len(alerts))
         try:
-            self._put(self._run, text, len(steps), len(alerts))
+            self._put(self._run, text, *many)
         except OSError as error:
-            self._losses.add(len(steps), len(alerts), reason_of(error))
+            self._losses.add(*many, reason_of(error))
             raise SinkError(
                 f"The JSONL file {str(self._path)!r} cannot be written ({reason_of(error)}): make room, or make "
                 "its folder writable; what is missing in it is counted, and it goes on when it can."
@@ -117,8 +117,9 @@ class Jsonl:
 
     def _lines(self, steps: Steps, alerts: Sequence[Alert]) -> list[str]:
         of_steps = [""] * len(steps)
-        for at, made in self._of_steps(steps):
-            of_steps[at] = made
+        for places, made in self._of_steps(steps):
+            for at, text in zip(places, made, strict=True):
+                of_steps[at] = text
         if not alerts and self._every == 1:
             return of_steps
         lines = []
@@ -162,12 +163,12 @@ class Jsonl:
         self._file.append(line("run", run) if lost is None else line("run", run, lost=lost))
         self._losses.tell("is written again")
 
-    def _of_steps(self, steps: Steps) -> Iterator[tuple[int, str]]:
-        """Each line, and of which of the steps it is."""
+    def _of_steps(self, steps: Steps) -> Iterator[tuple[Sequence[int], list[str]]]:
+        """Some lines, and of which of the steps they are."""
         if not self._parameters:
             for shown in curves(steps):
-                yield from zip(shown.at, brief_lines(shown, steps, self._modules), strict=True)
+                yield shown.at, brief_lines(shown, steps, self._modules)
             return
         for held, places, at in steps.alike:
             made = self._blocks.of(held) if isinstance(held, Block) else [line("step", record) for record in held]
-            yield from zip(at, [made[place] for place in places], strict=True)
+            yield at, [made[place] for place in places]

@@ -6,11 +6,25 @@ import os
 from io import FileIO
 from pathlib import Path
 
-__all__ = ["LineFile"]
+__all__ = ["LineFile", "Unbuffered"]
+
+
+class Unbuffered(FileIO):
+    """A file that is given to the system at once, so that it is there when the process is killed."""
+
+    def write_all(self, data: bytes) -> None:
+        """Write all of it, by one call of the system as a rule.
+
+        Raises:
+            OSError: it cannot be written, or a part of it alone.
+        """
+        left = memoryview(data)
+        while left:
+            left = left[self.write(left) :]
 
 
 class LineFile:
-    """Nothing is buffered: what was appended is there when the process is killed.
+    """What was appended is there when the process is killed.
 
     Args:
         path: the file; its folder is made where it is missing.
@@ -18,7 +32,8 @@ class LineFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file: FileIO | None = None
+        self._name = str(path)
+        self._file: Unbuffered | None = None
         self._held: os.stat_result | None = None
         self._size = 0
 
@@ -30,7 +45,7 @@ class LineFile:
         """
         self._path.parent.mkdir(parents=True, exist_ok=True)
         torn = _ends_within_a_line(self._path)
-        self._file = FileIO(self._path, "a", opener=_opened)
+        self._file = Unbuffered(self._path, "a", opener=_opened)
         self._held = os.fstat(self._file.fileno())
         self._size = self._held.st_size
         self.append("\n" if torn else "")
@@ -51,11 +66,10 @@ class LineFile:
         """
         if self._file is None:
             return
-        left = memoryview(text.encode())
-        self._size += len(left)
+        data = text.encode()
+        self._size += len(data)
         try:
-            while left:
-                left = left[self._file.write(left) :]
+            self._file.write_all(data)
         except BaseException:
             self.close()
             raise
@@ -65,7 +79,7 @@ class LineFile:
         if self._file is None or self._held is None:
             return False
         try:
-            there = self._path.stat()
+            there = os.stat(self._name)  # noqa: PTH116 asked for after each block: without the detours of Path
         except OSError:
             return False
         self._size = there.st_size

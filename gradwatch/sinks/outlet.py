@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import NamedTuple
 
 from gradwatch.blocks import Block, Steps
@@ -16,6 +17,8 @@ from gradwatch.records import Alert, Sink
 __all__ = ["Outlet", "bytes_of"]
 
 log = logging.getLogger("gradwatch")
+
+_NOTHING = Steps(())
 
 
 class _Entry(NamedTuple):
@@ -29,8 +32,10 @@ class _Entry(NamedTuple):
 class Outlet:
     """Takes what comes to one sink, in order; a failure is logged once, and counted.
 
-    Between two writes it rests, so that steps gather: to wake a thread and to begin a write costs the training
-    more than another step in it. Alerts, who waits, and a sink with ``prompt`` end the rest at once.
+    Before the first write and between two it rests, so that steps gather: to wake a thread and to begin a write
+    costs the training more than another step in it. Alerts, who waits, and a sink with ``prompt`` end the rest at
+    once. A sink with ``patient`` does nothing with steps before an alert comes: it rests until then, unless much
+    waits, and nobody waits for it.
 
     Args:
         name: of the sink, in the log and in counts.
@@ -53,8 +58,10 @@ class Outlet:
         self._queue: queue.SimpleQueue[_Entry] = queue.SimpleQueue()
         # Each is changed by one side alone, so that neither takes a lock: putting is done by one thread at a time.
         self._came = self._gone = 0
+        self._alerts_came = self._alerts_gone = 0
         self._told = 0
         self._prompt = getattr(sink, "prompt", False)
+        self._patient = getattr(sink, "patient", False)
         # Held while nobody is in a hurry; to let go of it takes no lock, so that a signal's handler may do it too.
         self._calm = threading.Lock()
         self._calm.acquire()
@@ -71,22 +78,26 @@ class Outlet:
         # What is larger than all the room is taken where nothing else waits.
         if waiting and waiting + size > self._capacity:
             self.dropped += len(steps)
-            steps, size = Steps(()), 0
-        if steps or alerts:
+            steps, size = _NOTHING, 0
+        if steps.pairs or alerts:
             self._came += size
+            self._alerts_came += len(alerts)
             self._queue.put(_Entry(steps, alerts, size))
             if alerts or waiting + size >= self.BYTES_AT_ONCE:
                 self._hurry()
 
     def mark(self, written: Callable[[], object]) -> None:
         """Have this called when all that was put before is written; it must not raise."""
-        self._queue.put(_Entry(Steps(()), (), written=written))
+        if self._patient and self._alerts_came == self._alerts_gone:
+            written()
+            return
+        self._queue.put(_Entry(_NOTHING, (), written=written))
         self._hurry()
 
     def end(self) -> None:
         """Let the thread write what waits, close the sink and end; a second time is no harm."""
         # In this order: an interrupt in between leaves a second call to do it.
-        self._queue.put(_Entry(Steps(()), (), last=True))
+        self._queue.put(_Entry(_NOTHING, (), last=True))
         self._hurry()
         self._ending = True
 
@@ -95,6 +106,7 @@ class Outlet:
         self._guarded(self.sink.close)
 
     def _publish(self) -> None:
+        self._rest()
         while self._goes_on():
             self._tell_once()
             self._rest()
@@ -102,22 +114,21 @@ class Outlet:
         self._tell_at_the_end()
 
     def _goes_on(self) -> bool:
-        entries = self._next()
-        # It cannot be changed: a sink that tries takes nothing away from another.
-        steps = Steps.joined(entry.steps for entry in entries)
-        alerts = tuple(alert for entry in entries for alert in entry.alerts)
-        if steps or alerts:
+        several, alerts_of_each, sizes, written, last = zip(*self._next(), strict=True)
+        # Neither can be changed: a sink that tries takes nothing away from another.
+        steps, alerts = Steps.joined(several), tuple(chain.from_iterable(alerts_of_each))
+        if steps.pairs or alerts:
             self._guarded(lambda: self.sink.write(steps, alerts))
-        self._gone += sum(entry.size for entry in entries)
-        for entry in entries:
-            if entry.written is not None:
-                entry.written()
-        return not any(entry.last for entry in entries)
+        self._gone += sum(sizes)
+        self._alerts_gone += len(alerts)
+        for tell in filter(None, written):
+            tell()
+        return not any(last)
 
     def _rest(self) -> None:
         # What is there already was wanted meanwhile, or was too much for one go.
         if not self._prompt and self._queue.empty():
-            self._calm.acquire(timeout=self.REST_SECONDS)
+            self._calm.acquire(timeout=-1 if self._patient else self.REST_SECONDS)
 
     def _hurry(self) -> None:
         with suppress(RuntimeError):  # it is in a hurry already

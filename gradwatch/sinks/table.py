@@ -7,7 +7,7 @@
     console.save_svg("run.svg")
 
 What is wrong comes first: incidents, then the modules that are ill, then the others in their order. A line is
-never wrapped: of names that are too long what all have in common is left out, then the middle.
+never wrapped: names that are too long are cut, so that they still differ.
 """
 
 from __future__ import annotations
@@ -15,56 +15,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
-from gradwatch.printing import printable
-from gradwatch.records import Alert, GroupNorms, Incident, StepRecord, clip_ratio
+from gradwatch.records import Alert, GroupNorms, Incident, StepRecord
+from gradwatch.sinks.figures import Figures, number, of_line, of_whole
+from gradwatch.sinks.names import fitted, shortened
+from gradwatch.sinks.story import style_of
 from gradwatch.sinks.trend import Trend
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
     from rich.text import Text
 
-__all__ = ["Picture", "number", "shortened", "style_of"]
-
-# Colour only repeats what a word or a mark beside it says.
-_STYLES = {"critical": "bold red", "warning": "yellow"}
+__all__ = ["Picture"]
 
 # Cells: a number of three digits with a gap before it; what a note takes, such as "clipped at 0.1".
 _NUMBER, _NOTE, _LEAST_NAME = 9, 14, 16
-
-
-def style_of(told: Alert | Incident) -> str:
-    """The rich style of the words of an alert or an incident."""
-    if isinstance(told, Incident):
-        return _STYLES[told.severity] if told.over is None else "green"
-    if told.state == "firing":
-        return _STYLES[told.severity]
-    return "green" if told.state == "resolved" else "cyan"
-
-
-def number(value: float, digits: int = 4) -> str:
-    """So many digits; what is not finite by its name."""
-    return f"{value:.{digits}g}" if math.isfinite(value) else str(value)
-
-
-def shortened(text: str, width: int, gap: str = "…") -> str:
-    """What fits into some cells: of what is longer the beginning and, at twice that length, the end."""
-    from rich.cells import cell_len, chop_cells, set_cell_size
-
-    # A row is one line, and what a user has called a module is no command to the terminal.
-    text = printable(text).replace("\n", "\\n")
-    if cell_len(text) <= width:
-        return text
-    kept = max(width - cell_len(gap), 0)
-    head = set_cell_size(text, kept // 3)
-    tail = ""
-    for character in reversed(text):
-        if cell_len(character + tail) > kept - kept // 3:
-            break
-        tail = character + tail
-    return chop_cells(f"{head}{gap}{tail}", width)[0] if width else ""
+_INDENT = "  "
 
 
 @dataclass(frozen=True)
@@ -187,29 +154,12 @@ class _Page(NamedTuple):
         trend = Trend.SHARES + 1 if self._has_trend else 0
         return max(self.width - 3 * _NUMBER - trend - _NOTE - 1, _LEAST_NAME)
 
-    def names(self, names: Sequence[str]) -> Mapping[str, str]:
-        """Each as it is shown: where one is too long, without the parts that all begin and end with."""
-        from rich.cells import cell_len
-
-        if len(names) < 2 or max(map(cell_len, names)) + 2 <= self._room:
-            return {name: name for name in names}
-        paths = [name.split(".") for name in names]
-        least = min(map(len, paths)) - 1
-        begin = _in_common(paths, least)
-        end = _in_common([path[::-1] for path in paths], least - begin)
-        return {
-            name: (self.gap if begin else "") + ".".join(path[begin : len(path) - end]) + (self.gap if end else "")
-            for name, path in zip(names, paths, strict=True)
-        }
+    def names(self, names: tuple[str, ...]) -> Mapping[str, str]:
+        """Each as it is shown, within the optimizer's indent."""
+        return fitted(names, self._room - len(_INDENT), self.gap)
 
     def history(self, optimizer: str, module: str | None) -> str:
         return "" if self.trend is None else self.trend(optimizer, module, self.ascii_only)
-
-
-def _in_common(paths: Sequence[Sequence[str]], most: int) -> int:
-    """How many parts all begin with."""
-    alike = takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
-    return min(sum(1 for _ in alike), most)
 
 
 def _cut(lines: list[_Line], most: int, page: _Page) -> list[_Line]:
@@ -232,23 +182,21 @@ def _since(told: Alert | Incident) -> int:
 
 def _group(record: StepRecord, page: _Page) -> list[_Line]:
     """An optimizer and its modules, those first of which there is something to say."""
-    cells = _cells(record.norm_before, record.norm_after, record.clip_ratio)
     trend = page.history(record.optimizer, None)
     name = f"{record.optimizer}, step {record.step}"
-    head = page.row(name, cells, trend, _optimizer_note(record), style="bold")
+    head = page.row(name, _cells(of_whole(record)), trend, _optimizer_note(record), style="bold")
     ill: list[Text] = []
     well: list[Text] = []
     shown = page.names(tuple(record.modules))
     for name, norms in record.modules.items():
         note, style = _module_note(record, name, norms)
-        ratio = clip_ratio(norms.norm_before, norms.norm_after)
-        cells, trend = _cells(norms.norm_before, norms.norm_after, ratio), page.history(record.optimizer, name)
-        (ill if note else well).append(page.row(f"  {shown[name]}", cells, trend, note, style))
+        cells, trend = _cells(of_line(record, name)), page.history(record.optimizer, name)
+        (ill if note else well).append(page.row(f"{_INDENT}{shown[name]}", cells, trend, note, style))
     return [_Line(head), *map(_Line, ill), *(_Line(line, may_go=True) for line in well)]
 
 
-def _cells(before: float, after: float, ratio: float) -> tuple[str, str, str]:
-    return number(before, 3), number(after, 3), number(ratio, 3)
+def _cells(figures: Figures) -> list[str]:
+    return [number(figure, 3) for figure in figures]
 
 
 def _optimizer_note(record: StepRecord) -> str:

@@ -122,7 +122,7 @@ class TensorBoard:
             if shown.loop_steps[-1] is not None:
                 self._last_loop_step[shown.optimizer] = shown.loop_steps[-1]
             counts = [firing[at].get(shown.optimizer, (0, 0)) for at in shown.at]
-            self._write_scalars(shown, np.hstack((shown.norms, counts)))
+            self._write_scalars(shown, np.concatenate((shown.norms, counts), axis=1))
         if self._owned is not None:
             self._write_out(self._owned, steps, alerts)
 

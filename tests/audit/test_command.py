@@ -1,12 +1,14 @@
 """The command: its exit status, its object, and one sentence for whatever cannot be read."""
 
 import json
+import os
 import sys
 
 import pytest
 
 from gradwatch.cli import main
 from tests.audit.logs import one_file, write
+from tests.report.files import written
 
 CONTRADICTS = {"grad_norm_total": [1.0, 1.0], "grad_norm/a\x1b[31m{at}": [2.0, float("inf")]}
 
@@ -77,3 +79,22 @@ def test_without_tensorboard(tmp_path, capsys, monkeypatch):
     status, out, err = run(capsys, tmp_path)
     assert (status, out) == (2, "")
     assert 'pip install "gradwatch[tensorboard]"' in err
+
+
+def test_a_run_without_a_step_is_told_from_what_is_no_run(tmp_path, capsys):
+    _, _, err = run(capsys, written(tmp_path / "run.jsonl", []))
+    assert "holds a run of gradwatch without a step: give one" in err
+
+
+def test_a_folder_that_goes_away_is_passed_over(tmp_path, capsys, monkeypatch):
+    write(tmp_path / "here", CONTRADICTS)
+    (tmp_path / "gone").mkdir()
+    scandir = os.scandir
+
+    def scanned(path):
+        if os.fspath(path).endswith("gone"):
+            raise FileNotFoundError(2, "No such file or directory")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scanned)
+    assert run(capsys, tmp_path)[0] == 1

@@ -25,6 +25,13 @@ BROKEN = [
         (2, 2),
         "too high by 1.41x at step 1",
     ),
+    # When the parts were measured is not said, and does not matter to a plain sum.
+    (
+        {"grad_norm/before": [2.0, 7.0], "grad_norm/after": [0.5, 0.5], ONE: [1.0, 3.0], TWO: [1.0, 4.0]},
+        "root-of-squares",
+        (2, 2),
+        "grad_norm/before is the sum of its parts' norms",
+    ),
     ({TOTAL: [5.0, 4.5], ONE: [3.0, 3.0], TWO: [4.0, 4.0]}, "root-of-squares", (1, 2), "4.5 against 5 at step 2"),
 ]
 HELD = [
@@ -66,6 +73,21 @@ def test_a_law_that_is_broken_is_told(curves, law, steps, words, tmp_path):
 def test_what_may_be_is_not_told(curves, tmp_path):
     (found,) = audit(write(tmp_path, curves))
     assert found.breaches == []
+
+
+@pytest.mark.parametrize(
+    ("after", "words"),
+    [
+        ([1.0, 1.0], "no name says that a clip lies between."),
+        ([1.0, 400.0], "after is above before in 1 of 2 steps, 400 against 1.6 at step 2, which no clip does."),
+    ],
+)
+def test_a_pair_that_is_not_compared_is_told(after, words, tmp_path):
+    (found,) = audit(write(tmp_path, {"grad_norm/before": [1.4, 1.6], "grad_norm/after": after}))
+    assert not found.breaches
+    said = found.remarks[0]
+    assert said.startswith("grad_norm/after is not held against grad_norm/before: ")
+    assert said.endswith(words)
 
 
 def test_the_worst_comes_first(tmp_path):

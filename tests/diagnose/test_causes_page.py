@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from gradwatch.causes import cause
 from gradwatch.diagnose import REMEDIES
 
 PAGE = Path(__file__).parents[2] / "docs" / "causes.md"
@@ -32,6 +33,21 @@ def test_the_page_has_every_kind_once_with_its_remedy() -> None:
     assert list(rows()) == KINDS
     assert {kind: row[-1] for kind, row in rows().items()} == REMEDIES
     assert all(all(row) for row in rows().values())
+
+
+def test_what_one_loss_leaves_is_zeroed_and_what_another_leaves_may_be_frozen() -> None:
+    own, several = (cause("leaked", "net", backward_passes=passes).remedy for passes in (1, 2))
+    assert "zero_grad()" in own
+    assert "other loss" not in own
+    assert several == REMEDIES["leaked"]
+
+
+def test_a_gradient_that_clipping_erased_is_told_by_what_the_norm_was() -> None:
+    by_limit, by_norm = (
+        cause("clipped-to-zero", "net", limit=0.0, norm_returned=norm).remedy for norm in (5.0, float("inf"))
+    )
+    assert by_limit == "Raise the limit of the clip call: 0 leaves nothing of the gradient."
+    assert "not finite" in by_norm
 
 
 def test_a_remedy_is_one_imperative_sentence() -> None:

@@ -105,3 +105,22 @@ def test_a_policy_that_is_nearly_dead() -> None:
     assert found.kind == "saturated-tanh"
     assert found.evidence["share_flat"] == 1.0
     assert 3.0 <= found.evidence["decades_lost_here"] < 4.0
+
+
+def test_what_is_lost_little_by_little_has_a_remedy_though_no_operation_is_to_blame() -> None:
+    net = nn.Sequential(*(layer for _ in range(20) for layer in (nn.Linear(16, 16), nn.Sigmoid())))
+    with Diagnosis({"net": net}) as diagnosis:
+        net(batch(8, 16)).mean().backward()
+    found = diagnosis.faint["net.0.weight"]
+    assert found.kind == "unknown"
+    assert "little by little" in str(found)
+    assert found.remedy.startswith("Normalise between the layers")
+
+
+def test_a_hinge_that_is_kept_has_elements_and_no_units() -> None:
+    net = filled(nn.Linear(4, 1), bias=-9.0)
+    with Diagnosis({"net": net}) as diagnosis:
+        torch.relu(net(torch.zeros(3, 4)).squeeze() + 1).mean().backward()
+    found = diagnosis.causes["net.weight"]
+    assert found.evidence["elements"] == 3
+    assert str(found).startswith("zero-loss at Relu (all at 0, ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import numpy as np
@@ -76,6 +77,35 @@ def test_a_block_whose_clip_calls_all_saw_less_than_was_there_is_not_fine() -> N
     assert (alert.severity, alert.step) == ("warning", 1)
 
 
+@pytest.mark.parametrize(
+    "norms",
+    [
+        # Half of the baseline is at 8, so that 20 is not much: until a few more at 1 have come, in the same block.
+        [8.0, 1.0] * 20 + [8.0] + [1.0] * 4 + [20.0] * 12,
+        # Far above any limit, before there is a baseline.
+        [1.0] * 3 + [1e9] * 5,
+        # None of them has a logarithm.
+        [1.0] * 10 + [0.0] * 10 + [1.0] * 10 + [math.inf] * 3 + [1.0] * 30,
+    ],
+    ids=["the median falls", "the limit", "none has a logarithm"],
+)
+def test_a_norm_is_too_large_by_what_came_just_before_it(norms: list[float]) -> None:
+    layout, usual = layout_of(("mlp.w",), ("mlp",)), Facts.usual(1)
+    rows = [StepRow(step, float(step), usual) for step in range(1, len(norms) + 1)]
+    sides = np.array(norms)[:, None]
+    first = len(norms) - 16
+    blocks = [Block(layout, rows[some], sides[some], sides[some]) for some in (slice(first), slice(first, None))]
+    told = judged_alike([block for block in blocks if len(block)])
+    assert {alert.rule for alert in told} & {"explosion", "nonfinite"}
+
+
+def test_what_is_below_the_limit_tells_nothing_of_what_is_usual() -> None:
+    layout, usual = layout_of(("a.w", "b.w"), ("a", "b")), Facts.usual(2)
+    rows = [StepRow(step, float(step), usual) for step in range(1, 17)]
+    norms = np.tile([1.0, 5e-8], (16, 1))
+    judged_alike([Block(layout, rows, norms, norms)])
+
+
 class Above:
     """A rule of a user's: it is asked of each record, and never of a block."""
 
@@ -125,11 +155,6 @@ def test_one_that_fails_in_the_midst_of_a_block_loses_nothing_but_itself(caplog:
     told = [(alert.rule, alert.step, alert.state) for alert in alerts]
     assert told == [("above", 82, "firing"), ("above", 87, "resolved"), ("zero", 88, "firing")]
     assert "'above'" in caplog.text
-
-
-def test_two_rules_of_one_id_share_their_episodes_as_they_do_one_by_one() -> None:
-    for seed in range(4):
-        judged_alike(made_up_blocks(seed, 100), lambda: [Above(), Zero(), Zero(fires_after=5), Above()])
 
 
 def test_alerts_come_in_the_order_of_steps_and_then_of_rules() -> None:

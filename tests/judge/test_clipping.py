@@ -15,6 +15,7 @@ from gradwatch.judge.rule import Rule
 from gradwatch.records import Alert, ClipCall, GroupNorms, StepRecord
 from gradwatch.rules import ClipBroken, ClipOverflow
 from tests.made_up import record
+from tests.test_incidents import made_of
 
 NAN = math.nan
 
@@ -233,7 +234,7 @@ def test_clipping_before_unscaling() -> None:
     scaled = call(0.001, norm_returned=5000.0, scope_before=5.0)
     (alert,) = broken(scaled, after=0.001, loss_scale=1000.0)
     assert alert.severity == "critical"
-    assert "scaler.unscale_(optimizer)" in alert.message
+    assert "scaler.unscale_(optimizer)" in alert.remedy
     assert broken(call(1.0), loss_scale=1000.0) == []
     assert broken(call(1.0), loss_scale=1.0) == []
 
@@ -241,6 +242,29 @@ def test_clipping_before_unscaling() -> None:
 def test_a_limit_below_zero() -> None:
     (alert,) = broken(call(1.0, limit=-1.0), max_norm=-1.0)
     assert "turned every gradient around" in alert.message
+
+
+@pytest.mark.parametrize(
+    ("found", "remedy"),
+    [
+        (broken(call(0.001, norm_returned=5000.0), after=0.001, loss_scale=1000.0), "unscale_"),
+        (broken(call(1.0, limit=-1.0), max_norm=-1.0), "above 0"),
+        (broken(call(1.5)), "directly before the step"),
+        (broken(call(5.0, norm_returned=0.0)), "after backward()"),
+        (broken(call(5.0, norm_returned=2.0)), "between the last backward() and step()"),
+        (broken(call(0.0, norm_returned=0.0, scope_before=None)), "that the optimizer holds"),
+        (broken(call(0.2, repeated=("a",))), "once"),
+        (broken(call(1.0), clipped_between=("a",), max_norm=1.0), "Clip once, after the last backward()"),
+        (broken(call(1.0), after=3.0, max_norm=1.0), "all of the optimizer's parameters"),
+        (broken(call(1e-30, norm_returned=0.0, scope_before=1e-30), after=1e-30), "Scale the loss up"),
+    ],
+)
+def test_each_fault_has_the_remedy_that_fits_it(found: list[Alert], remedy: str) -> None:
+    (alert,) = found
+    assert remedy in alert.remedy
+    (told,) = made_of(alert)
+    assert told.remedies() == [alert.remedy]
+    assert alert.line().endswith(alert.remedy)
 
 
 def test_a_skipped_step_does_not_end_it() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -93,3 +94,21 @@ def test_blocks_are_judged_as_their_records_are(size: int) -> None:
     records = steps(*[1e-7, 0.0, 3e-7] * 4, *[0.1] * 4, 1e-7, first=3)
     told = [alert for block in blocks_of(records, itertools.repeat(size)) for alert in by_block.judge_block(block)]
     assert told == judged(by_record, records) != []
+
+
+@pytest.mark.parametrize("size", [1, 16])
+def test_each_optimizer_is_in_suspense_until_its_first_steps_are_over(size: int) -> None:
+    """As long as one of its modules may be nothing but rounding, and no longer; a state goes on from there."""
+    judge, records = Judge([Zero()]), steps(*[1e-7] * 3)
+    waits = []
+    for optimizer in ("actor", "critic"):
+        own = [replace(record, optimizer=optimizer) for record in records]
+        for block in [*blocks_of(own[:1], itertools.repeat(1)), *blocks_of(own[1:], itertools.repeat(size))]:
+            judge.judge_block(block) if size > 1 else judge.judge(block[0])
+            waits.append(judge.in_suspense)
+    assert waits == [True, *[False] * (len(waits) // 2 - 1)] * 2
+    resumed = Judge([Zero()])
+    resumed.load_state_dict(judge.state_dict())
+    assert not resumed.in_suspense
+    resumed.load_state_dict(Judge([Zero()]).state_dict())
+    assert resumed.in_suspense

@@ -220,20 +220,55 @@ def test_a_step_no_higher_than_one_that_passed_by_itself_is_a_warning() -> None:
 
 
 def test_a_step_that_was_skipped_has_not_passed_by_itself() -> None:
-    records = [record(i, n, n, skipped=n == 500.0) for i, n in enumerate([*CALM, 500.0, *CALM, 500.0], 1)]
-    assert [a.severity for a in alerts(Explosion(), records) if a.state == "firing"] == ["critical", "critical"]
+    norms = [*CALM, 500.0, *CALM, 500.0]
+    records = [record(i, n, n, skipped=i == len(CALM)) for i, n in enumerate(norms)]
+    assert [a.severity for a in alerts(Explosion(), records) if a.state == "firing"] == ["warning", "critical"]
+
+
+def test_an_explosion_that_was_skipped_is_told_as_nan_is() -> None:
+    norms = [*CALM, *[500.0] * 12]
+    records = [record(i, n, NAN if n == 500.0 else n, skipped=n == 500.0) for i, n in enumerate(norms)]
+    first, last = (a for a in alerts(Explosion(), records) if a.state == "firing")
+    assert (first.severity, first.step) == ("warning", len(CALM))
+    assert (
+        first.message == "norm before clipping 500, 500 times the usual; the step was skipped and changed nothing"
+    )
+    assert (last.severity, last.step) == ("critical", len(CALM) + 9)
+    assert last.message.endswith("10 steps in a row were skipped: training stands still")
+
+
+@pytest.mark.parametrize(
+    ("rule", "bad"), [(NonFinite(), {"norm": NAN, "nonfinite": ("a",)}), (Explosion(), {"norm": 1e9})]
+)
+def test_a_step_at_which_the_loop_was_stopped_is_critical(rule: Any, bad: dict[str, Any]) -> None:
+    judge, norm = Judge([rule]), bad.pop("norm")
+    judge.refused("actor", 1)
+    (alert,) = judge.judge(record(1, norm, NAN, skipped=True, **bad))
+    assert alert.severity == "critical"
+    assert alert.message.endswith("; the step was refused and changed nothing")
+
+
+def test_a_norm_is_held_against_one_threshold_by_the_alert_and_by_the_guard() -> None:
+    rule = Explosion()
+    for one in unclipped(*CALM):
+        rule.look(one)
+    above = rule.critical_above("actor")
+    (found,) = rule.look(record(99, 1e9, 1e9)) or ()
+    assert found.threshold == above
+    assert "limit" not in found.message
 
 
 @pytest.mark.parametrize("size", [1, 3, 16, 42])
 @pytest.mark.parametrize("skipped", [False, True])
 def test_what_passed_by_itself_is_so_in_blocks_too(size: int, skipped: bool) -> None:
     norms = [*CALM, 1.0, 500.0, *CALM, *CALM, 1.0, 1.0, 500.0, *CALM]
-    records = [record(i, n, n, skipped=skipped and n == 500.0) for i, n in enumerate(norms, 1)]
+    first = norms.index(500.0)
+    records = [record(i, n, n, skipped=skipped and i == first) for i, n in enumerate(norms)]
     judge = Judge([Explosion()])
     told = [alert for block in blocks_of(records, itertools.repeat(size)) for alert in judge.judge_block(block)]
     assert told == alerts(Explosion(), records)
-    second = "critical" if skipped else "warning"
-    assert [alert.severity for alert in told if alert.state == "firing"] == ["critical", second]
+    severities = ["critical", "warning"]
+    assert [a.severity for a in told if a.state == "firing"] == severities[:: -1 if skipped else 1]
 
 
 def test_what_passed_by_itself_is_known_to_a_resumed_run_and_not_let_by_a_guard() -> None:

@@ -16,6 +16,7 @@ from gradwatch.records import Alert, Cause, StepRecord
 from gradwatch.rules import Vanishing
 from tests.blocks import blocks_of
 from tests.judge.test_owners import made
+from tests.reachable import reachable_bytes
 
 ILL = "h.0.attn"
 DEAD = cause("saturated-tanh", "h.0.act", operation="TanhBackward0")
@@ -102,6 +103,25 @@ def test_what_a_look_does_not_show_is_asked_again_when_two_decades_more_are_lost
         assert judged(judge, steps(*norms)) == []
         assert (judge.suspects("actor") == (ILL,)) is suspected
         assert judge.asks_why is suspected
+
+
+@pytest.mark.parametrize(
+    "norms", [[WELL, 2 * WELL], [5e-5, 6e-5], [WELL] * 80 + [FALLEN]], ids=["well", "as it was", "falls"]
+)
+def test_many_blocks_running_leave_what_their_steps_leave(norms: list[float]) -> None:
+    """Also of what a look has proved nothing of, so that less is the highest that counts; and it piles nothing up."""
+    together, one_by_one = judges = Judge([Vanishing()]), Judge([Vanishing()])
+    kept = []
+    for judge in judges:
+        judged(judge, steps(*[WELL] * 5, *[5e-5] * 5))
+        judge.answered("actor", {ILL: cause("unknown", ILL)})
+    records = steps(*itertools.islice(itertools.cycle(norms), 16 * 43), first=11)
+    for block in blocks_of(records, itertools.repeat(16)):
+        assert together.judge_block(block) == judged(one_by_one, list(block))
+        assert together.suspects("actor") == one_by_one.suspects("actor")
+        kept.append(reachable_bytes(together, but=(type(block.layout),)))
+    assert together.state_dict() == one_by_one.state_dict()
+    assert kept[-1] < 1.1 * max(kept[:20])
 
 
 def test_who_is_suspected_after_a_look_has_begun_is_not_answered_by_it() -> None:

@@ -277,3 +277,26 @@ def test_a_part_without_gradients_in_a_skipped_step(run: Run) -> None:
             scaler.step(optimizer)
             scaler.update()
     run.leave(scaler=scaler)
+
+
+@conformance
+def test_a_parameter_that_comes_before_a_step_that_is_left_out(run: Run) -> None:
+    """Nothing has met it yet: no pass, no clip call, no step."""
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    scaler = GradScaler("cpu", init_scale=SCALE)
+    with run.track(optimizer, model):
+        for step in range(4):
+            scale = scaler.get_scale()
+            optimizer.zero_grad()
+            scaler.scale(overflow(loss_of(model), step == 2)).backward()
+            scaler.unscale_(optimizer)
+            run.before()
+            if step == 2:
+                model.register_parameter("late", torch.nn.Parameter(torch.ones(3)))
+                optimizer.add_param_group({"params": [model.late]})
+                run.skipped("optimizer", loss_scale=scale)
+            else:
+                run.after("optimizer", loss_scale=scale)
+            scaler.step(optimizer)
+            scaler.update()

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gradwatch.measure import events
 from gradwatch.measure.provenance import Consumed, Provenance, Seen
 
 CASES: dict[str, str] = {}
@@ -1036,24 +1037,22 @@ class Reader:
         state, rest = self.state, " ".join(words[1:])
         due, in_pass = "not due" not in rest, "in pass" in rest
         if event in ("shared", "elsewhere", "zeroed"):
-            places = _columns(words[0])
-            if event == "shared":
-                return state["shared", np.isin(np.arange(len(state.flags)), places).tobytes()]
-            return state[event, places]
+            return state[getattr(events, event), _columns(words[0])]
         codes = bytes(LETTERS.index(letter) for letter in words[0])
         assert len(codes) == len(state.flags)
         if event == "begin":
-            return state["beginning", codes]
+            return state[events.beginning, codes]
         if event == "end":
             written, loss = _columns(_after("writes", words, "")), int(_after("loss", words, "0"))
-            return state["ended", codes, written, loss, "unmeasured" not in words]
+            return state[events.ended, codes, frozenset(written), loss, "unmeasured" not in words]
         if event == "clipping":
-            return state["clipping", codes, _columns(words[1]), due, in_pass]
+            return state[events.clipping, codes, _columns(words[1]), due, in_pass]
         if event == "clipped":
-            return state["clipped", codes, _columns(words[1])]
+            return state[events.clipped, codes, _columns(words[1])]
         if event == "step":
-            return state["consumed", codes, in_pass, _columns(_after("frozen", words, ""))]
-        return state[{"unscale": "unscaled", "skip": "skipped", "left": "left"}[event], codes, due]
+            return state[events.consumed, codes, in_pass, _columns(_after("frozen", words, ""))]
+        named = {"unscale": events.unscaled, "skip": events.skipped, "left": events.left}
+        return state[named[event], codes, due]
 
 
 def _after(word: str, words: list[str], otherwise: str) -> str:
@@ -1107,19 +1106,20 @@ def test_what_follows(name: str) -> None:
 
 COLUMNS = 3
 everything = st.lists(st.integers(0, COLUMNS - 1), unique=True).map(tuple)
+some = everything.map(frozenset)
 codes = st.lists(st.integers(0, 4), min_size=COLUMNS, max_size=COLUMNS).map(bytes)
-events = st.one_of(
-    st.tuples(st.just("beginning"), codes),
-    st.tuples(st.just("zeroed"), everything),
-    st.tuples(st.just("ended"), codes, everything, st.integers(0, 2), st.booleans()),
-    st.tuples(st.just("clipping"), codes, everything, st.booleans(), st.booleans()),
-    st.tuples(st.just("clipped"), codes, everything),
-    st.tuples(st.just("unscaled"), codes, st.booleans()),
-    st.tuples(st.just("consumed"), codes, st.booleans(), everything),
-    st.tuples(st.just("skipped"), codes, st.booleans()),
-    st.tuples(st.just("left"), codes, st.booleans()),
-    st.tuples(st.just("shared"), st.lists(st.booleans(), min_size=COLUMNS, max_size=COLUMNS).map(bytes)),
-    st.tuples(st.just("elsewhere"), everything),
+happenings = st.one_of(
+    st.tuples(st.just(events.beginning), codes),
+    st.tuples(st.just(events.zeroed), everything),
+    st.tuples(st.just(events.ended), codes, some, st.integers(0, 2), st.booleans()),
+    st.tuples(st.just(events.clipping), codes, everything, st.booleans(), st.booleans()),
+    st.tuples(st.just(events.clipped), codes, everything),
+    st.tuples(st.just(events.unscaled), codes, st.booleans()),
+    st.tuples(st.just(events.consumed), codes, st.booleans(), everything),
+    st.tuples(st.just(events.skipped), codes, st.booleans()),
+    st.tuples(st.just(events.left), codes, st.booleans()),
+    st.tuples(st.just(events.shared), everything),
+    st.tuples(st.just(events.elsewhere), everything),
 )
 
 
@@ -1135,12 +1135,14 @@ def of_column(column: int, event: tuple[Any, ...]) -> tuple[Any, ...]:
     def part(value: Any) -> Any:
         if isinstance(value, bytes):
             return value[column : column + 1]
-        return tuple(0 for place in value if place == column) if isinstance(value, tuple) else value
+        if isinstance(value, (tuple, frozenset)):
+            return type(value)(0 for place in value if place == column)
+        return value
 
     return tuple(part(value) for value in event)
 
 
-@given(st.lists(events, max_size=12))
+@given(st.lists(happenings, max_size=12))
 def test_gradients_know_nothing_of_each_other(several: list[tuple[Any, ...]]) -> None:
     """So that it does not matter which parameters an optimizer holds besides."""
     whole = Provenance.unknown(COLUMNS)
@@ -1158,7 +1160,7 @@ def test_gradients_know_nothing_of_each_other(several: list[tuple[Any, ...]]) ->
             assert (of_it.look_at != ()) == (column in seen.look_at)
 
 
-@given(st.lists(events, min_size=1, max_size=6), st.integers(1, 3))
+@given(st.lists(happenings, min_size=1, max_size=6), st.integers(1, 3))
 def test_what_is_remembered_is_what_would_be_found_anew(several: list[tuple[Any, ...]], times: int) -> None:
     remembering = Provenance.unknown(COLUMNS)
     for event, *arguments in several * (1 + times):
@@ -1178,10 +1180,10 @@ def test_a_loop_that_repeats_is_worked_out_once() -> None:
     for _ in range(5):
         seen = []
         for event, *arguments in [
-            ("beginning", absent),
-            ("ended", new, (0, 1), 0, True),
-            ("consumed", same, False, ()),
-            ("left", same, True),
+            (events.beginning, absent),
+            (events.ended, new, frozenset((0, 1)), 0, True),
+            (events.consumed, same, False, ()),
+            (events.left, same, True),
         ]:
             seen.append(state[(event, *arguments)])
             state = seen[-1].state
@@ -1194,8 +1196,9 @@ def test_a_loop_that_never_repeats_fills_no_memory(monkeypatch: pytest.MonkeyPat
     draw = np.random.default_rng(1)
     resting = state = Provenance.unknown(12)
     for _ in range(500):
-        written = tuple(np.flatnonzero(draw.random(12) < 0.5).tolist())
-        state = state["ended", bytes(draw.integers(0, 5, 12, dtype=np.uint8)), written, 0, True].state
+        written = frozenset(np.flatnonzero(draw.random(12) < 0.5).tolist())
+        codes = bytes(draw.integers(0, 5, 12, dtype=np.uint8))
+        state = state[events.ended, codes, written, 0, True].state
         assert len(state._known) <= 16
         assert len(state) <= 16
     for begun in (resting, Provenance.unknown(12), state):

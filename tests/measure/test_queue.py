@@ -14,9 +14,10 @@ from gradwatch.blocks import Facts, FloatArray, StepRow
 from gradwatch.measure.parameters import RowForm
 from gradwatch.measure.pending import LandedStep
 from gradwatch.measure.queue import StepQueue
+from gradwatch.measure.sharding.rank_sums import RankSums
 from tests.blocks import layout_of
 
-BLOCK, MOST = StepQueue.BLOCK, StepQueue.MOST_UNDER_WAY
+BLOCK, MOST = StepQueue.BLOCK, RankSums.MOST_UNDER_WAY
 OWN = RowForm(layout_of(("w",)), np.array([0]), np.ones(1))
 
 
@@ -167,8 +168,8 @@ def test_ranks_add_up_full_blocks() -> None:
     queue = filled(Twin(), BLOCK + 1)
     whole = list(queue.awaited())
     assert numbers(whole) == list(range(1, BLOCK + 1))
-    assert whole[0].side(0).tolist() == pytest.approx([3.0 * math.sqrt(2)])
-    assert whole[0].side(1).tolist() == pytest.approx([4.0 * math.sqrt(2)])
+    assert np.frombuffer(whole[0].before).tolist() == pytest.approx([3.0 * math.sqrt(2)])
+    assert np.frombuffer(whole[0].after).tolist() == pytest.approx([4.0 * math.sqrt(2)])
 
 
 def test_nobody_waits_for_another_rank_until_the_end() -> None:

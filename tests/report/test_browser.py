@@ -54,6 +54,7 @@ def test_the_step_is_chosen_by_keyboard_and_told_in_words(shown: Browser) -> Non
     shown.evaluate("document.querySelector('.controls input').focus()")
     shown.press("Home")
     assert shown.evaluate(SAID).startswith("Step 1 (1 s): norm 3.841 before, 1 after, limit 1, ratio 0.2603")
+    assert "mlp: 3.841, head: 3.841" in shown.evaluate(SAID)
     shown.press("ArrowRight")
     assert shown.evaluate(SAID).startswith("Step 2 ")
     assert shown.evaluate("document.querySelector('.controls input').ariaValueText") != "step 1"
@@ -99,6 +100,20 @@ def test_colours_are_the_systems_until_they_are_chosen(browser: Browser, tmp_pat
     ):
         browser.evaluate(f"theme.value = {chosen!r}; theme.dispatchEvent(new Event('change'))")
         assert browser.evaluate(paper) == expected
+
+
+def test_norms_over_many_decades_have_their_scale(browser: Browser, tmp_path: Path) -> None:
+    run = written(tmp_path / "run.jsonl", [record(1, 1e3, 1.0), record(2, 1e36, 1.0), record(3, 1e300, 1.0)])
+    path = run.with_suffix(".html")
+    path.write_text(page(newest_run(run)), encoding="utf-8")
+    browser.open(path)
+    browser.evaluate("""CanvasRenderingContext2D.prototype.fillText = ((write) => function (text, ...where) {
+      document.title += ` ${text}`;
+      return write.call(this, text, ...where);
+    })(CanvasRenderingContext2D.prototype.fillText), null""")
+    browser.evaluate("theme.dispatchEvent(new Event('change'))")
+    browser.evaluate("new Promise((done) => setTimeout(done, 100))")
+    assert {"1e38", "1e114", "1e266"} <= set(browser.evaluate("document.title").split())
 
 
 def test_pages_of_next_to_nothing_are_drawn(browser: Browser, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from gradwatch.records import Health
 from gradwatch.report import newest_run
 from gradwatch.sinks.flight import FlightRecorder
 from tests.made_up import alert, record, run_info
-from tests.report.files import BEGAN, eventful, named, written
+from tests.report.files import BEGAN, DEAD, eventful, named, written
 
 
 def steps_of(path: Path) -> list[int]:
@@ -20,7 +20,7 @@ def test_the_newest_of_several_runs_is_told_and_the_others_are_named(tmp_path: P
     written(path, [record(1), record(2)], run=named("first"))
     written(path, [record(1), record(2), record(3)], run=named("second", BEGAN + 60))
     run = newest_run(path)
-    assert (run.name, run.earlier) == ("second", ["first"])
+    assert (run.name, run.others) == ("second", ["first"])
     assert steps_of(path) == [1, 2, 3]
 
 
@@ -29,7 +29,7 @@ def test_a_run_that_was_put_aside_for_its_size_is_one(tmp_path: Path) -> None:
     for name, steps in ((f"{path.name}.2", (1, 2)), (f"{path.name}.1", (3, 4)), (path.name, (5,))):
         written(tmp_path / name, [record(step) for step in steps])
     assert steps_of(path) == [1, 2, 3, 4, 5]
-    assert newest_run(path).earlier == []
+    assert newest_run(path).others == []
     path.unlink()
     assert steps_of(path) == [1, 2, 3, 4]
 
@@ -68,3 +68,17 @@ def test_half_a_line_is_counted(tmp_path: Path) -> None:
     run = newest_run(path)
     assert run.torn == 1
     assert len(run.steps["actor"]) == 299
+
+
+def test_the_cause_that_was_found_when_a_flight_was_written_is_told_of_it(tmp_path: Path) -> None:
+    path = eventful(tmp_path / "run.jsonl")
+    before = [line for line in path.read_text().splitlines() if '"explained"' not in line]
+    flight = tmp_path / "run.flight-1.jsonl"
+    flight.write_text(
+        "\n".join([before[0], '{"kind": "flight", "reason": "x", "time": 1.0, "steps": 1}', *before[1:]])
+    )
+    (_, dead) = sorted(newest_run(flight).incidents(), key=lambda incident: incident.since)
+    assert dead.root == DEAD
+    path.unlink()
+    (_, dead) = sorted(newest_run(flight).incidents(), key=lambda incident: incident.since)
+    assert dead.root is None

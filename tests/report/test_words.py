@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+from gradwatch.records import GroupNorms
 from gradwatch.report import newest_run, told
 from tests.made_up import record, run_info
 from tests.report.files import eventful, named, written
@@ -41,3 +43,31 @@ def test_no_name_moves_the_cursor(tmp_path: Path) -> None:
     written(path, [], run=named("r\x1b]0;title\x07"))
     for one in (eventful(tmp_path / "y", names), path):
         assert all(line.isprintable() for line in told(newest_run(one)))
+
+
+def test_no_line_is_wider_than_asked_for_and_long_names_still_differ(tmp_path: Path) -> None:
+    parts = ("self_attention_with_rotary_embedding", "feed_forward")
+    names = tuple(f"transformer_encoder_layers.{n}.{part}" for n in range(12) for part in parts)
+    lines = list(told(newest_run(eventful(tmp_path / "x", names))))
+    assert max(map(len, lines)) <= 80
+    rows = lines[lines.index("Lines of actor, norms before clipping") + 2 :][: len(names)]
+    assert [row.split()[0].split(".")[0] for row in rows] == [f"…{n // 2}" for n in range(len(names))]
+    assert len({row.split()[0] for row in rows}) == len(names)
+
+
+def test_what_is_missing_is_none_and_what_is_not_a_number_is_nan(tmp_path: Path) -> None:
+    gone, ill = GroupNorms(math.nan, math.nan), GroupNorms(math.nan, math.nan)
+    modules = {"gone": gone, "ill": ill, "well": GroupNorms(2.0, 2.0)}
+    steps = [
+        record(n, math.nan, math.nan, modules=modules, missing_modules=("gone",), nonfinite=("ill.w",))
+        for n in (1, 2)
+    ]
+    rows = {line.split()[0]: line.split()[1:] for line in told(newest_run(written(tmp_path / "x", steps))) if line}
+    assert rows["gone"] == ["none"] * 6 + ["all"]
+    assert rows["ill"] == ["nan"] * 4 + ["none", "all", "none"]
+    assert rows["2"][:2] == ["nan", "nan"]
+    skipped = [record(1, 3.0, math.nan, modules={}, skipped=True), record(2, math.nan, math.nan, modules={})]
+    rows = {
+        line.split()[0]: line.split()[1:] for line in told(newest_run(written(tmp_path / "y", skipped))) if line
+    }
+    assert (rows["1"][:2], rows["2"][:2]) == (["3", "none"], ["none", "none"])

@@ -11,7 +11,8 @@ from rich.console import Console as RichConsole
 from gradwatch.blocks import Block, Facts, Layout, StepRow, Steps
 from gradwatch.records import Cause, GroupNorms, Health
 from gradwatch.sinks import Console
-from gradwatch.sinks.table import Picture, shortened
+from gradwatch.sinks.names import fitted, shortened
+from gradwatch.sinks.table import Picture
 from tests.made_up import alert, record, run_info
 
 NAN = GroupNorms(math.nan, math.nan)
@@ -44,6 +45,14 @@ def test_plain_lines_where_there_is_no_terminal(capsys):
         "CRITICAL since step 1 of actor: zero at mlp\n"
         "  zero at mlp, step 1 of actor: the gradient of mlp is exactly 0.\n"
     )
+
+
+def test_a_gradient_that_is_missing_is_none_and_only_one_that_is_not_a_number_is_nan(capsys):
+    modules = {"gone": NAN, "ill": NAN, "good": GroupNorms(2.0, 2.0)}
+    ill = record(4, math.nan, math.nan, modules=modules, missing_modules=("gone",), nonfinite=("ill.weight",))
+    assert "norm nan before, nan after clipping (gone: none, ill: nan, good: 2)" in shown(capsys, [ill], [])
+    nothing = record(5, math.nan, math.nan, modules={"gone": NAN}, missing_modules=("gone",))
+    assert "norm none before, none after clipping (gone: none)" in shown(capsys, [nothing], [])
 
 
 @pytest.mark.parametrize(("interval", "expected"), [(None, [10, 20]), (5.0, [5, 10, 15, 20, 25])])
@@ -98,8 +107,8 @@ def test_what_fires_is_told_above_the_table_and_what_is_over_is_not(capsys):
 def test_zero_and_missing_are_said_in_words_not_by_colour_alone():
     modules = {"dead": GroupNorms(0.0, 0.0), "gone": NAN, "ill": GroupNorms(math.inf, math.nan)}
     text = drawn([record(modules=modules, missing_modules=("gone",))])
-    assert row(text, "dead") == ["dead", "0", "0", "1", "ZERO"]
-    assert row(text, "gone")[-2:] == ["no", "gradient"]
+    assert row(text, "dead") == ["dead", "0", "0", "none", "ZERO"]
+    assert row(text, "gone") == ["gone", "none", "none", "none", "no", "gradient"]
     assert row(text, "ill")[-2:] == ["not", "finite"]
     assert "nothing fires" in text
 
@@ -108,8 +117,8 @@ def test_a_skipped_step_is_not_said_to_be_a_fault_of_the_modules_that_were_finit
     modules = {"good": GroupNorms(2.0, math.nan), "bad": NAN}
     text = drawn([record(1, math.nan, math.nan, skipped=True, nonfinite=("bad.weight",), modules=modules)])
     assert row(text, "actor,")[-1] == "skipped"
-    assert row(text, "good")[-1] == "nan"
-    assert row(text, "bad")[-2:] == ["not", "finite"]
+    assert row(text, "good")[-3:] == ["2", "none", "none"]
+    assert row(text, "bad") == ["bad", "nan", "none", "none", "not", "finite"]
 
 
 def test_names_are_no_markup():
@@ -158,6 +167,23 @@ def test_names_that_begin_and_end_alike_show_where_they_differ():
     modules = {f"model.layers.{n}.mlp.down_projection": GroupNorms(1.0, 1.0) for n in range(3)}
     text = drawn([record(modules=modules)], width=80)
     assert [line.split()[0] for line in text.splitlines()[3:]] == ["…0…", "…1…", "…2…"]
+
+
+@pytest.mark.parametrize("width", [50, 66, 80])
+def test_names_that_are_too_long_still_differ(width):
+    parts = ("self_attention_with_rotary_embedding", "feed_forward")
+    names = [f"transformer_encoder_layers.{n}.{part}" for n in range(12) for part in parts] + ["head"]
+    rows = drawn([record(modules=dict.fromkeys(names, GroupNorms(1.0, 1.0)))], width=width).splitlines()[3:]
+    told = [line.split()[0] for line in rows]
+    assert len(set(told)) == len(names)
+    assert all(name.startswith(f"…{n // 2}.") for n, name in enumerate(told[:-1]))
+    assert told[-1] == "head"
+
+
+def test_names_that_differ_nowhere_that_is_shown_are_numbered():
+    names = tuple(f"{'a' * 30}{n}{'b' * 60}" for n in range(11))
+    assert len(set(fitted(names, 20).values())) == 11
+    assert max(map(len, fitted(names, 20).values())) == 20
 
 
 def test_the_share_of_the_time_that_it_takes_is_told():

@@ -42,8 +42,9 @@ def test_of_runs_in_which_everything_happens(seed):
             (shown,) = curves(Steps.joined(map(Steps.of, together)))
             (one_by_one,) = curves(Steps.of(list(chain(*together))))
             np.testing.assert_array_equal(shown.norms, one_by_one.norms)
+            assert all(one_by_one.odd)  # each is to be asked by itself
             for field, values in shown._asdict().items():
-                assert field == "norms" or list(values) == list(getattr(one_by_one, field)), field
+                assert field in ("norms", "odd") or list(values) == list(getattr(one_by_one, field)), field
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")

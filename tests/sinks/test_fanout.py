@@ -361,7 +361,9 @@ def test_a_record_is_made_in_the_thread_of_the_sink_that_reads_it_and_no_other_i
     fanout = opened(first, second)
     fanout.put(Steps.of(block()), [])
     fanout.close()
-    assert sorted(made) == [("gradwatch-Curious", 2), ("gradwatch-Curious-2", 2)]
+    # The second finds what the first has made, unless both read at the same time.
+    assert {index for _, index in made} == {2}
+    assert {thread for thread, _ in made} <= {"gradwatch-Curious", "gradwatch-Curious-2"}
 
 
 def test_records_dropped_are_counted_by_step_and_not_by_hand_over():

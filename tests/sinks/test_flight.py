@@ -114,6 +114,18 @@ def test_so_does_one_without_a_with(tmp_path: Path) -> None:
     assert of_kind(tmp_path / "run.flight-1.jsonl", "flight")[0]["reason"] == "ValueError: of the test"
 
 
+def test_steps_alone_wake_nobody_in_a_flush_either(tmp_path: Path) -> None:
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with gradwatch.track(optimizer, net, sinks=[Jsonl(tmp_path / "run.jsonl")]) as watch:
+        net(torch.randn(4, 3)).square().mean().backward()
+        optimizer.step()
+        watch.flush()
+        (recorder,) = watch._recorders
+        assert not recorder._kept.steps()
+    assert len(recorder._kept.steps()) == 1
+
+
 def test_an_incident_is_written_once(tmp_path: Path) -> None:
     recorder = opened(tmp_path / "run.jsonl")
     cause = Cause("detached", "mlp", {}, "Take it out.")

@@ -12,7 +12,8 @@ import pytest
 
 from gradwatch.errors import ArgumentError, SinkError
 from gradwatch.records import Health
-from gradwatch.sinks import Jsonl, line_file
+from gradwatch.sinks import Jsonl
+from gradwatch.sinks.line_file import Unbuffered
 from tests.made_up import alert, record, run_info
 
 
@@ -36,20 +37,19 @@ def kinds(lines):
 
 
 class Disk:
-    """A disk with so many bytes of room, for files that are opened from now on."""
+    """A disk with so many bytes of room."""
 
     def __init__(self, monkeypatch):
-        self.room = disk_room = [1 << 30]
+        self.room, write = [1 << 30], Unbuffered.write
 
-        class File(FileIO):
-            def write(self, data):
-                fits = min(len(data), disk_room[0])
-                if not fits and len(data):
-                    raise OSError(errno.ENOSPC, "No space left on device")
-                disk_room[0] -= fits
-                return super().write(data[:fits])
+        def limited(file, data):
+            fits = min(len(data), self.room[0])
+            if not fits and len(data):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            self.room[0] -= fits
+            return write(file, data[:fits])
 
-        monkeypatch.setattr(line_file, "FileIO", File)
+        monkeypatch.setattr(Unbuffered, "write", limited)
 
 
 @pytest.fixture

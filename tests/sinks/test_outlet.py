@@ -103,9 +103,9 @@ def test_much_that_waits_is_not_written_in_one_go(gated, monkeypatch):
 class Told(Memory):
     """Tells how many steps came in each write."""
 
-    def __init__(self, prompt=False):
+    def __init__(self, prompt=False, patient=False):
         super().__init__()
-        self.prompt, self.writes = prompt, queue.SimpleQueue()
+        self.prompt, self.patient, self.writes = prompt, patient, queue.SimpleQueue()
 
     def write(self, records, alerts):
         self.writes.put(len(records))
@@ -129,6 +129,7 @@ class Calm:
         outlet._calm = self
 
     def acquire(self, timeout):
+        self.timeout = timeout
         self.resting.release()
         return self._lock.acquire(timeout=timeout)
 
@@ -138,18 +139,48 @@ def test_steps_gather_while_a_sink_rests_until_somebody_waits(long_rests):
     outlet = Outlet("Told", sink, 1 << 30)
     calm = Calm(outlet)
     outlet.thread.start()
-    put(outlet, steps)
-    assert sink.writes.get(timeout=10) == 16
-    assert calm.resting.acquire(timeout=10)
-    for ends in (lambda: all_written(outlet), outlet.end):
+    for ends in (lambda: all_written(outlet), lambda: all_written(outlet), outlet.end):
+        # Before the first write too.
+        assert calm.resting.acquire(timeout=10)
         for _ in range(3):
             put(outlet, steps)
         assert sink.writes.empty()
         ends()
         assert sink.writes.get(timeout=10) == 48
-        assert ends == outlet.end or calm.resting.acquire(timeout=10)
     outlet.thread.join(10)
     assert not outlet.thread.is_alive()
+
+
+def test_a_patient_sink_rests_until_an_alert_comes_or_the_end():
+    sink, steps = Told(patient=True), block(1)
+    outlet = Outlet("Told", sink, 1 << 30)
+    calm = Calm(outlet)
+    outlet.thread.start()
+    for ends in (lambda: put(outlet, steps, [alert()]), outlet.end):
+        assert calm.resting.acquire(timeout=10)
+        assert calm.timeout == -1
+        put(outlet, steps)
+        assert all_written(outlet)
+        put(outlet, steps)
+        assert sink.writes.empty()
+        ends()
+        assert sink.writes.get(timeout=10) == (32 if ends == outlet.end else 48)
+    outlet.thread.join(10)
+    assert not outlet.thread.is_alive()
+
+
+def test_a_patient_sink_is_waited_for_where_an_alert_is_on_its_way(gated):
+    gated.patient = True
+    outlet = begun(gated, 1 << 30)
+    put(outlet, block(1), [alert()])
+    assert gated.entered.wait(10)
+    written = threading.Event()
+    outlet.mark(written.set)
+    assert not written.is_set()
+    gated.may_go_on.set()
+    assert written.wait(10)
+    outlet.end()
+    outlet.thread.join(10)
 
 
 def test_a_rest_ends_by_itself(monkeypatch):

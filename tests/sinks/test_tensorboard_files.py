@@ -1,6 +1,5 @@
 """An event file whose folder goes away, or whose disk is full."""
 
-import errno
 import shutil
 
 import pytest
@@ -9,9 +8,10 @@ from gradwatch.errors import SinkError
 from gradwatch.records import GroupNorms, Health
 from gradwatch.sinks import TensorBoard
 from tests.made_up import alert, record, run_info
+from tests.sinks.test_jsonl_files import Disk
 from tests.sinks.test_tensorboard import read
 
-gfile = pytest.importorskip("tensorboard.compat.tensorflow_stub.io.gfile")
+pytest.importorskip("tensorboard")
 
 TAG = "gradwatch/actor/norm_before"
 
@@ -33,17 +33,7 @@ def told(folder):
 @pytest.fixture
 def disk(monkeypatch):
     """Bytes of room; what does not fit is torn."""
-    room, write = [1 << 30], gfile.LocalFileSystem._write
-
-    def limited(self, filename, content, mode):
-        fits = min(len(content), room[0])
-        room[0] -= fits
-        write(self, filename, content[:fits], mode)
-        if fits < len(content):
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(gfile.LocalFileSystem, "_write", limited)
-    return room
+    return Disk(monkeypatch).room
 
 
 def test_on_a_full_disk_a_new_file_is_begun_when_there_is_room_and_says_what_is_lost(tmp_path, disk, caplog):

@@ -16,7 +16,6 @@ from torch.nn.utils import clip_grad, clip_grad_norm_, clip_grad_value_
 
 import gradwatch
 from gradwatch.taps import clips as tap
-from gradwatch.taps.backwards import activity
 from gradwatch.taps.clips import ClipEvent, clips
 
 WRAPPERS = ("clip_grad_norm_", "clip_grad_value_", "_clip_grads_with_norm_")
@@ -43,7 +42,8 @@ def restored() -> Iterator[None]:
 class Ear:
     """A tracker that trains in this thread: it hears of what is nobody's, too."""
 
-    compares = False
+    held: frozenset[int] = frozenset()
+    is_at_work = True
 
     def __init__(self) -> None:
         self.before: list[ClipEvent] = []
@@ -57,16 +57,10 @@ class Ear:
 
     def __enter__(self) -> Ear:
         clips.listen(self)
-        activity.keep(self)  # type: ignore[arg-type]
         return self
 
     def __exit__(self, *_: object) -> None:
-        activity.forget(self)  # type: ignore[arg-type]
         clips.stop_listening(self)
-
-    @property
-    def group(self) -> Ear:
-        return self
 
 
 def parameters() -> list[nn.Parameter]:
@@ -339,3 +333,12 @@ def test_of_an_empty_generator_torch_warns_as_without_tracking() -> None:
     with Ear() as ear:
         assert warned() == bare
     assert ear.before[0].ids == ()
+
+
+def test_a_call_that_is_all_of_others_is_not_told() -> None:
+    mine = parameters()
+    with Ear() as holder, Ear() as other:
+        holder.held = frozenset(map(id, mine))
+        clip_grad_norm_(mine, 1.0)
+        clip_grad_norm_([*mine, *parameters()], 1.0)
+    assert (len(holder.before), len(other.before)) == (2, 1)

@@ -62,7 +62,8 @@ class Row(NamedTuple):
         fills: whether it writes a constant over some elements.
         reason: why nothing can be told of it.
         once: whether its backward may use up the space that it reserved, so that it cannot be asked again.
-        remedy: what to do where it made NaN or Inf; "" where the remedy of the kind fits.
+        overflows: whether it makes NaN or Inf of finite numbers only where these are too large for its type.
+        remedy: what to do where it made NaN or Inf otherwise; "" where the remedy of the kind fits.
         constant: the same where what it makes does not depend on what comes in.
     """
 
@@ -83,6 +84,7 @@ class Row(NamedTuple):
     fills: bool = False
     reason: str = ""
     once: bool = False
+    overflows: bool = False
     remedy: str = ""
     constant: str = ""
 
@@ -106,7 +108,6 @@ _ROOT = "Put an epsilon inside the root, sqrt(x + eps): its slope is infinite at
 _DIVIDED = "Keep what is divided by away from 0: add an epsilon to it, or divide only where it is not 0."
 _LOGARITHM = "Keep what the logarithm takes above 0: clamp it, or use log_softmax, logsigmoid or log1p."
 _LENGTHS = "Check the lengths: each target must fit into its input; or give the CTC loss zero_infinity=True."
-_RANGE = "Keep this in bfloat16 or float32, or make what is cast smaller: it is beyond the range of the type."
 _NORM = "Take this norm out, or let it normalise over more than one element: what it makes is its bias."
 _ONE_CLASS = "Use a sigmoid, or two classes: over one class it is 1 whatever comes in."
 _STEPS = (
@@ -124,7 +125,7 @@ def _rows(names: str, row: Row, **more: Any) -> None:
     ROWS.update(dict.fromkeys(names.split(), row._replace(**more)))
 
 
-_view = Row("view", saved=(), flat="masked", as_loss="zero-loss", bound="inputs", remedy=_RANGE)
+_view = Row("view", saved=(), flat="masked", as_loss="zero-loss", bound="inputs", overflows=True)
 _rows(
     "AsStrided Chunk Expand ExpandAs Flip Narrow Permute Repeat Roll Select Split SplitWithSizes Squeeze T "
     "Transpose Unbind UnsafeSplit UnsafeSplitWithSizes Unsqueeze",
@@ -134,8 +135,8 @@ _rows("Flatten Reshape ReshapeAlias Unflatten UnsafeView View", _view, moves="co
 _rows("Alias Clone Contiguous Detach ToCopy", _view, moves="nothing")
 _rows("Slice", _view, moves="cuts")
 _rows("Cat Stack", Row("joint", saved=(), bound="inputs"))
-_rows("Add Sub Rsub IndexAdd ScatterAdd Neg", Row("sum", saved=(), bound="sum"))
-_rows("Sum", Row("sum", saved=(), bound="total"))
+_rows("Add Sub Rsub IndexAdd ScatterAdd Neg", Row("sum", saved=(), bound="sum", overflows=True))
+_rows("Sum", Row("sum", saved=(), bound="total", overflows=True))
 _rows("Cumsum", Row("sum", saved=()))
 _rows(
     "Amax Amin Max Min MaxPool2DWithIndices MaxPool3DWithIndices AvgPool2D AvgPool3D AdaptiveAvgPool2D "
@@ -145,17 +146,18 @@ _rows(
 _rows("AdaptiveMaxPool2D Median Sort Topk", Row("reduction", saved=(), bound="inputs"))
 
 _product = Row("product", saved=("self", "other"))
-_rows("Mul", _product, bound="product", again=torch.mul)
+_rows("Mul", _product, bound="product", again=torch.mul, overflows=True)
 _rows("Div", _product, bound="quotient", again=torch.div, pole=("other", (0.0,)), remedy=_DIVIDED)
 _rows("Addcmul", Row("product", saved=("", "tensor1", "tensor2")))
-_rows("Mm Bmm", Row("contraction", saved=("self", "mat2"), remedy=_RANGE))
-_rows("Addmm", Row("contraction", saved=("", "mat1", "mat2"), remedy=_RANGE))
-_rows("Baddbmm", Row("contraction", saved=("", "batch1", "batch2"), remedy=_RANGE))
-_rows("Mv", Row("contraction", saved=("self", "vec")))
-_rows("Addmv", Row("contraction", saved=("", "mat", "vec")))
-_rows("Dot", Row("contraction", saved=("self", "tensor")))
-_rows("Convolution", Row("contraction", saved=("input", "weight", ""), remedy=_RANGE))
-_rows("WeightNormInterface", Row("contraction", saved=("v", "g")))
+_sums_up = Row("contraction", overflows=True)
+_rows("Mm Bmm", _sums_up, saved=("self", "mat2"))
+_rows("Addmm", _sums_up, saved=("", "mat1", "mat2"))
+_rows("Baddbmm", _sums_up, saved=("", "batch1", "batch2"))
+_rows("Mv", _sums_up, saved=("self", "vec"))
+_rows("Addmv", _sums_up, saved=("", "mat", "vec"))
+_rows("Dot", _sums_up, saved=("self", "tensor"))
+_rows("Convolution", _sums_up, saved=("input", "weight", ""))
+_rows("WeightNormInterface", _sums_up, saved=("v", "g"), overflows=False)
 
 _norm = Row("normaliser", saved=("input", "weight", ""), constant=_NORM)
 _rows("NativeLayerNorm NativeBatchNorm CudnnBatchNorm NativeGroupNorm FusedRmsNorm", _norm)
@@ -240,7 +242,8 @@ _samples = _lets_through._replace(family="steps", bound="any")
 _rows("GridSampler2D GridSampler3D", _samples, saved=("input", "grid"), constant=_STEPS)
 
 _teaches = Row("loss", saved=("self", "target"), flat="zero-loss", as_loss="zero-loss")
-_rows("MseLoss SmoothL1Loss HuberLoss MultiMarginLoss MultilabelMarginLoss SoftMarginLoss", _teaches)
+_rows("MseLoss SmoothL1Loss HuberLoss", _teaches, overflows=True)
+_rows("MultiMarginLoss MultilabelMarginLoss SoftMarginLoss", _teaches)
 _rows("NllLoss NllLoss2D", _teaches, saved=("self",), bound="inputs")
 _rows("BinaryCrossEntropy BinaryCrossEntropyWithLogits", _teaches)
 _rows("CtcLoss CudnnCtcLoss", _teaches, saved=("log_probs",), remedy=_LENGTHS)

@@ -17,9 +17,10 @@ from gradwatch.diagnose.graph.catalogue import UNKNOWN, Row
 from gradwatch.diagnose.graph.saved import read_saved
 from gradwatch.diagnose.graph.walk import Graph, Node, is_leaf, row_of
 from gradwatch.diagnose.look.numbers import Extent, largest
+from gradwatch.diagnose.look.site import Evidence
 from gradwatch.diagnose.look.values import Values
 
-__all__ = ["Bounds", "is_shifted", "largest_of_type"]
+__all__ = ["Bounds", "is_shifted", "largest_of_type", "too_large_for", "type_of"]
 
 # How a loss says that it is summed up, and not a mean.
 _SUMMED = 2
@@ -44,8 +45,19 @@ def is_shifted(graph: Graph, node: Node) -> bool:
 
 def largest_of_type(node: Node) -> float:
     """The largest finite number of the type that an operation makes."""
+    kind = type_of(node)
+    return math.inf if kind is None else float(torch.finfo(kind).max)
+
+
+def too_large_for(kind: torch.dtype) -> Evidence:
+    """The evidence that what an operation makes is beyond the range of its type."""
+    return {"largest_of_type": torch.finfo(kind).max, "dtype": torch.finfo(kind).dtype}
+
+
+def type_of(node: Node) -> torch.dtype | None:
+    """The type that an operation makes, of several that of the least range; None where it is of whole numbers."""
     types = [made.dtype for made in getattr(node, "_input_metadata", ())]
-    return min((torch.finfo(kind).max for kind in types if kind.is_floating_point), default=math.inf)
+    return min((kind for kind in types if kind.is_floating_point), key=lambda k: torch.finfo(k).max, default=None)
 
 
 class Bounds:

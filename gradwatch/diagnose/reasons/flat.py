@@ -56,13 +56,15 @@ def flat(site: Site) -> Finding:
 
 
 def _units(site: Site) -> Evidence:
-    """Units that are flat for every sample: channels of an image, else the last dimension."""
+    """Units that are flat for every sample: channels of an image, else the last dimension; a loss has elements."""
     slopes = site.probe.slopes(site.index)
     if slopes is None:
         return {}
     if site.left:
         return {"share_flat": share(slopes.abs() < _FLAT_SLOPE)}
     dead = site.in_part(slopes) == 0
+    if site.kind == "zero-loss":
+        return {"share_at_0": share(dead), "elements": dead.numel()}
     unit = 1 if dead.dim() in (4, 5) else dead.dim() - 1
     per_unit = dead.reshape(-1)
     if dead.dim() > 1:

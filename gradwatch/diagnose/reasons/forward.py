@@ -14,7 +14,7 @@ from gradwatch.diagnose.graph.walk import Graph, Node, hands_on, is_leaf, row_of
 from gradwatch.diagnose.look.numbers import Extent
 from gradwatch.diagnose.look.site import Evidence
 from gradwatch.diagnose.look.values import Values
-from gradwatch.diagnose.reasons.bounds import Bounds, is_shifted, largest_of_type
+from gradwatch.diagnose.reasons.bounds import Bounds, is_shifted, largest_of_type, too_large_for, type_of
 
 __all__ = ["Forward"]
 
@@ -88,7 +88,14 @@ class Forward:
             evidence["computed_input_at_most" if shifted else "input_at_most"] = most
             if shifted:
                 evidence["reason"] = "a constant was put into its input, as a mask is: look at that"
+        evidence |= _overflow(node)
         return evidence if made is None else {**evidence, "output": _in_words(made)}
+
+
+def _overflow(node: Node) -> Evidence:
+    """The type whose range was left, where nothing but their size can have made this of finite numbers."""
+    row, kind = row_of(node), type_of(node)
+    return too_large_for(kind) if row is not None and row.overflows and kind is not None else {}
 
 
 def _number(node: Node) -> int:

@@ -17,6 +17,7 @@ from gradwatch.diagnose.look.numbers import in_words, largest
 from gradwatch.diagnose.look.site import Evidence, Finding, Site
 from gradwatch.diagnose.look.values import values_of
 from gradwatch.diagnose.reasons import flat
+from gradwatch.diagnose.reasons.bounds import too_large_for
 from gradwatch.diagnose.reasons.factors import LEFT, product
 
 __all__ = ["why"]
@@ -44,8 +45,11 @@ def why(site: Site) -> Finding | None:
 def _why_broken(site: Site) -> Finding:
     """It was given a finite gradient and handed on one that is not."""
     values = values_of(site.graph, site.node)
-    came_in: Evidence = {} if all(each.finite for each in values.inputs.values()) else {"reason": _CAME_IN}
+    was_finite = all(each.finite for each in values.inputs.values())
+    came_in: Evidence = {} if was_finite else {"reason": _CAME_IN}
     what: Evidence = {"operation": site.node.name(), "direction": "backward", "output": in_words(site.left)}
+    if was_finite and site.row.overflows and site.handed_on is not None:
+        what |= too_large_for(site.handed_on.dtype)
     return Finding("nonfinite-op", {**what, "largest_incoming": site.came, **values.ranges, **came_in})
 
 

@@ -26,7 +26,7 @@ _MAYBE_COMPILED = (
 _CHECKPOINTED = "a re-entrant checkpoint runs it without a graph, since no input of it asks for a gradient"
 _NOT_REENTRANT = "Pass use_reentrant=False to the checkpoint, or let an input of it ask for a gradient."
 
-_A_COPY = "Call the very model that the optimizer holds: another one was, of the same shapes, as a copy is."
+_A_COPY = "Call the model that the optimizer holds: one of the same shapes was called in its place, as a copy is."
 
 # Modules whose parameters their parent uses without calling them.
 _CONTAINERS = (nn.ParameterList, nn.ParameterDict, nn.ModuleList, nn.ModuleDict)

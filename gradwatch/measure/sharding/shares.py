@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from gradwatch.blocks import AFTER, BEFORE, Columns, FloatArray, Layout, StepRow
+from gradwatch.blocks import Columns, FloatArray, Layout, StepRow
 
 __all__ = ["as_shares", "is_of_all", "size_for", "size_of", "take_sums"]
 
@@ -44,9 +44,6 @@ class Landed(Protocol):
     @property
     def own(self) -> Owned:
         """Whose gradients it consumed."""
-
-    def side(self, side: int) -> FloatArray:
-        """The norms of one side, to be changed in place."""
 
 
 # A gradient may be on some ranks only. How many have one is counted, before and after in one number.
@@ -85,7 +82,8 @@ def take_sums(step: Landed, sums: FloatArray) -> None:
     """Put the norms of the whole parameters into the step."""
     places, facts = step.own.sharded, step.row.facts
     before, after, count = np.split(sums[2:], 3)
-    step.side(BEFORE)[places], step.side(AFTER)[places] = np.sqrt(before), np.sqrt(after)
+    step.before, step.after = bytearray(step.before), bytearray(step.after)
+    np.frombuffer(step.before)[places], np.frombuffer(step.after)[places] = np.sqrt(before), np.sqrt(after)
     had, has = facts.had_before.copy(), facts.has_after.copy()
     had[places], has[places] = count % _COUNT > 0, count >= _COUNT
     step.row = step.row._replace(facts=replace(facts, had_before=had, has_after=has))

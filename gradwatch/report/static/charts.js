@@ -135,7 +135,8 @@ const charts = (() => {
         height: narrow() ? 260 : 320, curves: [above(data.after), above(data.before), above(data.limit)],
         series: [line("after", 3.5), line("before", 1.5), { ...line("limit", 1.5, [7, 5]), points: { show: false } }],
         scale: { distr: 3, range: [10 ** low, 10 ** high] },
-        axis: { splits: () => ticks, values: (_, values) => values.map(power), filter: (_, values) => values },
+        // uPlot leaves out an axis that none of its own steps fits, as over 20 decades.
+        axis: { incrs: [10 ** high], splits: () => ticks, values: (_, values) => values.map(power), filter: (_, values) => values },
         behind: (ctx, frame) => shaded(data, ctx, frame), before: (ctx, frame) => marked(data, ctx, frame),
       };
     },

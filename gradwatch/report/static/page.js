@@ -73,7 +73,7 @@
       `${limit}, ratio ${text(data.ratio[index])}${marks.map((kind) => `, ${kind} here`).join("")}`;
     const share = Math.max(begins.findLastIndex((begin) => begin <= step), 0);
     const of = (value) => (value === null ? "no gradient" : value < 0 ? "not finite" : text(value));
-    const shown = lines.slice(0, 6).map((line, i) => `${line} ${of(cells[i][share])}`);
+    const shown = lines.slice(0, 6).map((line, i) => `${line}: ${of(cells[i][share])}`);
     const more = lines.length > 6 ? `, and ${lines.length - 6} lines more` : "";
     const last = share + 1 < begins.length ? begins[share + 1] - 1 : step;
     const within = last > begins[share] ? `Furthest from usual in steps ${begins[share]} to ${last}: ` : "";

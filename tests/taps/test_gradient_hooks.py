@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 import torch
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import gradwatch
-from gradwatch.taps import backwards
-from gradwatch.taps.backwards import NO_PASS, Pass, activity, current_pass, passes
+from gradwatch import engine
+from gradwatch.engine import NO_PASS, Pass, current_pass, runs
+from gradwatch.taps import gradient_hooks
 from gradwatch.taps.gradient_hooks import GradientHooks
 
 
@@ -23,43 +24,29 @@ class Told:
     all: ClassVar[list[Told]] = []
 
     def __init__(
-        self,
-        *parameters: Tensor,
-        accumulator: Callable[[Tensor], Tensor | None] = lambda parameter: parameter,
-        group: Any = None,
+        self, *parameters: Tensor, accumulator: Callable[[Tensor], Tensor | None] = lambda parameter: parameter
     ) -> None:
-        self.passes: list[tuple[int, ...]] = []
+        self.passes: list[frozenset[int]] = []
         self.numbers: list[int] = []
-        self.wrote: list[object] = []
-        self.began: list[bool] = []
+        self.began_alone: list[bool] = []
         self.at_the_end: list[Callable[[], object]] = []
-        self.group = self if group is None else group
         self.starts: list[tuple[Sequence[object], Sequence[object], bool]] = []
         self.ends = 0
         self.hooks = GradientHooks(self, accumulator)
         self.hooks.watch(parameters)
         Told.all.append(self)
-        passes.listen(self)
-        activity.keep(self)
+        runs.listen(self)
 
-    @property
-    def compares(self) -> bool:
-        return bool(self.hooks.unhooked)
-
-    def beginning(self, alone: bool) -> None:
-        self.began.append(alone)
-
-    def ended(self, columns: tuple[int, ...], one: Pass) -> None:
+    def ended(self, columns: frozenset[int], one: Pass) -> None:
         self.passes.append(columns)
         self.numbers.append(one.number)
-        self.wrote.append(one.wrote(self.group))
         for see in self.at_the_end:
             see()
 
-    def starting_from(
-        self, roots: Sequence[object], gradients: Sequence[object], accumulates: bool
-    ) -> Callable[[], None]:
-        self.starts.append((tuple(roots), tuple(gradients), accumulates))
+    def began(self, roots: Sequence[object], gradients: Sequence[object], one: Pass | None) -> Callable[[], None]:
+        self.starts.append((tuple(roots), tuple(gradients), one is not None))
+        if one is not None:
+            self.began_alone.append(one.alone)
 
         def end() -> None:
             self.ends += 1
@@ -68,8 +55,7 @@ class Told:
 
     def close(self) -> None:
         self.hooks.close()
-        activity.forget(self)
-        passes.stop_listening(self)
+        runs.stop_listening(self)
 
 
 ENGINE = torch.autograd._engine_run_backward
@@ -81,7 +67,7 @@ def nothing_is_left() -> Iterator[None]:
     while Told.all:
         Told.all.pop().close()
     assert torch.autograd._engine_run_backward is ENGINE
-    assert (backwards._running, activity._left) == ({}, {})
+    assert engine._running == {}
 
 
 def three() -> list[nn.Parameter]:
@@ -102,7 +88,7 @@ def test_one_pass_is_told_once_with_what_it_wrote() -> None:
     (p * r).sum().backward()
     assert [set(columns) for columns in told.passes] == [{0, 2}]
     (q * 2).sum().backward()
-    assert told.passes[1:] == [(1,)]
+    assert told.passes[1:] == [{1}]
     assert len(set(told.numbers)) == 2
 
 
@@ -110,7 +96,7 @@ def test_columns_come_in_the_order_in_which_they_were_written() -> None:
     first, second = nn.Linear(2, 2, bias=False), nn.Linear(2, 1, bias=False)
     told = Told(first.weight, second.weight)
     second(first(torch.ones(2))).sum().backward()
-    assert told.passes == [(1, 0)]
+    assert told.passes == [{0, 1}]
 
 
 def test_the_gradients_are_there_when_it_is_told() -> None:
@@ -141,7 +127,7 @@ def test_a_parameter_used_many_times_is_named_once() -> None:
     (p, *_) = three()
     told = Told(p)
     (p * p + p.exp() * p).sum().backward()
-    assert told.passes == [(0,)]
+    assert told.passes == [{0}]
 
 
 @pytest.mark.parametrize("call", [Tensor.backward, torch.autograd.backward])
@@ -150,7 +136,7 @@ def test_every_way_to_start_the_engine_is_seen(call: Callable[[Tensor], None]) -
     told = Told(p)
     loss = (p * 2).sum()
     call(loss)
-    assert told.passes == [(0,)]
+    assert told.passes == [{0}]
     ((roots, gradients, accumulates),) = told.starts
     assert (roots, [float(gradient) for gradient in gradients], accumulates) == ((loss,), [1.0], True)
 
@@ -170,13 +156,13 @@ def test_an_exception_in_backward_leaves_nothing_behind() -> None:
 def test_many_failed_passes_are_not_kept() -> None:
     p, q, _ = three()
     Told(p, q)
-    for _ in range(3 * backwards._MOST_UNSEEN):
+    for _ in range(3 * gradient_hooks._MOST_UNSEEN):
         with pytest.raises(ZeroDivisionError):
             (failing(p * 2) + q).sum().backward()
         with pytest.raises(ZeroDivisionError):
             unseen((failing(p * 2) + q).sum())
-    assert len(backwards._unseen) <= backwards._MOST_UNSEEN
-    backwards._unseen.clear()
+    assert len(gradient_hooks._unseen) <= gradient_hooks._MOST_UNSEEN
+    gradient_hooks._unseen.clear()
 
 
 def test_a_backward_inside_a_backward_is_a_part_of_it() -> None:
@@ -193,7 +179,7 @@ def test_a_backward_inside_a_backward_is_a_part_of_it() -> None:
 
     middle.register_hook(inner)
     middle.sum().backward()
-    assert told.passes == [(1, 0)]
+    assert told.passes == [{0, 1}]
     assert numbers == told.numbers * 2
     assert current_pass() == NO_PASS
 
@@ -213,7 +199,7 @@ def test_autograd_grad_writes_no_gradient_and_is_not_told() -> None:
     assert told.passes == []
     # What looks for causes sees it all the same.
     assert ([accumulates for *_, accumulates in told.starts], told.ends) == ([False], 1)
-    assert told.began == []
+    assert told.began_alone == []
 
 
 def test_frozen_parameters_are_passed_over_until_they_are_not() -> None:
@@ -223,7 +209,7 @@ def test_frozen_parameters_are_passed_over_until_they_are_not() -> None:
     frozen.requires_grad_(True)
     told.hooks.renew()
     (frozen * 2).sum().backward()
-    assert told.passes == [(0,)]
+    assert told.passes == [{0}]
 
 
 def test_a_lazy_parameter_is_hooked_once_it_has_a_shape() -> None:
@@ -232,7 +218,7 @@ def test_a_lazy_parameter_is_hooked_once_it_has_a_shape() -> None:
     layer(torch.ones(1, 3))
     told.hooks.renew()
     layer(torch.ones(1, 3)).sum().backward()
-    assert told.passes == [(0,)]
+    assert told.passes == [{0}]
 
 
 def test_watching_again_hooks_once() -> None:
@@ -242,7 +228,7 @@ def test_watching_again_hooks_once() -> None:
     assert not p._post_accumulate_grad_hooks
     assert len(q._post_accumulate_grad_hooks) == 1
     (p * q).sum().backward()
-    assert told.passes == [(0,)]
+    assert told.passes == [{0}]
 
 
 def test_close_removes_every_hook_and_the_users_own_survives() -> None:
@@ -258,36 +244,35 @@ def test_close_removes_every_hook_and_the_users_own_survives() -> None:
     assert (told.passes, mine) == ([], [1])
 
 
-def test_who_has_a_parameter_without_a_hook_is_told_of_every_pass_to_compare() -> None:
+def test_a_parameter_may_be_left_without_a_hook() -> None:
     p, q, r = three()
     told = Told(p, q, accumulator=lambda parameter: None if parameter is p else parameter)
-    assert told.hooks.unhooked == [0]
+    assert told.hooks.unhooked == {0}
     assert not p._post_accumulate_grad_hooks
     (r * 2).sum().backward()
     (p * q).sum().backward()
-    assert told.passes == [(), (1,)]
+    assert told.passes == [{1}]
 
 
 def test_a_gradient_may_come_by_way_of_another_tensor() -> None:
     flat, view = three()[:2]
     told = Told(view, accumulator=lambda _: flat)
     (flat * 2).sum().backward()
-    assert told.passes == [(0,)]
+    assert told.passes == [{0}]
     assert not view._post_accumulate_grad_hooks
 
 
 # Who hears that a pass begins
 
 
-def test_a_listener_hears_that_passes_begin_until_none_has_written_it_for_a_while() -> None:
-    p, q, _ = three()
-    told = Told(p)
-    for _ in range(40):
-        (q * 2).sum().backward()
-    assert len(told.began) == backwards._Activity.PASSES + 1
-    assert (told.passes, told.starts[20:]) == ([], [])
-    (p * 2).sum().backward()
-    assert told.passes == [(0,)]
+def test_a_pass_that_writes_nothing_with_a_hook_is_compared() -> None:
+    parameters = [nn.Parameter(torch.ones(2)) for _ in range(2 * GradientHooks.MOST)]
+    optimizer = torch.optim.SGD(parameters, lr=0.0)
+    with gradwatch.track(optimizer) as watch:
+        parameters[1].sum().backward()
+        optimizer.step()
+    assert not parameters[1]._post_accumulate_grad_hooks
+    assert watch.history[0].backward_passes == 1
 
 
 def test_who_compares_hears_of_every_pass_however_many_others_there_were() -> None:
@@ -295,7 +280,7 @@ def test_who_compares_hears_of_every_pass_however_many_others_there_were() -> No
     other = nn.Parameter(torch.ones(2))
     optimizer = torch.optim.SGD(parameters, lr=0.0)
     with gradwatch.track(optimizer) as watch:
-        for _ in range(2 * activity.PASSES):
+        for _ in range(40):
             other.sum().backward()
         torch.stack(parameters).sum().backward()
         for parameter in parameters:  # clipped by hand, which no call tells of
@@ -305,37 +290,29 @@ def test_who_compares_hears_of_every_pass_however_many_others_there_were() -> No
     assert watch.history[0].clip_ratio == 0.5
 
 
-def test_listeners_of_one_group_look_at_a_pass_once() -> None:
-    p, q, _ = three()
-    one = Told(p)
-    other = Told(q, group=one)
-    (p * q).sum().backward()
-    assert (len(one.starts), one.ends, other.starts) == (1, 1, [])
-    assert (len(one.began), len(other.began)) == (1, 1)
-
-
-def test_losses_of_a_group_are_told_apart_by_all_that_they_write() -> None:
+def test_a_tracker_looks_once_at_each_pass_of_the_threads_that_it_is_at_work_in() -> None:
     p, q, r = three()
-    one, stranger = Told(p), Told(r)
-    other = Told(q, group=one)
-    for _ in range(2):
+    optimizers = {name: torch.optim.SGD([held], lr=0.0) for name, held in (("p", p), ("q", q))}
+    with gradwatch.track(optimizers) as watch:
+        lookout = watch._explainer._lookout
         (p * q).sum().backward()
-    (p * q * r).sum().backward()
-    (q * 2).sum().backward()
-    both = one.wrote[0]
-    assert one.wrote == [both] * 3
-    assert other.wrote[:3] == [both] * 3
-    assert other.wrote[3] != both
-    assert stranger.wrote[0] != both
+        assert lookout.passes == 1
+        for _ in range(40):
+            (r * 2).sum().backward()
+        assert lookout.passes == 41
+        thread = threading.Thread(target=lambda: (r * 2).sum().backward())
+        thread.start()
+        thread.join()
+        assert lookout.passes == 41
 
 
-def test_a_pass_in_another_thread_is_not_heard_to_begin_and_is_told() -> None:
+def test_a_pass_in_another_thread_is_told() -> None:
     p, *_ = three()
     told = Told(p)
     thread = threading.Thread(target=lambda: (p * 2).sum().backward())
     thread.start()
     thread.join()
-    assert (told.passes, told.began) == ([(0,)], [])
+    assert (told.passes, told.began_alone) == ([{0}], [True])
 
 
 def test_two_passes_at_once_are_told_apart() -> None:
@@ -355,8 +332,8 @@ def test_two_passes_at_once_are_told_apart() -> None:
     (r * 2).sum().backward()
     go_on.set()
     thread.join()
-    assert told.passes == [(2,), (0,)]
-    assert told.began == [False]
+    assert told.passes == [{2}, {0}]
+    assert told.began_alone == [True, False]
 
 
 def unseen(loss: Tensor) -> None:
@@ -371,7 +348,7 @@ def test_a_pass_that_was_not_seen_to_begin_is_told_when_it_ends() -> None:
     unseen((p * q).sum())
     unseen((p * 2).sum())
     assert [set(columns) for columns in told.passes] == [{0, 1}, {0}]
-    assert told.began == []
+    assert told.began_alone == []
     assert all(number >= 0 for number in told.numbers)
 
 

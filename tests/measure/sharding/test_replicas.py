@@ -13,7 +13,7 @@ from gradwatch.blocks import Facts, StepRow
 from gradwatch.measure.lines import Lines
 from gradwatch.measure.parameters import OptimizerParameters
 from gradwatch.measure.pending import LandedStep
-from gradwatch.measure.replicas import Replicas
+from gradwatch.measure.sharding.replicas import Replicas
 from gradwatch.measure.sharding.shards import Shards
 from gradwatch.records import RankNorms
 

@@ -20,8 +20,7 @@ import torch
 from torch import Tensor
 
 from gradwatch.log import log
-from gradwatch.measure.parameters import OptimizerParameters
-from gradwatch.measure.pending import LandedStep
+from gradwatch.measure.sharding.shares import Landed
 from gradwatch.records import RankNorms
 
 __all__ = ["Replicas", "replicas_of"]
@@ -50,7 +49,7 @@ class Replicas:
         self._left: dict[str, deque[tuple[int, float]]] = {name: deque(maxlen=self.RING - 1) for name in ranks}
         self._forget()
 
-    def compare(self, steps: Sequence[LandedStep]) -> None:
+    def compare(self, steps: Sequence[Landed]) -> None:
         """Leave the norms of these steps, and note in their rows what a comparison of earlier ones has shown."""
         for step in steps:
             row, name = step.row, step.own.layout.optimizer
@@ -61,7 +60,7 @@ class Replicas:
                     log.debug("gradwatch compares no more with other ranks", exc_info=True)
                     self._store = None
 
-    def _compared(self, step: LandedStep, name: str) -> RankNorms | None:
+    def _compared(self, step: Landed, name: str) -> RankNorms | None:
         found = self._neighbours(name, float(step.own.layout.rounding.max(initial=0.0)))
         norms = np.frombuffer(step.after)[step.row.facts.has_after]
         norm = float(np.sqrt(np.dot(norms, norms)))
@@ -100,7 +99,7 @@ class Replicas:
         self._store = None
 
 
-def replicas_of(owns: Mapping[str, OptimizerParameters]) -> Replicas | None:
+def replicas_of(held: Mapping[str, Sequence[Tensor]]) -> Replicas | None:
     """What compares the optimizers all of whose trained parameters DistributedDataParallel keeps equal.
 
     A wrapper with a communication hook may be meant to let ranks differ, as local SGD does, and is left alone.
@@ -110,7 +109,7 @@ def replicas_of(owns: Mapping[str, OptimizerParameters]) -> Replicas | None:
     """
     module = sys.modules.get("torch.nn.parallel.distributed")
     distributed: Any = torch.distributed
-    if module is None or not distributed.is_available() or not distributed.is_initialized():
+    if module is None:
         return None
     kind: Any = module.DistributedDataParallel
     reduced: dict[int, tuple[int, ...]] = {}
@@ -122,11 +121,11 @@ def replicas_of(owns: Mapping[str, OptimizerParameters]) -> Replicas | None:
         if len(ranks) > 1 and not wrapper._comm_hooks:
             ignored = wrapper.parameters_to_ignore
             reduced.update((id(p), ranks) for n, p in wrapper.module.named_parameters() if n not in ignored)
-    several = {name: _ranks_of(own.parameters, reduced) for name, own in owns.items()}
+    several = {name: _ranks_of(parameters, reduced) for name, parameters in held.items()}
     found = {name: ranks for name, ranks in several.items() if ranks}
     if not found:
         return None
-    forms = {name: str([tuple(p.shape) for p in owns[name].parameters]) for name in found}
+    forms = {name: str([tuple(p.shape) for p in held[name]]) for name in found}
     try:
         return Replicas(distributed.distributed_c10d._get_default_store(), found, forms)
     except (RuntimeError, NotImplementedError):
