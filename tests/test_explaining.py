@@ -115,7 +115,8 @@ def test_what_cannot_be_explained_is_looked_for_three_times_only(monkeypatch: py
     assert len(armed) == Explainer.MOST_LOOKS
 
 
-def test_where_no_look_hears_of_a_pass_each_suspicion_is_let_go() -> None:
+def test_where_no_look_hears_of_a_pass_each_suspicion_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Reporting, "SECONDS", math.inf)  # or blocks would end by the clock, at other steps
     model = nn.ModuleDict({name: nn.Linear(4, 1) for name in "abc"})
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     looking = []
