@@ -161,7 +161,7 @@ class Explosion:
             self._runs[optimizer].load_state_dict(saved)
 
     def _find(self, optimizer: str, norm: float, after: float, step: StepRecord | StepRow) -> Finding | None:
-        """What is wrong with a finite norm before clipping, and after; where nothing is, it goes into the baseline."""
+        """What is wrong with a finite norm before clipping; one with which nothing is goes into the baseline."""
         run = self._run_of(optimizer)
         found = self._judged(optimizer, run, norm, math.nan if step.skipped else after)
         run.skipped = run.skipped + 1 if step.skipped and found is not None else 0
