@@ -161,14 +161,7 @@ class Explosion:
             self._runs[optimizer].load_state_dict(saved)
 
     def _find(self, optimizer: str, norm: float, after: float, step: StepRecord | StepRow) -> Finding | None:
-        """What is wrong with a finite norm; one with which nothing is goes into the baseline.
-
-        Args:
-            optimizer: its name.
-            norm: before clipping.
-            after: what clipping has left of it.
-            step: with that norm.
-        """
+        """What is wrong with a finite norm before clipping; one with which nothing is goes into the baseline."""
         run = self._run_of(optimizer)
         found = self._judged(optimizer, run, norm, math.nan if step.skipped else after)
         run.skipped = run.skipped + 1 if step.skipped and found is not None else 0
@@ -234,8 +227,7 @@ class Explosion:
         # Where single steps have come close to it of late, this one proves nothing by itself.
         is_jump = norm > self._factor * baseline.seen_lately(self._warm_up)
         sudden = is_jump and norm > self._sudden_factor * usual
-        is_critical = severity == "critical"
-        threshold = self._critical_above(run, run.in_a_row) if is_critical else self._too_much(baseline)
+        threshold = self._critical_above(run, run.in_a_row) if severity == "critical" else self._too_much(baseline)
         return Finding(None, norm, threshold, message, severity, at_once=sudden)
 
     def _compared(self, run: _Run, norm: float) -> str:
@@ -282,14 +274,8 @@ class _Run:
 
     def state_dict(self) -> dict[str, Any]:
         """As plain values."""
-        return {
-            **self.baseline.state_dict(),
-            "warm": self.is_warm,
-            "in_a_row": self.in_a_row,
-            "skipped": self.skipped,
-            "peak": self.peak,
-            "survived": self.survived,
-        }
+        counts = {"warm": self.is_warm, "in_a_row": self.in_a_row, "skipped": self.skipped}
+        return {**self.baseline.state_dict(), **counts, "peak": self.peak, "survived": self.survived}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave."""
