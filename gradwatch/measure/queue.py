@@ -87,8 +87,7 @@ class StepQueue:
 
     def _whole(self, wait: bool) -> Iterator[LandedStep]:
         steps, ranks = self._steps, self._ranks
-        # Nearly always a step waits for nothing: no call is made to be told so.
-        while steps and (wait or steps[0].awaited is None or steps[0].ready()):
+        while steps and (wait or steps[0].ready()):
             step = steps.popleft()
             if wait:
                 step.wait()

@@ -37,12 +37,6 @@ class Loop:
         self.scaler.update()
 
 
-@pytest.fixture(autouse=True)
-def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is known of clip calls is thrown away once it is much: not in the middle of what is counted."""
-    monkeypatch.setattr("gradwatch.taps.clips._known", {})
-
-
 @contextlib.contextmanager
 def trackers(count: int, *, at_work: bool = True, deep: bool = False) -> Iterator[list[Loop]]:
     """So many trackers in this thread, each of which has taken a step."""
