@@ -97,7 +97,6 @@ class Observer:
         )
         self._finish = around(self.reporting.finish)
         self._replicas: Replicas | None = None
-        self.held: frozenset[int] = frozenset()
 
     def start(self, asks: bool) -> None:
         """Meet the other ranks where parameters are in parts, and hook everything.
@@ -112,12 +111,12 @@ class Observer:
             self._replicas = self.shield.around(replicas_of)(held)
         if self._replicas is not None:
             self.reporting.compare = self.shield.around(self._replicas.compare)
-        self.changed()
+        self._share_out_what_is_left_out()
         for follower in self._followers:
             follower.start()
         runs.listen(self)
-        clips.listen(self)
-        scalers.listen(self)
+        self._listen_to_clips()
+        scalers.listen(self, [id(tracked.optimizer) for tracked in self.tracked.values()])
 
     def stop(self, normally: bool) -> None:
         """Remove every hook, and report what is left.
@@ -235,8 +234,12 @@ class Observer:
 
     def changed(self) -> None:
         """An optimizer holds other parameters than before."""
-        self.held = frozenset(id(p) for tracked in self.tracked.values() for p in tracked.own.parameters)
         self._share_out_what_is_left_out()
+        if self in clips.listeners:
+            self._listen_to_clips()
+
+    def _listen_to_clips(self) -> None:
+        clips.listen(self, {id(p) for tracked in self.tracked.values() for p in tracked.own.parameters})
 
     def _of(self, optimizer: Optimizer) -> list[TrackedOptimizer]:
         return [tracked for tracked in self.tracked.values() if tracked.optimizer is optimizer]

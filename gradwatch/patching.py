@@ -101,6 +101,13 @@ class Replacement:
             self._put(self._original)
 
 
+class _BySubject(dict[int, tuple[Listener, ...]]):
+    """Nobody listens to what it does not hold."""
+
+    def __missing__(self, _: int) -> tuple[Listener, ...]:
+        return ()
+
+
 _patches: weakref.WeakSet[Patch[Any]] = weakref.WeakSet()
 
 
@@ -113,6 +120,9 @@ class Patch(Generic[Listener]):
     Attributes:
         listeners: those that listen now, a tuple that is replaced and never changed, so that a shim may walk it
             while others come and go.
+        by_subject: ``id`` of what an event is about -> the listeners that listen to that, a tuple as well. A shim
+            that sees events of others walks through nobody.
+        changes: how often either has changed.
     """
 
     def __init__(self, replacements: Callable[[], Iterable[Replacement]]) -> None:
@@ -120,16 +130,24 @@ class Patch(Generic[Listener]):
         self._turn = Turn()
         self._replaced: list[Replacement] = []
         self._in_place = False
+        self._subjects: dict[int, tuple[int, ...]] = {}
         self.listeners: tuple[Listener, ...] = ()
+        self.by_subject: _BySubject[Listener] = _BySubject()
+        self.changes = 0
         _patches.add(self)
 
     # An interrupt may come before any line of these. Each notes what it is about to do before it does it, and
     # undoes what may not have been done, so that a second call finds the way from wherever the first one was left.
 
-    def listen(self, listener: Listener) -> None:
-        """Let one more listener see every call from now on."""
+    def listen(self, listener: Listener, subjects: Iterable[int] = ()) -> None:
+        """Let one more listener see every call from now on, or an earlier one those about other subjects."""
         with self._turn:
             self.listeners = (*_without(self.listeners, listener), listener)
+            self._forget(listener)
+            self._subjects[id(listener)] = tuple(subjects)
+            for subject in self._subjects[id(listener)]:
+                self.by_subject[subject] = (*self.by_subject[subject], listener)
+            self.changes += 1
             if not self._in_place:
                 self._take_back()
                 for replacement in self._replacements():
@@ -143,11 +161,24 @@ class Patch(Generic[Listener]):
             self.listeners = _without(self.listeners, listener)
             if not self.listeners:
                 self._take_back()
+            self._forget(listener)
+            self.changes += 1
 
     def forget_all(self) -> None:
         """In a forked child, such as a DataLoader's worker, nobody listens; whoever held the turn is not there."""
         self._turn = Turn()
-        self.listeners = ()
+        self._subjects = {}
+        self.listeners, self.by_subject = (), _BySubject()
+        self.changes += 1
+
+    def _forget(self, listener: Listener) -> None:
+        for subject in self._subjects.get(id(listener), ()):
+            others = _without(self.by_subject[subject], listener)
+            if others:
+                self.by_subject[subject] = others
+            else:
+                self.by_subject.pop(subject, None)
+        self._subjects.pop(id(listener), None)
 
     def _take_back(self) -> None:
         self._in_place = False

@@ -43,10 +43,6 @@ class ClipListener(Protocol):
     """
 
     @property
-    def held(self) -> frozenset[int]:
-        """``id`` of each of its parameters."""
-
-    @property
     def is_at_work(self) -> bool:
         """Whether it trains in this thread: parameters of nobody may be new to it."""
 
@@ -81,6 +77,25 @@ _METHODS = {
 }
 
 _inside: set[int] = set()  # threads in which a call runs
+
+
+class _Given(NamedTuple):
+    """What a call was given, when so many changes had been made to who listens.
+
+    Attributes:
+        changes: these.
+        of_each: of the parameters that have the same listeners one; it holds nobody alive.
+        strangers: some have none, or there is no parameter at all.
+    """
+
+    changes: int
+    of_each: tuple[int, ...]
+    strangers: bool
+
+
+# By the parameters; a loop may clip others at each step.
+_known: dict[tuple[int, ...], _Given] = {}
+_MOST_KNOWN = 64
 
 
 def _install() -> Iterator[Replacement]:
@@ -167,16 +182,28 @@ def _shim(original: Callable[..., Any], signature: _Signature) -> Callable[..., 
     return untraced(seen)
 
 
-def _listeners_to(ids: tuple[int, ...]) -> list[ClipListener]:
+def _listeners_to(ids: tuple[int, ...]) -> Iterable[ClipListener]:
     """Who holds any of these, and where one is nobody's, who trains in this thread: it may be new to them."""
-    found, strangers = [], set(ids)
-    for listener in clips.listeners:
-        if not listener.held.isdisjoint(ids):
-            found.append(listener)
-            strangers -= listener.held
-    if strangers or not ids:
-        found += [listener for listener in clips.listeners if listener.is_at_work and listener not in found]
-    return found
+    known = _known.get(ids)
+    if known is None or known.changes != clips.changes:
+        known = _look_up(ids)
+    by_subject = clips.by_subject
+    if len(known.of_each) == 1 and not known.strangers:
+        return by_subject[known.of_each[0]]
+    found = dict.fromkeys(listener for one in known.of_each for listener in by_subject[one])
+    if known.strangers:
+        found |= dict.fromkeys(listener for listener in clips.listeners if listener.is_at_work)
+    return tuple(found)
+
+
+def _look_up(ids: tuple[int, ...]) -> _Given:
+    changes = clips.changes
+    listeners = [clips.by_subject[one] for one in ids]
+    of_each = {tuple(map(id, those)): one for those, one in zip(listeners, ids, strict=True) if those}
+    if len(_known) >= _MOST_KNOWN:
+        _known.clear()
+    known = _known[ids] = _Given(changes, tuple(of_each.values()), not all(listeners) or not ids)
+    return known
 
 
 def _read_call(

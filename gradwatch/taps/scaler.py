@@ -22,7 +22,7 @@ __all__ = ["ScalerListener", "scalers"]
 
 
 class ScalerListener(Protocol):
-    """Told of what every GradScaler in the process does, to whichever optimizer; no method may raise."""
+    """Told of what every GradScaler in the process does to optimizers that it listens to; no method may raise."""
 
     def unscaled(self, optimizer: Optimizer, scale: Tensor) -> None:
         """The gradients of this optimizer were divided by the scale."""
@@ -60,7 +60,7 @@ def _unscaling(original: Callable[..., Any]) -> Callable[..., Any]:
         scale = getattr(scaler, "_scale", None)
         # A check for Inf alone goes the same way with a scale of 1, and divides nothing.
         if isinstance(scale, Tensor) and not getattr(_checking, "now", False):
-            for listener in scalers.listeners:
+            for listener in scalers.by_subject[id(optimizer)]:
                 listener.unscaled(optimizer, scale)
         return returned
 
@@ -80,7 +80,7 @@ def _check(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _step(original: Callable[..., Any]) -> Callable[..., Any]:
     def _maybe_opt_step(scaler: Any, optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
-        listeners = scalers.listeners
+        listeners = scalers.by_subject[id(optimizer)]
         for listener in listeners:
             listener.stepping(optimizer)
         returned = original(scaler, optimizer, *args, **kwargs)

@@ -18,7 +18,8 @@ SCALE = 1024.0
 class Ear:
     """Notes what the tap tells, while its ``with`` lasts."""
 
-    def __init__(self) -> None:
+    def __init__(self, *optimizers: torch.optim.Optimizer) -> None:
+        self.optimizers = optimizers
         self.told: list[str] = []
         self.scales: list[float] = []
 
@@ -33,7 +34,7 @@ class Ear:
         self.told.append("stepped")
 
     def __enter__(self) -> Ear:
-        tap.scalers.listen(self)
+        tap.scalers.listen(self, map(id, self.optimizers))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -54,7 +55,7 @@ def backward(model: nn.Module, scaler: torch.amp.GradScaler, factor: float = 1.0
 
 def test_what_is_told_of_a_step_and_of_one_left_out() -> None:
     model, optimizer, scaler = made()
-    with Ear() as ear:
+    with Ear(optimizer) as ear:
         for factor in (1.0, math.inf):
             backward(model, scaler, factor)
             scaler.step(optimizer)
@@ -65,7 +66,7 @@ def test_what_is_told_of_a_step_and_of_one_left_out() -> None:
 
 def test_a_check_for_inf_divides_nothing_and_is_not_told() -> None:
     model, optimizer, scaler = made(fused=True)
-    with Ear() as ear:
+    with Ear(optimizer) as ear:
         backward(model, scaler)
         scaler.step(optimizer)
         scaler.update()
@@ -75,7 +76,7 @@ def test_a_check_for_inf_divides_nothing_and_is_not_told() -> None:
 def test_methods_bound_before_are_seen() -> None:
     model, optimizer, scaler = made()
     unscale, step = scaler.unscale_, scaler.step
-    with Ear() as ear:
+    with Ear(optimizer) as ear:
         backward(model, scaler)
         unscale(optimizer)
         step(optimizer)
@@ -94,7 +95,7 @@ def test_a_method_that_torch_has_not_is_said_and_the_others_are_seen(
 ) -> None:
     monkeypatch.setitem(tap._SHIMS, "_of_another_version", lambda original: original)
     model, optimizer, scaler = made()
-    with caplog.at_level(logging.WARNING, "gradwatch"), Ear() as ear:
+    with caplog.at_level(logging.WARNING, "gradwatch"), Ear(optimizer) as ear:
         backward(model, scaler)
         scaler.step(optimizer)
     assert "does not see GradScaler._of_another_version" in caplog.text
