@@ -7,7 +7,6 @@ one function.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from threading import get_ident
 from typing import Protocol
 
 import torch.distributed as dist
@@ -15,9 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gradwatch.blocks import Steps
-from gradwatch.engine import NO_PASS, Pass, current_pass, runs
 from gradwatch.measure import events
-from gradwatch.measure.erased import Wrote
 from gradwatch.measure.lines import Lines
 from gradwatch.measure.parameters import Given, parameters_of
 from gradwatch.measure.pending import PendingStep, SeenClip
@@ -29,6 +26,7 @@ from gradwatch.measure.sharding.shares import size_for
 from gradwatch.measure.tracked import TrackedOptimizer
 from gradwatch.reporting import Reporting
 from gradwatch.shield import ErrorShield
+from gradwatch.taps.backwards import NO_PASS, Pass, at_work, current_pass, passes
 from gradwatch.taps.clips import ClipEvent, clips
 from gradwatch.taps.gradient_hooks import GradientHooks
 from gradwatch.taps.scaler import scalers
@@ -57,8 +55,8 @@ class Listener(Protocol):
         """It has, and this is the step, None where it was not measured; an unusual one is told of at once."""
 
     @property
-    def starting_from(self) -> Callable[[Sequence[object], Sequence[object], object], Callable[[], None] | None]:
-        """Takes what the autograd engine starts from, as ``RunListener.began``."""
+    def starting_from(self) -> Callable[[Sequence[object], Sequence[object], bool], Callable[[], None] | None]:
+        """Takes what the autograd engine starts from; what is returned is called when it is over."""
 
 
 class Observer:
@@ -89,7 +87,7 @@ class Observer:
         self._followers = [_Follower(self, tracked) for tracked in self.tracked.values()]
         around = self.shield.around
         self.clipping, self.clipped = around(self._clipping), around(self._clipped)
-        self.began = around(self._began)
+        self.starting_from = around(listener.starting_from)
         self.unscaled, self.stepping, self.stepped = (
             around(self._unscaled),
             around(self._scaler_begins),
@@ -114,7 +112,7 @@ class Observer:
         self._share_out_what_is_left_out()
         for follower in self._followers:
             follower.start()
-        runs.listen(self)
+        passes.listen(self)
         self._listen_to_clips()
         scalers.listen(self, [id(tracked.optimizer) for tracked in self.tracked.values()])
 
@@ -126,7 +124,7 @@ class Observer:
         """
         scalers.stop_listening(self)
         clips.stop_listening(self)
-        runs.stop_listening(self)
+        passes.stop_listening(self)
         for follower in self._followers:
             follower.stop()
         self._finish(normally)
@@ -147,30 +145,7 @@ class Observer:
         own = self.tracked[optimizer].own
         return dict(zip(own.layout.names, own.parameters, strict=True))
 
-    @property
-    def is_at_work(self) -> bool:
-        """Whether anything was written, or stepped, in this thread."""
-        thread = get_ident()
-        return any(thread in follower.threads for follower in self._followers)
-
-    def wrote(self, one: Pass) -> Wrote:
-        """All that a pass has written, whichever optimizer holds it: that tells losses apart."""
-        written = one.written
-        return frozenset((id(mine), frozenset(written[mine])) for mine in self._followers if mine in written)
-
     # What the taps call, in the training thread.
-
-    def _began(
-        self, roots: Sequence[object], gradients: Sequence[object], one: Pass | None
-    ) -> Callable[[], None] | None:
-        thread = get_ident()
-        at_work = [follower for follower in self._followers if thread in follower.threads]
-        if not at_work:
-            return None
-        if one is not None:
-            for follower in at_work:
-                follower.beginning(one)
-        return self.listener.starting_from(roots, gradients, one)
 
     def _clipping(self, event: ClipEvent) -> None:
         in_pass = current_pass() != NO_PASS
@@ -280,20 +255,19 @@ class _Follower:
 
     def __init__(self, observer: Observer, tracked: TrackedOptimizer) -> None:
         self.tracked = tracked
+        self.group = observer
         self._observer = observer
         self._hooks = GradientHooks(self, observer.shards.accumulator)
-        # Threads that have written its parameters or stepped it.
-        self.threads: set[int] = set()
         self._looked = self._stopped = False
         around = observer.shield.around
-        self.ended = around(self._ended)
+        self.beginning, self.ended = around(self._beginning), around(self._ended)
         self._step_tap = StepTap(tracked.optimizer, around(self._consume), around(self._leave))
 
     def start(self) -> None:
         """Hook the optimizer and its parameters."""
         self._hooks.watch(self.tracked.own.parameters)
         self._step_tap.open()
-        self.threads.add(get_ident())
+        at_work.keep(self)
 
     def stop(self) -> None:
         """Remove every hook."""
@@ -301,6 +275,12 @@ class _Follower:
         self._stopped = True
         self._step_tap.close()
         self._hooks.close()
+        at_work.forget(self)
+
+    @property
+    def compares(self) -> bool:
+        """Whether some parameters have no hook and are compared instead."""
+        return bool(self._hooks.unhooked)
 
     def given_perhaps_new(self, event: ClipEvent) -> Given:
         """What a clip call is given of its parameters: one that is not known may be new."""
@@ -316,8 +296,7 @@ class _Follower:
         if self._stopped:
             self._hooks.close()
 
-    def beginning(self, one: Pass) -> None:
-        """A pass is about to begin in a thread that has written some of its parameters before."""
+    def _beginning(self, alone: bool) -> None:
         tracked = self.tracked
         if self._stopped:
             return
@@ -327,11 +306,8 @@ class _Follower:
             if self._hooks.waiting:
                 self._hooks.renew()
             # Another thread that writes its parameters may be in the midst of it, without the interpreter's lock.
-            self._looked = one.alone or len(self.threads) == 1
+            self._looked = alone or at_work.is_only_here(self)
             if self._looked:
-                if self._hooks.unhooked:
-                    # Told of the end to compare, whether or not a hook notes anything.
-                    one.written.setdefault(self, set())
                 begun = tracked.ledger.note(events.beginning)
                 if begun.look_at or begun.erased is not None:
                     tracked.erased(begun)
@@ -339,19 +315,19 @@ class _Follower:
     def _ended(self, columns: frozenset[int], one: Pass) -> None:
         if self._stopped:
             return
-        wrote = None if self.tracked.alone else self._observer.wrote(one)
+        wrote = None if self.tracked.alone else one.wrote(self._observer)
         with self.tracked.lock:
             # What has changed since an earlier event may have been changed by the loop.
             compared = self._hooks.unhooked if self._looked else frozenset[int]()
             self._looked = False
             written = self.tracked.ended(columns, compared, one.number, wrote, one.failed)
         if written:
-            self.threads.add(get_ident())
+            at_work.keep(self)
 
     def _consume(self) -> object:
         tracked = self.tracked
         self._observer.listener.stepping(tracked.name)
-        self.threads.add(get_ident())
+        at_work.keep(self)
         with tracked.lock:
             if tracked.has_changed:
                 self.refresh()

@@ -17,13 +17,13 @@ from gradwatch.diagnose.contributions import Contribution, Contributions, faint,
 from gradwatch.diagnose.graph.walk import Node
 from gradwatch.diagnose.look.budget import Budget
 from gradwatch.diagnose.look.calls import Calls, readable
+from gradwatch.diagnose.look.engine import runs
 from gradwatch.diagnose.look.numbers import largest
 from gradwatch.diagnose.look.place import OWN_PARAMETERS
 from gradwatch.diagnose.passes import Pass
 from gradwatch.diagnose.reasons.feeding import downstream
 from gradwatch.diagnose.reasons.missing import Owners, why_missing
 from gradwatch.diagnose.words import told
-from gradwatch.engine import NO_PASS, graph_task, runs
 from gradwatch.log import log
 from gradwatch.records import Cause
 from gradwatch.wrappers import named_parameters, walk
@@ -31,6 +31,9 @@ from gradwatch.wrappers import named_parameters, walk
 __all__ = ["Diagnosis"]
 
 LONE_MODULE = ""
+
+_graph_task: Callable[[], int] = torch._C._current_graph_task_id
+NO_PASS = -1
 
 
 class Diagnosis:
@@ -131,9 +134,11 @@ class Diagnosis:
 
         return end
 
-    def began(self, roots: Sequence[object], gradients: Sequence[object], _: object = None) -> Callable[[], None]:
-        """See ``RunListener``."""
-        if get_ident() != self._thread and graph_task() == NO_PASS:
+    def began(
+        self, roots: Sequence[object], gradients: Sequence[object], accumulates: bool = True
+    ) -> Callable[[], None]:
+        """A run of the autograd engine starts; what is returned is to be called when it is over."""
+        if get_ident() != self._thread and _graph_task() == NO_PASS:
             return lambda: None  # of another thread's loop
         if not self._budget.allows("passes"):
             runs.stop_listening(self)

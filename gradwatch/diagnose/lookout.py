@@ -51,9 +51,9 @@ class Lookout:
         self.passes = 0
 
     def began(
-        self, roots: Sequence[object], gradients: Sequence[object], one: object
+        self, roots: Sequence[object], gradients: Sequence[object], accumulates: bool = True
     ) -> Callable[[], None] | None:
-        """See ``RunListener``."""
+        """A run of the engine starts; what is returned is to be called when it is over."""
         self.passes += 1
         root = roots[0] if len(roots) == 1 else None
         if type(root) is not Tensor or root.numel() != 1 or not _is_plain():
@@ -61,7 +61,7 @@ class Lookout:
         value = root.item() if root.is_cpu else math.nan
         if root.is_cpu and not math.isfinite(value):
             return self._look(roots, gradients) if self._wanted() and not self._causes else None
-        if one is not None and root.grad_fn is not None:
+        if accumulates and root.grad_fn is not None:
             self._sound = (self._witness.attend(root), value)
         return None
 

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gradwatch.blocks import NotedClip
-from gradwatch.engine import NO_PASS
 from gradwatch.measure import events
 from gradwatch.measure.devices import Note
 from gradwatch.measure.erased import ErasedPasses, Wrote
@@ -28,7 +27,10 @@ from gradwatch.measure.sharding.parts import versions_of, whole_number
 from gradwatch.measure.sharding.shards import Shards
 from gradwatch.records import OUTSIDE
 
-__all__ = ["TrackedOptimizer"]
+__all__ = ["NO_PASS", "TrackedOptimizer"]
+
+# What torch calls the graph task where no backward pass is running.
+NO_PASS = -1
 
 _NONE = None, None, None
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from threading import get_ident
 from types import CellType, GeneratorType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from torch.nn.utils import clip_grad
 
 from gradwatch.log import log
 from gradwatch.patching import Patch, Replacement, replace_in_cell, replace_name, untraced
+from gradwatch.taps.backwards import at_work
 
 __all__ = ["ClipEvent", "ClipListener", "clips"]
 
@@ -37,14 +38,10 @@ class ClipEvent(NamedTuple):
 
 
 class ClipListener(Protocol):
-    """Told of the clipping calls of its parameters, and of others in the threads that it is at work in.
+    """Told of the clipping calls of its parameters, and of others in the threads that it is active in.
 
     Neither method may raise.
     """
-
-    @property
-    def is_at_work(self) -> bool:
-        """Whether it trains in this thread: parameters of nobody may be new to it."""
 
     def clipping(self, event: ClipEvent) -> None:
         """The call is about to change the gradients."""
@@ -192,7 +189,7 @@ def _listeners_to(ids: tuple[int, ...]) -> Iterable[ClipListener]:
         return by_subject[known.of_each[0]]
     found = dict.fromkeys(listener for one in known.of_each for listener in by_subject[one])
     if known.strangers:
-        found |= dict.fromkeys(listener for listener in clips.listeners if listener.is_at_work)
+        found |= dict.fromkeys(cast("Iterable[ClipListener]", at_work.groups()))
     return tuple(found)
 
 

@@ -11,9 +11,8 @@ import torch
 from torch import nn
 
 import gradwatch
-from gradwatch import engine
 from gradwatch.diagnose import Diagnosis
-from gradwatch.diagnose.look import budget, calls
+from gradwatch.diagnose.look import budget, calls, engine
 from gradwatch.diagnose.look.budget import Budget
 from gradwatch.diagnose.look.dispatch import module_calls
 from tests.reachable import reachable_bytes

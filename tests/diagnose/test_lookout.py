@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gradwatch.diagnose import Diagnosis, Lookout
-from gradwatch.engine import runs
+from gradwatch.diagnose.look.engine import runs
 from tests.zoo.nets import batch
 
 

@@ -16,6 +16,7 @@ from torch.nn.utils import clip_grad, clip_grad_norm_, clip_grad_value_
 
 import gradwatch
 from gradwatch.taps import clips as tap
+from gradwatch.taps.backwards import at_work
 from gradwatch.taps.clips import ClipEvent, clips
 
 WRAPPERS = ("clip_grad_norm_", "clip_grad_value_", "_clip_grads_with_norm_")
@@ -42,7 +43,7 @@ def restored() -> Iterator[None]:
 class Ear:
     """A tracker that trains in this thread: it hears of what is nobody's, too."""
 
-    is_at_work = True
+    compares = False
 
     def __init__(self) -> None:
         self.before: list[ClipEvent] = []
@@ -56,10 +57,16 @@ class Ear:
 
     def __enter__(self) -> Ear:
         clips.listen(self)
+        at_work.keep(self)  # type: ignore[arg-type]
         return self
 
     def __exit__(self, *_: object) -> None:
+        at_work.forget(self)  # type: ignore[arg-type]
         clips.stop_listening(self)
+
+    @property
+    def group(self) -> Ear:
+        return self
 
 
 def parameters() -> list[nn.Parameter]:

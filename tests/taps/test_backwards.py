@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import gradwatch
-from gradwatch import engine
-from gradwatch.engine import NO_PASS, Pass, current_pass, runs
-from gradwatch.taps import gradient_hooks
+from gradwatch.taps import backwards
+from gradwatch.taps.backwards import NO_PASS, Pass, at_work, current_pass, passes
 from gradwatch.taps.gradient_hooks import GradientHooks
 
 
@@ -24,29 +23,43 @@ class Told:
     all: ClassVar[list[Told]] = []
 
     def __init__(
-        self, *parameters: Tensor, accumulator: Callable[[Tensor], Tensor | None] = lambda parameter: parameter
+        self,
+        *parameters: Tensor,
+        accumulator: Callable[[Tensor], Tensor | None] = lambda parameter: parameter,
+        group: Any = None,
     ) -> None:
         self.passes: list[frozenset[int]] = []
         self.numbers: list[int] = []
-        self.began_alone: list[bool] = []
+        self.wrote: list[object] = []
+        self.began: list[bool] = []
         self.at_the_end: list[Callable[[], object]] = []
+        self.group = self if group is None else group
         self.starts: list[tuple[Sequence[object], Sequence[object], bool]] = []
         self.ends = 0
         self.hooks = GradientHooks(self, accumulator)
         self.hooks.watch(parameters)
         Told.all.append(self)
-        runs.listen(self)
+        passes.listen(self)
+        at_work.keep(self)
+
+    @property
+    def compares(self) -> bool:
+        return bool(self.hooks.unhooked)
+
+    def beginning(self, alone: bool) -> None:
+        self.began.append(alone)
 
     def ended(self, columns: frozenset[int], one: Pass) -> None:
         self.passes.append(columns)
         self.numbers.append(one.number)
+        self.wrote.append(one.wrote(self.group))
         for see in self.at_the_end:
             see()
 
-    def began(self, roots: Sequence[object], gradients: Sequence[object], one: Pass | None) -> Callable[[], None]:
-        self.starts.append((tuple(roots), tuple(gradients), one is not None))
-        if one is not None:
-            self.began_alone.append(one.alone)
+    def starting_from(
+        self, roots: Sequence[object], gradients: Sequence[object], accumulates: bool
+    ) -> Callable[[], None]:
+        self.starts.append((tuple(roots), tuple(gradients), accumulates))
 
         def end() -> None:
             self.ends += 1
@@ -55,7 +68,8 @@ class Told:
 
     def close(self) -> None:
         self.hooks.close()
-        runs.stop_listening(self)
+        at_work.forget(self)
+        passes.stop_listening(self)
 
 
 ENGINE = torch.autograd._engine_run_backward
@@ -67,7 +81,7 @@ def nothing_is_left() -> Iterator[None]:
     while Told.all:
         Told.all.pop().close()
     assert torch.autograd._engine_run_backward is ENGINE
-    assert engine._running == {}
+    assert (backwards._running, at_work) == ({}, {})
 
 
 def three() -> list[nn.Parameter]:
@@ -156,13 +170,13 @@ def test_an_exception_in_backward_leaves_nothing_behind() -> None:
 def test_many_failed_passes_are_not_kept() -> None:
     p, q, _ = three()
     Told(p, q)
-    for _ in range(3 * gradient_hooks._MOST_UNSEEN):
+    for _ in range(3 * backwards._MOST_UNSEEN):
         with pytest.raises(ZeroDivisionError):
             (failing(p * 2) + q).sum().backward()
         with pytest.raises(ZeroDivisionError):
             unseen((failing(p * 2) + q).sum())
-    assert len(gradient_hooks._unseen) <= gradient_hooks._MOST_UNSEEN
-    gradient_hooks._unseen.clear()
+    assert len(backwards._unseen) <= backwards._MOST_UNSEEN
+    backwards._unseen.clear()
 
 
 def test_a_backward_inside_a_backward_is_a_part_of_it() -> None:
@@ -199,7 +213,7 @@ def test_autograd_grad_writes_no_gradient_and_is_not_told() -> None:
     assert told.passes == []
     # What looks for causes sees it all the same.
     assert ([accumulates for *_, accumulates in told.starts], told.ends) == ([False], 1)
-    assert told.began_alone == []
+    assert told.began == []
 
 
 def test_frozen_parameters_are_passed_over_until_they_are_not() -> None:
@@ -244,14 +258,14 @@ def test_close_removes_every_hook_and_the_users_own_survives() -> None:
     assert (told.passes, mine) == ([], [1])
 
 
-def test_a_parameter_may_be_left_without_a_hook() -> None:
+def test_who_has_a_parameter_without_a_hook_is_told_of_every_pass_to_compare() -> None:
     p, q, r = three()
     told = Told(p, q, accumulator=lambda parameter: None if parameter is p else parameter)
     assert told.hooks.unhooked == {0}
     assert not p._post_accumulate_grad_hooks
     (r * 2).sum().backward()
     (p * q).sum().backward()
-    assert told.passes == [{1}]
+    assert told.passes == [set(), {1}]
 
 
 def test_a_gradient_may_come_by_way_of_another_tensor() -> None:
@@ -263,6 +277,16 @@ def test_a_gradient_may_come_by_way_of_another_tensor() -> None:
 
 
 # Who hears that a pass begins
+
+
+def test_a_listener_hears_that_each_pass_begins_where_it_is_at_work() -> None:
+    p, q, _ = three()
+    told = Told(p)
+    for _ in range(40):
+        (q * 2).sum().backward()
+    assert (len(told.began), len(told.starts), told.passes) == (40, 40, [])
+    (p * 2).sum().backward()
+    assert told.passes == [{0}]
 
 
 def test_who_compares_hears_of_every_pass_however_many_others_there_were() -> None:
@@ -280,29 +304,37 @@ def test_who_compares_hears_of_every_pass_however_many_others_there_were() -> No
     assert watch.history[0].clip_ratio == 0.5
 
 
-def test_a_tracker_looks_once_at_each_pass_of_the_threads_that_it_is_at_work_in() -> None:
+def test_listeners_of_one_group_look_at_a_pass_once() -> None:
+    p, q, _ = three()
+    one = Told(p)
+    other = Told(q, group=one)
+    (p * q).sum().backward()
+    assert (len(one.starts), one.ends, other.starts) == (1, 1, [])
+    assert (len(one.began), len(other.began)) == (1, 1)
+
+
+def test_losses_of_a_group_are_told_apart_by_all_that_they_write() -> None:
     p, q, r = three()
-    optimizers = {name: torch.optim.SGD([held], lr=0.0) for name, held in (("p", p), ("q", q))}
-    with gradwatch.track(optimizers) as watch:
-        lookout = watch._explainer._lookout
+    one, stranger = Told(p), Told(r)
+    other = Told(q, group=one)
+    for _ in range(2):
         (p * q).sum().backward()
-        assert lookout.passes == 1
-        for _ in range(40):
-            (r * 2).sum().backward()
-        assert lookout.passes == 41
-        thread = threading.Thread(target=lambda: (r * 2).sum().backward())
-        thread.start()
-        thread.join()
-        assert lookout.passes == 41
+    (p * q * r).sum().backward()
+    (q * 2).sum().backward()
+    both = one.wrote[0]
+    assert one.wrote == [both] * 3
+    assert other.wrote[:3] == [both] * 3
+    assert other.wrote[3] != both
+    assert stranger.wrote[0] != both
 
 
-def test_a_pass_in_another_thread_is_told() -> None:
+def test_a_pass_in_another_thread_is_not_heard_to_begin_and_is_told() -> None:
     p, *_ = three()
     told = Told(p)
     thread = threading.Thread(target=lambda: (p * 2).sum().backward())
     thread.start()
     thread.join()
-    assert (told.passes, told.began_alone) == ([{0}], [True])
+    assert (told.passes, told.began) == ([{0}], [])
 
 
 def test_two_passes_at_once_are_told_apart() -> None:
@@ -323,7 +355,7 @@ def test_two_passes_at_once_are_told_apart() -> None:
     go_on.set()
     thread.join()
     assert told.passes == [{2}, {0}]
-    assert told.began_alone == [True, False]
+    assert told.began == [False]
 
 
 def unseen(loss: Tensor) -> None:
@@ -338,7 +370,7 @@ def test_a_pass_that_was_not_seen_to_begin_is_told_when_it_ends() -> None:
     unseen((p * q).sum())
     unseen((p * 2).sum())
     assert [set(columns) for columns in told.passes] == [{0, 1}, {0}]
-    assert told.began_alone == []
+    assert told.began == []
     assert all(number >= 0 for number in told.numbers)
 
 

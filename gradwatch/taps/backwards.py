@@ -1,0 +1,261 @@
+"""Every backward pass: that it begins, which gradients it has written, and that it has ended.
+
+``loss.backward()``, ``torch.autograd.backward`` and ``torch.autograd.grad`` all start the engine through one name
+in ``torch.autograd``, whatever alias the caller has of them. A hook on each parameter notes that a pass has
+written its gradient; when the engine returns, also what is reduced over ranks is where it belongs. A pass inside a
+pass, as a re-entrant checkpoint runs it, is a part of the outer one.
+
+Notes are kept by thread, and only those who were written are called when a pass ends. That one begins is heard by
+the trackers whose parameters were written in the same thread before.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
+from threading import get_ident
+from typing import Any, Protocol
+
+import torch
+
+from gradwatch.patching import Patch, Replacement, Turn, replace_name
+
+__all__ = [
+    "NO_PASS",
+    "Pass",
+    "PassListener",
+    "at_work",
+    "current_pass",
+    "here",
+    "pass_elsewhere",
+    "passes",
+]
+
+# What torch calls the graph task where no backward pass is running.
+NO_PASS = -1
+
+# What starts the autograd engine, as ``torch.autograd`` calls it.
+_ENGINE = "_engine_run_backward"
+
+_group: Callable[[PassListener], RunListener] = attrgetter("group")
+
+# torch's number of the graph task that runs in this thread.
+_graph_task: Callable[[], int] = torch._C._current_graph_task_id
+
+
+class RunListener(Protocol):
+    """Who looks at what the engine starts from; it must not raise."""
+
+    def starting_from(
+        self, roots: Sequence[object], gradients: Sequence[object], accumulates: bool
+    ) -> Callable[[], None] | None:
+        """The engine starts from these; what is returned is called when it is over."""
+
+
+class PassListener(Protocol):
+    """Who has hooks on parameters; no method may raise.
+
+    Attributes:
+        compares: it has parameters without a hook, and compares them when a pass ends.
+        group: what it belongs to, which is called once however many of it there are.
+    """
+
+    @property
+    def compares(self) -> bool:
+        """Whether there are such parameters."""
+
+    @property
+    def group(self) -> RunListener:
+        """The tracker, for an optimizer of it."""
+
+    def beginning(self, alone: bool) -> None:
+        """A pass is about to begin in a thread that has written some of its parameters before.
+
+        Args:
+            alone: no other pass is running, in any thread.
+        """
+
+    def ended(self, columns: frozenset[int], one: Pass) -> None:
+        """A pass has ended that wrote the gradients of these columns."""
+
+
+class Pass:
+    """A pass that runs: its number, the columns written so far, by listener, and whether an exception ended it."""
+
+    __slots__ = ("failed", "number", "written")
+
+    # Numbered below torch's own graph tasks, which count up from 0.
+    _numbers = itertools.count(NO_PASS - 1, -1)
+
+    def __init__(self, number: int | None = None) -> None:
+        self.number = next(self._numbers) if number is None else number
+        self.written: defaultdict[PassListener, set[int]] = defaultdict(set)
+        self.failed = False
+
+    def report(self) -> None:
+        """Tell each listener what it wrote."""
+        for listener, columns in self.written.items():
+            listener.ended(frozenset(columns), self)
+
+    def wrote(self, group: RunListener) -> frozenset[tuple[int, frozenset[int]]]:
+        """All that it has written of a tracker, whichever optimizer holds it: that tells losses apart."""
+        return frozenset(
+            (id(listener), frozenset(columns))
+            for listener, columns in self.written.items()
+            if listener.group is group
+        )
+
+
+# By thread, the pass that runs in it; and the one that runs in this thread.
+_running: dict[int, Pass] = {}
+here = threading.local()
+
+# Passes that were not seen to begin, by torch's number of the graph task.
+_unseen: dict[int, Pass] = {}
+_MOST_UNSEEN = 16
+
+
+class _AtWork(dict[int, tuple[PassListener, ...]]):
+    """By thread, who was written or has stepped in it: they hear of each pass that begins there."""
+
+    _turn = Turn()
+
+    def keep(self, listener: PassListener) -> None:
+        """It was written, or steps, in this thread."""
+        if listener not in self.get(get_ident(), ()):
+            with self._turn:
+                self[get_ident()] = (*self.get(get_ident(), ()), listener)
+
+    def forget(self, listener: PassListener) -> None:
+        """It hears no more, in no thread."""
+        with self._turn:
+            for thread, others in tuple(self.items()):
+                self[thread] = tuple(other for other in others if other is not listener)
+                if not self[thread]:
+                    del self[thread]
+
+    def is_only_here(self, listener: PassListener) -> bool:
+        """Whether it is at work in no other thread."""
+        here = get_ident()
+        return not any(listener in others for thread, others in tuple(self.items()) if thread != here)
+
+    def groups(self) -> Iterable[RunListener]:
+        """The trackers that are at work in this thread."""
+        return _groups(self.get(get_ident(), ()))
+
+
+def _groups(listeners: Sequence[PassListener]) -> Iterable[RunListener]:
+    """The trackers that they are of, each once."""
+    return dict.fromkeys(map(_group, listeners))
+
+
+at_work = _AtWork()
+
+
+def current_pass() -> int:
+    """The number of the pass that runs in this thread; ``NO_PASS`` where none does."""
+    here = _running.get(get_ident())
+    if here is not None:
+        return here.number
+    task = _graph_task()
+    if task == NO_PASS:
+        return NO_PASS
+    one = _only_one()
+    return task if one is None else one.number
+
+
+def _only_one() -> Pass | None:
+    """On a device's own thread the pass is known where only one runs."""
+    running = tuple(_running.values())
+    return running[0] if len(running) == 1 else None
+
+
+def _install() -> Iterable[Replacement]:
+    original: Callable[..., Any] = vars(torch.autograd)[_ENGINE]
+
+    def run(outputs: Sequence[object], *args: Any, **kwargs: Any) -> Any:
+        thread = get_ident()
+        accumulates = bool(kwargs.get("accumulate_grad", True))
+        is_pass = accumulates and thread not in _running and _graph_task() == NO_PASS
+        listeners = at_work.get(thread, ())
+        if not listeners and is_pass:
+            return _seen(thread, (), original, outputs, args, kwargs)
+        gradients = args[0] if args else kwargs.get("grad_tensors", ())
+        ends = [g.starting_from(outputs, gradients, accumulates) for g in _groups(listeners)]
+        try:
+            if is_pass:
+                return _seen(thread, listeners, original, outputs, args, kwargs)
+            return original(outputs, *args, **kwargs)
+        finally:
+            for end in filter(None, reversed(ends)):
+                end()
+
+    yield replace_name(torch.autograd, _ENGINE, run)
+
+
+def _seen(
+    thread: int,
+    listeners: Sequence[PassListener],
+    original: Callable[..., Any],
+    outputs: Sequence[object],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    alone = not _running
+    for listener in listeners:
+        listener.beginning(alone)
+    one = here.one = _running[thread] = Pass()
+    try:
+        return original(outputs, *args, **kwargs)
+    except BaseException:
+        # What it has written before that is there, and a loop may step with it.
+        one.failed = True
+        raise
+    finally:
+        del _running[thread]
+        here.one = None
+        for listener in listeners:
+            if listener.compares:
+                one.written.setdefault(listener, set())
+        one.report()
+
+
+# Seen as long as anybody has hooks.
+passes: Patch[object] = Patch(_install)
+
+
+def pass_elsewhere() -> Pass:
+    """The pass that a hook belongs to which runs in another thread than the pass began in, or in one unseen."""
+    only = _only_one()
+    if only is not None:
+        return only
+    task = _graph_task()
+    if task == NO_PASS:
+        # No autograd engine is at work, as in compiled autograd of torch 2.6: clip call and step measure instead.
+        return Pass(NO_PASS)
+    one = _unseen.get(task)
+    if one is None:
+        while len(_unseen) >= _MOST_UNSEEN:
+            # Passes that ended in an exception never report.
+            _unseen.pop(next(iter(_unseen)), None)
+        one = _unseen[task] = Pass(task)
+        _report_at_the_end(task)
+    return one
+
+
+def _report_at_the_end(task: int) -> None:
+    """Queued twice, from within itself: DistributedDataParallel queues its own end of the reduction meanwhile."""
+    queue = torch.autograd.Variable._execution_engine.queue_callback
+
+    def end() -> None:
+        one = _unseen.pop(task, None)
+        if one is not None:
+            one.report()
+
+    try:
+        queue(lambda: queue(end))
+    except RuntimeError:
+        _unseen.pop(task, None)
