@@ -7,6 +7,7 @@ one function.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from threading import get_ident
 from typing import Protocol
 
 import torch.distributed as dist
@@ -26,7 +27,7 @@ from gradwatch.measure.sharding.shares import size_for
 from gradwatch.measure.tracked import TrackedOptimizer
 from gradwatch.reporting import Reporting
 from gradwatch.shield import ErrorShield
-from gradwatch.taps.backwards import NO_PASS, Pass, at_work, current_pass, passes
+from gradwatch.taps.backwards import NO_PASS, Pass, activity, current_pass, is_alone, passes
 from gradwatch.taps.clips import ClipEvent, clips
 from gradwatch.taps.gradient_hooks import GradientHooks
 from gradwatch.taps.scaler import scalers
@@ -258,6 +259,9 @@ class _Follower:
         self.group = observer
         self._observer = observer
         self._hooks = GradientHooks(self, observer.shards.accumulator)
+        # Threads that have written its parameters or stepped it: another one that writes them now may be in the
+        # midst of it, without the interpreter's lock.
+        self._threads: set[int] = set()
         self._looked = self._stopped = False
         around = observer.shield.around
         self.beginning, self.ended = around(self._beginning), around(self._ended)
@@ -267,7 +271,7 @@ class _Follower:
         """Hook the optimizer and its parameters."""
         self._hooks.watch(self.tracked.own.parameters)
         self._step_tap.open()
-        at_work.keep(self)
+        activity.keep(self)
 
     def stop(self) -> None:
         """Remove every hook."""
@@ -275,7 +279,7 @@ class _Follower:
         self._stopped = True
         self._step_tap.close()
         self._hooks.close()
-        at_work.forget(self)
+        activity.forget(self)
 
     @property
     def compares(self) -> bool:
@@ -305,8 +309,7 @@ class _Follower:
                 self.refresh()
             if self._hooks.waiting:
                 self._hooks.renew()
-            # Another thread that writes its parameters may be in the midst of it, without the interpreter's lock.
-            self._looked = alone or at_work.is_only_here(self)
+            self._looked = alone or len(self._threads) <= 1
             if self._looked:
                 begun = tracked.ledger.note(events.beginning)
                 if begun.look_at or begun.erased is not None:
@@ -317,17 +320,19 @@ class _Follower:
             return
         wrote = None if self.tracked.alone else one.wrote(self._observer)
         with self.tracked.lock:
-            # What has changed since an earlier event may have been changed by the loop.
-            compared = self._hooks.unhooked if self._looked else frozenset[int]()
+            # What has changed since an earlier event may have been changed by the loop. One that was not told that
+            # the pass begins, since others ran here for long, takes it for written; another thread may write it.
+            told = self._looked or (self._threads <= {get_ident()} and is_alone())
+            compared = self._hooks.unhooked if told else frozenset[int]()
             self._looked = False
             written = self.tracked.ended(columns, compared, one.number, wrote, one.failed)
         if written:
-            at_work.keep(self)
+            self._threads.add(activity.keep(self))
 
     def _consume(self) -> object:
         tracked = self.tracked
         self._observer.listener.stepping(tracked.name)
-        at_work.keep(self)
+        self._threads.add(activity.keep(self))
         with tracked.lock:
             if tracked.has_changed:
                 self.refresh()

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from itertools import compress
 from operator import attrgetter
+from typing import cast
 
 import numpy as np
 from torch import Tensor
@@ -20,7 +21,7 @@ from gradwatch.measure import events, kernel
 from gradwatch.measure.devices import DeviceNorms
 from gradwatch.measure.parameters import OptimizerParameters
 from gradwatch.measure.pending import PendingStep, SeenClip
-from gradwatch.measure.provenance import Provenance, Seen
+from gradwatch.measure.provenance import Consumed, Provenance, Seen
 from gradwatch.measure.sharding.shards import Shards
 
 __all__ = ["Ledger"]
@@ -175,8 +176,7 @@ class Ledger:
         self._provenance = seen.state
         after = bytearray(len(self._before))
         squares, faint = self._write(AFTER, self._all, gradients, after)
-        assert seen.consumed is not None
-        facts, covered = seen.consumed
+        facts, covered = cast("Consumed", seen.consumed)
         self._notice(facts, faint, squares)
         row = StepRow(number, time.time(), facts, backward_passes, tuple(map(_noted, clips)))
         return PendingStep(self.own.row, row, bytes(self._before), after, covered)
@@ -185,9 +185,7 @@ class Ledger:
         """A step was not taken: what was measured before it."""
         self.unusual = True
         before, none = bytes(self._before), bytes(len(self._before))
-        seen = self.note(events.skipped, due)
-        assert seen.consumed is not None
-        facts, covered = seen.consumed
+        facts, covered = cast("Consumed", self.note(events.skipped, due).consumed)
         row = StepRow(number, time.time(), facts, backward_passes, tuple(map(_noted, clips)), skipped=True)
         return PendingStep(self.own.row, row, before, none, covered)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import chain
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +17,7 @@ from gradwatch.blocks import BoolArray, Columns, FloatArray, Layout
 from gradwatch.measure.lines import Lines
 from gradwatch.measure.sharding.shards import Shards
 
-__all__ = ["Given", "OptimizerParameters", "RowForm", "parameters_of"]
+__all__ = ["Given", "OptimizerParameters", "RowForm", "parameter_ids", "parameters_of"]
 
 
 class Given(NamedTuple):
@@ -65,7 +67,7 @@ class OptimizerParameters:
     MOST_GIVEN = 64
 
     def __init__(self, name: str, optimizer: Optimizer, lines: Lines, shards: Shards) -> None:
-        self.ids = list(map(id, parameters_of(optimizer)))
+        self.ids = parameter_ids(optimizer)
         labels: dict[int, str] = {}
         held: dict[int, Tensor] = {}
         for g, group in enumerate(optimizer.param_groups):
@@ -132,9 +134,17 @@ class OptimizerParameters:
         return found
 
 
+_params = itemgetter("params")
+
+
 def parameters_of(optimizer: Optimizer) -> list[Tensor]:
     """What the optimizer holds, in its order."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def parameter_ids(optimizer: Optimizer) -> list[int]:
+    """What the optimizer holds now, cheap to compare with what it held at the last step."""
+    return list(map(id, chain.from_iterable(map(_params, optimizer.param_groups))))
 
 
 def _epsilon(parameter: Tensor) -> float:

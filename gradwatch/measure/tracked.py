@@ -6,8 +6,6 @@ import itertools
 import sys
 import threading
 from collections.abc import Callable, Collection, Hashable, Mapping
-from itertools import chain
-from operator import itemgetter
 from types import FrameType
 
 import numpy as np
@@ -20,7 +18,7 @@ from gradwatch.measure.devices import Note
 from gradwatch.measure.erased import ErasedPasses, Wrote
 from gradwatch.measure.ledger import Ledger
 from gradwatch.measure.lines import Lines
-from gradwatch.measure.parameters import Given, OptimizerParameters
+from gradwatch.measure.parameters import Given, OptimizerParameters, parameter_ids
 from gradwatch.measure.pending import Awaited, PendingStep, SeenClip
 from gradwatch.measure.provenance import Seen
 from gradwatch.measure.sharding.parts import versions_of, whole_number
@@ -33,8 +31,6 @@ __all__ = ["NO_PASS", "TrackedOptimizer"]
 NO_PASS = -1
 
 _NONE = None, None, None
-
-_params = itemgetter("params")
 
 # Events are numbered through the life of the process, so that "since the last step" is a comparison.
 _clock = itertools.count(1)
@@ -124,8 +120,7 @@ class TrackedOptimizer:
     @property
     def has_changed(self) -> bool:
         """Whether the optimizer holds other parameters than before."""
-        groups = map(_params, self.optimizer.param_groups)
-        return list(map(id, chain.from_iterable(groups))) != self.own.ids
+        return parameter_ids(self.optimizer) != self.own.ids
 
     def refresh(self) -> None:
         """Take in what it holds now."""

@@ -5,8 +5,8 @@ in ``torch.autograd``, whatever alias the caller has of them. A hook on each par
 written its gradient; when the engine returns, also what is reduced over ranks is where it belongs. A pass inside a
 pass, as a re-entrant checkpoint runs it, is a part of the outer one.
 
-Notes are kept by thread, and only those who were written are called when a pass ends. That one begins is heard by
-the trackers whose parameters were written in the same thread before.
+A pass costs a tracker that it writes nothing of nothing at all: notes are kept by thread, and only those who were
+written are called when it ends. Only trackers that were written of late in the same thread hear that one begins.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from typing import Any, Protocol
 
 import torch
 
-from gradwatch.patching import Patch, Replacement, Turn, replace_name
+from gradwatch.patching import Patch, Replacement, replace_name
 
 __all__ = [
     "NO_PASS",
     "Pass",
     "PassListener",
-    "at_work",
+    "activity",
     "current_pass",
     "here",
+    "is_alone",
     "pass_elsewhere",
     "passes",
 ]
@@ -72,7 +73,7 @@ class PassListener(Protocol):
         """The tracker, for an optimizer of it."""
 
     def beginning(self, alone: bool) -> None:
-        """A pass is about to begin in a thread that has written some of its parameters before.
+        """A pass is about to begin in a thread that has written some of its parameters of late.
 
         Args:
             alone: no other pass is running, in any thread.
@@ -118,33 +119,52 @@ _unseen: dict[int, Pass] = {}
 _MOST_UNSEEN = 16
 
 
-class _AtWork(dict[int, tuple[PassListener, ...]]):
-    """By thread, who was written or has stepped in it: they hear of each pass that begins there."""
+class _Activity:
+    """Who hears that a pass begins in a thread: listeners for so many passes after they were written there."""
 
-    _turn = Turn()
+    PASSES = 16
 
-    def keep(self, listener: PassListener) -> None:
-        """It was written, or steps, in this thread."""
-        if listener not in self.get(get_ident(), ()):
-            with self._turn:
-                self[get_ident()] = (*self.get(get_ident(), ()), listener)
+    def __init__(self) -> None:
+        self._left: dict[int, dict[PassListener, int]] = {}
+
+    def keep(self, listener: PassListener) -> int:
+        """It was written, or steps, in this thread, whose number is given back."""
+        thread = get_ident()
+        self._left.setdefault(thread, {})[listener] = self.PASSES
+        return thread
 
     def forget(self, listener: PassListener) -> None:
-        """It hears no more, in no thread."""
-        with self._turn:
-            for thread, others in tuple(self.items()):
-                self[thread] = tuple(other for other in others if other is not listener)
-                if not self[thread]:
-                    del self[thread]
+        for thread, left in tuple(self._left.items()):
+            left.pop(listener, None)
+            if not left:
+                self._left.pop(thread, None)
 
-    def is_only_here(self, listener: PassListener) -> bool:
-        """Whether it is at work in no other thread."""
-        here = get_ident()
-        return not any(listener in others for thread, others in tuple(self.items()) if thread != here)
+    def listeners(self, thread: int, one_more: bool) -> Sequence[PassListener]:
+        """Who hears of what begins in a thread, where it is one more pass: whoever it writes is kept anew."""
+        left = self._left.get(thread)
+        if left is None:
+            return ()
+        listeners = tuple(left)
+        if one_more:
+            for listener in listeners:
+                passes = left.get(listener, 0)
+                if passes:
+                    left[listener] = passes - 1
+                else:
+                    self._leave(thread, left, listener)
+        return listeners
 
-    def groups(self) -> Iterable[RunListener]:
-        """The trackers that are at work in this thread."""
-        return _groups(self.get(get_ident(), ()))
+    def groups(self, thread: int) -> Iterable[RunListener]:
+        """The trackers that hear of what begins in a thread."""
+        return _groups(self.listeners(thread, one_more=False))
+
+    def _leave(self, thread: int, left: dict[PassListener, int], gone: PassListener) -> None:
+        """It hears no more, unless it compares and others of its tracker are at work: the next pass may be its."""
+        if gone.compares and any(passes and one.group is gone.group for one, passes in tuple(left.items())):
+            return
+        left.pop(gone, None)
+        if not left:
+            self._left.pop(thread, None)
 
 
 def _groups(listeners: Sequence[PassListener]) -> Iterable[RunListener]:
@@ -152,7 +172,7 @@ def _groups(listeners: Sequence[PassListener]) -> Iterable[RunListener]:
     return dict.fromkeys(map(_group, listeners))
 
 
-at_work = _AtWork()
+activity = _Activity()
 
 
 def current_pass() -> int:
@@ -165,6 +185,11 @@ def current_pass() -> int:
         return NO_PASS
     one = _only_one()
     return task if one is None else one.number
+
+
+def is_alone() -> bool:
+    """Whether no pass is running, in any thread."""
+    return not _running
 
 
 def _only_one() -> Pass | None:
@@ -180,7 +205,7 @@ def _install() -> Iterable[Replacement]:
         thread = get_ident()
         accumulates = bool(kwargs.get("accumulate_grad", True))
         is_pass = accumulates and thread not in _running and _graph_task() == NO_PASS
-        listeners = at_work.get(thread, ())
+        listeners = activity.listeners(thread, is_pass)
         if not listeners and is_pass:
             return _seen(thread, (), original, outputs, args, kwargs)
         gradients = args[0] if args else kwargs.get("grad_tensors", ())

@@ -20,7 +20,7 @@ from torch.nn.utils import clip_grad
 
 from gradwatch.log import log
 from gradwatch.patching import Patch, Replacement, replace_in_cell, replace_name, untraced
-from gradwatch.taps.backwards import at_work
+from gradwatch.taps.backwards import activity
 
 __all__ = ["ClipEvent", "ClipListener", "clips"]
 
@@ -162,7 +162,7 @@ def _shim(original: Callable[..., Any], signature: _Signature) -> Callable[..., 
         if call is None:
             return original(*args, **kwargs)
         args, kwargs, event = call
-        listeners = _listeners_to(event.ids)
+        listeners = _listeners_to(event.ids, thread)
         _inside.add(thread)
         try:
             for listener in listeners:
@@ -179,7 +179,7 @@ def _shim(original: Callable[..., Any], signature: _Signature) -> Callable[..., 
     return untraced(seen)
 
 
-def _listeners_to(ids: tuple[int, ...]) -> Iterable[ClipListener]:
+def _listeners_to(ids: tuple[int, ...], thread: int) -> Iterable[ClipListener]:
     """Who holds any of these, and where one is nobody's, who trains in this thread: it may be new to them."""
     known = _known.get(ids)
     if known is None or known.changes != clips.changes:
@@ -189,7 +189,7 @@ def _listeners_to(ids: tuple[int, ...]) -> Iterable[ClipListener]:
         return by_subject[known.of_each[0]]
     found = dict.fromkeys(listener for one in known.of_each for listener in by_subject[one])
     if known.strangers:
-        found |= dict.fromkeys(cast("Iterable[ClipListener]", at_work.groups()))
+        found |= dict.fromkeys(cast("Iterable[ClipListener]", activity.groups(thread)))
     return tuple(found)
 
 

@@ -16,7 +16,7 @@ from torch.nn.utils import clip_grad, clip_grad_norm_, clip_grad_value_
 
 import gradwatch
 from gradwatch.taps import clips as tap
-from gradwatch.taps.backwards import at_work
+from gradwatch.taps.backwards import activity
 from gradwatch.taps.clips import ClipEvent, clips
 
 WRAPPERS = ("clip_grad_norm_", "clip_grad_value_", "_clip_grads_with_norm_")
@@ -57,11 +57,11 @@ class Ear:
 
     def __enter__(self) -> Ear:
         clips.listen(self)
-        at_work.keep(self)  # type: ignore[arg-type]
+        activity.keep(self)  # type: ignore[arg-type]
         return self
 
     def __exit__(self, *_: object) -> None:
-        at_work.forget(self)  # type: ignore[arg-type]
+        activity.forget(self)  # type: ignore[arg-type]
         clips.stop_listening(self)
 
     @property
