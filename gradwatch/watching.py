@@ -43,6 +43,7 @@ from gradwatch.sinks.fanout import Fanout
 from gradwatch.sinks.flight import beside
 from gradwatch.sinks.notebook import as_html
 from gradwatch.sinks.table import Picture
+from gradwatch.unseen_steps import tell_of_unseen_steps
 from gradwatch.verdicts import Verdicts, logged
 from gradwatch.version import __version__
 
@@ -365,7 +366,7 @@ class Watch:
             # What a look has patched lies on top of the observer's own patches.
             self._explainer.close()
             self._observer.stop(normally)
-            self._observer.shield.around(self._tell_of_unseen_steps)()
+            self._observer.shield.around(tell_of_unseen_steps)(self._observer.tracked)
             if self._refusing is not None:
                 self._refusing.close()
             self._end()
@@ -374,28 +375,6 @@ class Watch:
             self._state = "interrupted"
             self._end()  # sinks have still to write what is there
             raise
-
-    def _tell_of_unseen_steps(self) -> None:
-        several = self._observer.tracked
-        for name, tracked in several.items():
-            others = (other.own for other in several.values() if other is not tracked and other.steps)
-            if any(tracked.own.common_with(other) for other in others):
-                continue  # another optimizer steps what this one holds
-            if tracked.steps_unseen:
-                log.warning(
-                    "gradwatch saw no step of %s%s and has no record of it, though its weights have changed: give "
-                    "track the optimizer whose step() the loop calls, not one that it has replaced, and make it "
-                    "by the constructor of torch.optim.Optimizer.",
-                    printable(name),
-                    f" after step {tracked.steps}" if tracked.steps else "",
-                )
-            elif tracked.never_steps:
-                log.warning(
-                    "%s has not stepped once, though %d or more backward passes have written its gradients: call "
-                    "its step(), or that of no other optimizer in its place.",
-                    printable(name),
-                    tracked.MANY_PASSES,
-                )
 
     def _end(self) -> None:
         self._reporting.hand_on()
