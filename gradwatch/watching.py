@@ -28,7 +28,6 @@ from gradwatch.frames import frame_of
 from gradwatch.guarding import Guard
 from gradwatch.judge.judge import Judge
 from gradwatch.judge.rule import Rule
-from gradwatch.log import log
 from gradwatch.measure import kernel
 from gradwatch.measure.lines import Lines
 from gradwatch.measure.pending import PendingStep
