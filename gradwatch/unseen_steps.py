@@ -23,9 +23,9 @@ def tell_of_unseen_steps(several: Mapping[str, TrackedOptimizer]) -> None:
             continue  # another optimizer steps what this one holds
         if tracked.steps_unseen:
             log.warning(
-                "gradwatch saw no step of %s%s and has no record of it, though its weights have changed: give track "
-                "the optimizer whose step() the loop calls, not one that it has replaced, and make it by the "
-                "constructor of torch.optim.Optimizer.",
+                "gradwatch saw no step of %s%s and has no record of it, though its weights have changed: give "
+                "track the optimizer whose step() the loop calls, not one that it has replaced, and make it by "
+                "the constructor of torch.optim.Optimizer.",
                 printable(name),
                 f" after step {tracked.steps}" if tracked.steps else "",
             )
