@@ -96,6 +96,11 @@ def test_blocks_are_judged_as_their_records_are(size: int) -> None:
     assert told == judged(by_record, records) != []
 
 
+def test_a_block_without_a_faint_norm_is_still_held_against_what_a_look_has_shown() -> None:
+    (block,) = blocks_of(steps(*[1e-6] * 8, first=3), itertools.repeat(16))
+    assert [alert.step for alert in answered().judge_block(block)] == [3]
+
+
 @pytest.mark.parametrize("size", [1, 16])
 def test_each_optimizer_is_in_suspense_until_its_first_steps_are_over(size: int) -> None:
     """As long as one of its modules may be nothing but rounding, and no longer; a state goes on from there."""

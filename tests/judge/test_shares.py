@@ -118,12 +118,14 @@ def test_many_blocks_running_leave_what_their_steps_leave(norms: list[float]) ->
         judged(judge, steps(*[WELL] * 5, *[5e-5] * 5))
         judge.answered("actor", {ILL: cause("unknown", ILL)})
     records = steps(*itertools.islice(itertools.cycle(norms), 16 * 43), first=11)
-    for block in blocks_of(records, itertools.repeat(16)):
+    for number, block in enumerate(blocks_of(records, itertools.repeat(16)), 1):
         assert together.judge_block(block) == judged(one_by_one, list(block))
         assert together.suspects("actor") == one_by_one.suspects("actor")
-        kept.append(reachable_bytes(together, but=(type(block.layout),)))
+        # Twice the blocks that are put aside, and the last ones: to count is dear.
+        if number <= 10 or number == 43:
+            kept.append(reachable_bytes(together, but=(type(block.layout),)))
     assert together.state_dict() == one_by_one.state_dict()
-    assert kept[-1] < 1.1 * max(kept[:20])
+    assert kept[-1] < 1.1 * max(kept[:-1])
 
 
 def test_who_is_suspected_after_a_look_has_begun_is_not_answered_by_it() -> None:
