@@ -81,8 +81,12 @@ class Explosion:
         self._limit = limit
         self._warm_up = warm_up
         self._runs: dict[str, _Run] = {}
-        # By optimizer and step, those at which a guard has raised.
-        self.refused: set[tuple[str, int]] = set()
+        # By optimizer, the step at which a guard has raised last.
+        self._refused: dict[str, int] = {}
+
+    def was_refused(self, optimizer: str, step: int) -> None:
+        """A guard has raised an error in the place of this step."""
+        self._refused[optimizer] = step
 
     def look(self, record: StepRecord) -> list[Finding] | None:
         """One finding where the norm before clipping is too large; a norm of NaN or Inf tells nothing."""
@@ -167,7 +171,7 @@ class Explosion:
         run.skipped = run.skipped + 1 if step.skipped and found is not None else 0
         if found is None or not step.skipped:
             return found
-        refused = (optimizer, step.step) in self.refused
+        refused = self._refused.get(optimizer) == step.step
         message, severity = not_taken(found.message, step, run.skipped, self._TOO_MANY, refused)
         return replace(found, message=message, severity=severity, at_once=True)
 

@@ -92,7 +92,8 @@ class Flickers:
         self, record: StepRecord, modules: Sequence[str | None], told: Container[str | None]
     ) -> Iterator[Finding]:
         """A warning for those that are shown, unless they are told of as silent already."""
-        reasons = {module: why.kind for module, why in self.shown.items() if module not in told}
+        # Of a state that was saved, also what there is no more.
+        reasons = {m: why.kind for m, why in self.shown.items() if m in modules and m not in told}
         for path, those in self._naming.take(reasons, modules, tuple(record.modules)).items():
             most = max(those, key=lambda module: self._steps[module].bit_count())
             message = (

@@ -17,6 +17,7 @@ from gradwatch.judge.rule import (
     Remembering,
     Rule,
     Suspecting,
+    ToldOfRefusals,
     Weighing,
     may_be_shortcut,
     screens,
@@ -75,8 +76,8 @@ class Judge:
     def refused(self, optimizer: str, step: int) -> None:
         """A guard ends the loop at this step: what rules find in it is no mere warning."""
         for rule in self._rules:
-            if hasattr(rule, "refused"):
-                rule.refused.add((optimizer, step))
+            if isinstance(rule, ToldOfRefusals):
+                rule.was_refused(optimizer, step)
 
     def suspects(self, optimizer: str) -> tuple[str, ...]:
         """Modules that a rule suspects of being ill, and of which a diagnostic backward may prove it."""

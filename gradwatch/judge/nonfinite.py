@@ -42,8 +42,12 @@ class NonFinite:
         self._skipped_after = skipped_after
         self._named = named
         self._skipped_in_a_row: dict[str, int] = {}
-        # By optimizer and step, those at which a guard has raised.
-        self.refused: set[tuple[str, int]] = set()
+        # By optimizer, the step at which a guard has raised last.
+        self._refused: dict[str, int] = {}
+
+    def was_refused(self, optimizer: str, step: int) -> None:
+        """A guard has raised an error in the place of this step."""
+        self._refused[optimizer] = step
 
     def look(self, record: StepRecord) -> Iterator[Finding]:
         """One finding where any parameter's gradient is not finite."""
@@ -75,7 +79,7 @@ class NonFinite:
     def _skipped(self, record: StepRecord) -> Finding:
         row = self._skipped_in_a_row.get(record.optimizer, 0) + 1
         self._skipped_in_a_row[record.optimizer] = row
-        refused = (record.optimizer, record.step) in self.refused
+        refused = self._refused.get(record.optimizer) == record.step
         return self._finding(record, *not_taken(self._what(record), record, row, self._skipped_after, refused))
 
     def _consumed(self, record: StepRecord) -> Finding:

@@ -18,6 +18,7 @@ __all__ = [
     "Rule",
     "Screening",
     "Suspecting",
+    "ToldOfRefusals",
     "Weighing",
     "may_be_shortcut",
     "screens",
@@ -136,6 +137,14 @@ class Weighing(Protocol):
 
     def weighed(self, optimizer: str, module: str | None, cause: Cause) -> Cause:
         """The cause that a look has found, or what is left of it."""
+
+
+@runtime_checkable
+class ToldOfRefusals(Protocol):
+    """A rule whose findings are graver where a guard ends the loop."""
+
+    def was_refused(self, optimizer: str, step: int) -> None:
+        """An error is raised in the place of this step, which is judged next."""
 
 
 def screens(rule: Rule) -> TypeGuard[Screening]:

@@ -121,6 +121,13 @@ def test_what_is_remembered_survives_json() -> None:
     ]
 
 
+def test_a_module_that_a_state_knows_and_the_run_does_not_is_passed_over() -> None:
+    resumed = Judge([Zero()])
+    resumed.load_state_dict(shown().state_dict())
+    assert one_by_one(resumed, [made(step, owners=["head"]) for step in range(48, 60)]) == []
+    assert resumed.errors == 0
+
+
 @pytest.mark.parametrize("squashed", [True, False])
 def test_a_tanh_that_most_batches_saturate_is_told(squashed: bool) -> None:
     torch.manual_seed(0)
