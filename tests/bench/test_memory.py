@@ -18,7 +18,9 @@ BYTES_A_TENSOR = 20
 BYTES_A_STEP = 1400
 """At most: for each parameter tensor and step of history, and for each step besides."""
 
-SHORT, LONG = 64, 192
+SHORT, LONG = 64, 1088
+"""A thousand steps apart: history is let go by blocks, so that either may hold up to fifteen steps more than it shows."""
+
 FEW, MANY = 10, 60
 
 COST = Path(__file__).parents[2] / "docs" / "cost.md"
