@@ -24,6 +24,10 @@ OLDEST_READY := $(OLDEST)/.ready
 
 .PHONY: demo legacy test lint types imports tests test-oldest healthy bench docs soak gpu sanitize prometheus deploy demo-alerts clean
 
+# One thread of torch: on a machine that is busy, or that lets a container have less than the cores it shows, several
+# wait for each other most of the time.
+demo legacy: export OMP_NUM_THREADS ?= 1
+
 demo: $(READY)
 	$(BIN)/python -m examples.carla_td3.train $(LEARNS) $(DEMO_OPTIONS)
 
