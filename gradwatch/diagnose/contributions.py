@@ -6,6 +6,7 @@ import math
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
+from operator import itemgetter
 from typing import NamedTuple
 
 from gradwatch.causes import cause
@@ -164,7 +165,7 @@ class Contributions:
 
     def _made_inside(self) -> Cause | None:
         """By the first run inside an operation that made what is not finite of what was: it shows how."""
-        for _, inner in sorted(self._pass.inner, key=lambda run: run[0]._sequence_nr()):
+        for _, inner in sorted(self._pass.inner, key=itemgetter(0)):
             if math.isfinite(inner.loss):
                 continue
             with arithmetic():

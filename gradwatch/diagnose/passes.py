@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from gradwatch.diagnose.graph.parts import leaves_out, parts
 from gradwatch.diagnose.graph.saved import is_packed
-from gradwatch.diagnose.graph.walk import Graph, Node, is_leaf, root_of, row_of
+from gradwatch.diagnose.graph.walk import Graph, Node, is_leaf, made_as, root_of, row_of
 from gradwatch.diagnose.look.calls import Calls, readable
 from gradwatch.diagnose.look.numbers import arithmetic, badness, largest
 from gradwatch.diagnose.look.place import Place
@@ -63,7 +63,8 @@ class Pass:
         self.arrived: dict[Node, float] = {}
         self.findings: dict[tuple[Node, int], tuple[Node, Finding]] = {}
         self.values: dict[Node, Values] = {}
-        self.inner: list[tuple[Node, Pass]] = []
+        # With the number of the operation that each ran inside, which may be gone when it is over.
+        self.inner: list[tuple[int, Pass]] = []
         self.packed = False
         self._failed = failed
         self._handles: list[RemovableHandle] = []
@@ -86,7 +87,7 @@ class Pass:
         self.arrived |= inner.arrived
         self.findings |= inner.findings
         self.values |= inner.values
-        self.inner.append((parent, inner))
+        self.inner.append((made_as(parent), inner))
 
     def _hook(self, node: Node, look: Callable[..., None]) -> Callable[..., None]:
         def hook(*gradients: Any) -> None:

@@ -7,6 +7,7 @@ towards the loss.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
@@ -23,6 +24,7 @@ __all__ = [
     "hands_on",
     "is_leaf",
     "lasting",
+    "made_as",
     "operation",
     "root_of",
     "row_of",
@@ -169,6 +171,19 @@ def operation(node: Node) -> str:
 def row_of(node: Node) -> Row | None:
     """What is known of an operation; None where that is nothing."""
     return ROWS.get(operation(node))
+
+
+def made_as(node: Node) -> int:
+    """An operation's number in the order in which they were made; one that is gone comes last.
+
+    Under torch 2.6 to ask that of one of Python's own that has not lived by being held ends the process.
+    """
+    if not _LIVE_BY_BEING_HELD and isinstance(node, torch._C._FunctionBase):
+        try:
+            _ = node.next_functions
+        except RuntimeError:
+            return sys.maxsize
+    return int(node._sequence_nr())
 
 
 def hands_on(node: Node) -> bool:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from gradwatch.diagnose.graph.walk import Node, lasting
+from gradwatch.diagnose.graph.walk import Node, lasting, made_as
 from gradwatch.diagnose.look.budget import Budget
 from gradwatch.diagnose.look.dispatch import module_calls
 from gradwatch.diagnose.look.numbers import Extent, extent, tensors_in
@@ -136,7 +136,7 @@ class Calls:
 
     def around(self, node: Node, thread: int) -> list[Call]:
         """The calls that an operation was made in, innermost first."""
-        number = node._sequence_nr()
+        number = made_as(node)
         holding = [call for call in self.all if call.thread == thread and call.first <= number < call.end]
         return sorted(holding, key=lambda call: call.end - call.first)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from gradwatch.diagnose.graph.walk import Graph, Node, hands_on, is_leaf, row_of, spreading
+from gradwatch.diagnose.graph.walk import Graph, Node, hands_on, is_leaf, made_as, row_of, spreading
 from gradwatch.diagnose.look.numbers import Extent
 from gradwatch.diagnose.look.site import Evidence
 from gradwatch.diagnose.look.values import Values
@@ -43,7 +43,7 @@ class Forward:
         broken = [node for node in broken if not self._made[node].finite]
         if not broken:
             return None
-        first = min(spreading([_first(broken)], self._below_without_bound), key=_number)
+        first = min(spreading([_first(broken)], self._below_without_bound), key=made_as)
         if first not in self._seen or not self._fed_finite(first) or not self._can_break(first):
             return None
         return first, self._evidence(first)
@@ -98,13 +98,8 @@ def _overflow(node: Node) -> Evidence:
     return too_large_for(kind) if row is not None and row.overflows and kind is not None else {}
 
 
-def _number(node: Node) -> int:
-    """Its place in the order in which operations were made."""
-    return int(node._sequence_nr())
-
-
 def _first(nodes: list[Node]) -> Node:
-    return min(nodes, key=_number)
+    return min(nodes, key=made_as)
 
 
 def _outputs(graph: Graph, seen: Mapping[Node, Values]) -> dict[Node, Extent]:
