@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from gradwatch.printing import called
+
 __all__ = ["plainly", "proof"]
 
 Evidence = Mapping[str, float | int | str]
@@ -71,7 +73,7 @@ _PHRASES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("factor_made_by",), "made by {}"),
     (("factor_made_in",), "made in {}"),
     (("in_output_of",), "in the output of {}"),
-    (("behind",), "behind {}"),
+    (("behind",), "fed by {}"),
     (("first_nonfinite_input_of",), "first seen as an input of {}"),
     (("hidden_by",), "hidden by {}"),
     (("first",), "the first {}"),
@@ -108,7 +110,7 @@ def proof(evidence: Evidence, where: str = "") -> Iterator[str]:
 
 def _said(name: str, value: float | int | str) -> str:
     if isinstance(value, str):
-        return plainly(value)
+        return called(plainly(value))
     if name.startswith("share"):
         return "all" if value == 1 and name != "share" else f"{100 * value:.3g} %"
     return f"{value:.3g}" if isinstance(value, float) else str(value)

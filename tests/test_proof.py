@@ -41,7 +41,7 @@ def test_at_most_two_numbers_and_the_most_telling_first() -> None:
         "behind": "mlp",
     }
     said = list(proof(evidence))
-    assert said == ["8 of 8 units dead", "behind mlp"]
+    assert said == ["8 of 8 units dead", "fed by mlp"]
     assert len(re.findall(r"\d+", ", ".join(said))) == 2
 
 
