@@ -32,7 +32,10 @@ def test_numbers_have_names_and_units(evidence: dict[str, float | int | str], sa
 
 
 def test_where_a_gradient_was_is_not_said_in_the_words_of_clipping() -> None:
-    assert list(proof({"largest_incoming": 0.5, "elements": 16})) == ["largest gradient going in 0.5", "16 elements"]
+    assert list(proof({"largest_incoming": 0.5, "elements": 16})) == [
+        "largest gradient going in 0.5",
+        "16 elements",
+    ]
     both = {"largest_incoming": 0.5, "largest_outgoing": 2.0}
     assert list(proof(both)) == ["largest gradient going in 0.5, coming out 2"]
 
