@@ -8,11 +8,11 @@ began.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from gradwatch.printing import printable
+from gradwatch.printing import called, printable
 from gradwatch.proof import plainly, proof
 
 __all__ = ["SEEN_AT", "Alert", "Cause", "Incident", "Severity", "State"]
@@ -53,7 +53,7 @@ class Cause:
     @property
     def title(self) -> str:
         """What and where, such as ``"saturated-tanh at actor_mlp"``."""
-        return f"{self.kind} at {plainly(self.where)}"
+        return f"{self.kind} at {called(plainly(self.where))}"
 
     def __str__(self) -> str:
         """The title with its reason, its words and its first numbers."""
@@ -99,7 +99,13 @@ class Alert:
     @property
     def title(self) -> str:
         """What is ill and where, such as ``"zero at actor_mlp"``."""
-        return self.rule if self.module is None else f"{self.rule} at {self.module}"
+        return self.rule if self.module is None else f"{self.rule} at {called(self.module)}"
+
+    def title_with(self, others: Collection[str | None]) -> str:
+        """The title of several alerts of its rule: a second module is named, more are counted."""
+        if len(others) == 1 and None not in others:
+            return f"{self.title} and {called(str(*others))}"
+        return self.title + (f" and {len(others)} more" if others else "")
 
     def __str__(self) -> str:
         """The line that a person is told, the same on every screen and in every file."""
@@ -185,7 +191,7 @@ class Incident:
         said = ""
         for first, *others in told.values():
             cause = causes.get(first.key)
-            title = first.title + (f" and {len(others)} more" if others else "")
+            title = first.title_with([other.module for other in others])
             why = "" if cause is None or cause.title == said else f" Cause: {cause}."
             said = said if cause is None else cause.title
             yield f"{title}, {_when(first, self.began)}: {first.message}.{why}"

@@ -49,9 +49,12 @@ def _optimizer(name: str, given: Any) -> Optimizer:
     if not isinstance(inner, Optimizer) or not hasattr(inner, "_optimizer_step_pre_hooks"):
         raise ArgumentError(
             f"The optimizer {name!r} is of type {type(given).__name__}, but a torch.optim.Optimizer was expected: "
-            "pass the object whose step() your loop calls."
+            f"{_MODEL_FIRST if isinstance(inner, nn.Module) else 'pass the object whose step() your loop calls'}."
         )
     return inner
+
+
+_MODEL_FIRST = "the optimizer comes first, then the model, as in track(optimizer, model)"
 
 
 def checked_modules(given: object) -> nn.Module | dict[str, nn.Module] | None:
@@ -100,11 +103,12 @@ def check_optimized(
 
 
 _ELSEWHERE = (
-    "give its optimizer to track as well, the whole model where add_param_group brings its parameters later"
+    "see that its optimizer was built from its parameters and is given to track as well, give the whole model "
+    "where add_param_group brings them later"
 )
 _COPY = (
-    "it may be a copy of what is trained, since one holds others of the same shapes; give what is trained, its "
-    "own optimizer to track as well"
+    "it may be a copy of what is trained, or made anew after its optimizer, which holds others of the same "
+    "shapes; give what is trained, its own optimizer to track as well"
 )
 
 
@@ -163,7 +167,8 @@ def checked_options(
         methods = callable(getattr(sink, "write", None)) and callable(getattr(sink, "close", None))
         if not methods or isinstance(sink, type):
             raise ArgumentError(
-                f"The sink {sink!r} has no write(records, alerts) and close(): pass an instance of a sink."
+                f"The sink {sink!r} has no write(records, alerts) and close(): pass an instance of a sink, such "
+                "as gradwatch.sinks.Console()."
             )
     _check_rules(rules or ())
     if on_alert is not None and not callable(on_alert):
@@ -176,7 +181,8 @@ def _check_rules(rules: Iterable[Any]) -> None:
     for rule in rules:
         if isinstance(rule, type) or not all(hasattr(rule, name) for name in _RULE_NAMES):
             raise ArgumentError(
-                f"The rule {rule!r} has not all of {', '.join(_RULE_NAMES)}: pass an instance of a rule."
+                f"The rule {rule!r} has not all of {', '.join(_RULE_NAMES)}: pass an instance of a rule, such as "
+                "gradwatch.rules.Zero()."
             )
         _check_rule(rule)
         if rule.id in ids:

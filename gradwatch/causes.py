@@ -14,7 +14,7 @@ REMEDIES: Mapping[str, str] = {
     "not-in-optimizer": "Hand it to an optimizer: build the optimizer after the module, or add a parameter group.",
     "no-backward": "Call backward() on a loss that depends on it before the optimizer steps.",
     "unused": "Call it in forward and let its output reach the loss, or take it out of the optimizer.",
-    "detached": "Take out the detach(), .data, .item() or NumPy step that cuts its output off from the loss.",
+    "detached": "Let the loss use its output, with no detach(), .data, .item() or NumPy step between them.",
     "no-grad": "Call it outside torch.no_grad() and torch.inference_mode().",
     "zeroed": "Move zero_grad() before backward(), or out from between backward() and step().",
     "clipped-to-zero": "Check that the limit is not 0, and look for a gradient that makes the norm infinite.",

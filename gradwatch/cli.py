@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from gradwatch.version import __version__
 
@@ -24,7 +24,14 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one sentence; the usage is what ``--help`` is for."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; run `gradwatch --help` for what there is.\n")
+        self.exit(2, f"{self.prog}: {message}; run `{self.prog} --help` for what there is.\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """None are left to the program as a whole, whose help does not have the options of a command."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return parsed, unknown
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -120,9 +120,8 @@ class Incidents:
         ordered = sorted(episodes, key=lambda e: (any(_leads_to(a, e) for a in episodes), e.fired.step))
         first, root = ordered[0].fired, ordered[0].cause
         others = {e.fired.module for e in ordered if e.fired.rule == first.rule} - {first.module}
-        title = first.title + (f" and {len(others)} more" if others else "")
         return Incident(
-            title=title if root is None else root.title,
+            title=first.title_with(others) if root is None else root.title,
             alerts=tuple(event for episode in ordered for event in episode.events),
             root=root,
             since=first.step,

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["printable"]
+import re
+
+__all__ = ["called", "printable"]
+
+_NUMBER = re.compile(r"\d+(\.\d+)*(?= |$)")
+
+
+def called(module: str) -> str:
+    """A module as it is said: a part of a Sequential, whose name is a number, would be taken for one."""
+    return f"module {module}" if _NUMBER.match(module) else module
 
 
 def printable(text: str) -> str:

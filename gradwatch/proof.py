@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from gradwatch.printing import called
+
 __all__ = ["plainly", "proof"]
 
 Evidence = Mapping[str, float | int | str]
@@ -63,15 +65,15 @@ _PHRASES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("input_at_most",), "input up to {}"),
     (("largest_of_type",), "the largest number of its type is {}"),
     (("largest_given",), "largest gradient {}"),
-    (("largest_incoming", "largest_outgoing"), "largest gradient {} before it, {} after it"),
-    (("largest_incoming",), "largest gradient before it {}"),
+    (("largest_incoming", "largest_outgoing"), "largest gradient going in {}, coming out {}"),
+    (("largest_incoming",), "largest gradient going in {}"),
     (("elements",), "{} elements"),
     (("dtype",), "in {}"),
     (("factor",), "the factor: {}"),
     (("factor_made_by",), "made by {}"),
     (("factor_made_in",), "made in {}"),
     (("in_output_of",), "in the output of {}"),
-    (("behind",), "behind {}"),
+    (("behind",), "fed by {}"),
     (("first_nonfinite_input_of",), "first seen as an input of {}"),
     (("hidden_by",), "hidden by {}"),
     (("first",), "the first {}"),
@@ -108,7 +110,7 @@ def proof(evidence: Evidence, where: str = "") -> Iterator[str]:
 
 def _said(name: str, value: float | int | str) -> str:
     if isinstance(value, str):
-        return plainly(value)
+        return called(plainly(value))
     if name.startswith("share"):
         return "all" if value == 1 and name != "share" else f"{100 * value:.3g} %"
     return f"{value:.3g}" if isinstance(value, float) else str(value)

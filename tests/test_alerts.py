@@ -34,6 +34,21 @@ def test_an_alert_on_the_optimizer_names_no_module() -> None:
     assert str(alert(module=None)).startswith("! CRITICAL zero, step 1 of actor: ")
 
 
+def test_a_part_of_a_sequential_is_not_taken_for_a_number() -> None:
+    dead = Cause("dead-relu", "1", {"behind": "0"}, "Lower it.")
+    told = str(alert(module="0", cause=dead))
+    assert told.startswith("! CRITICAL zero at module 0, step 1 ")
+    assert told.endswith(" Cause: dead-relu at module 1 (fed by module 0). Lower it.")
+    assert alert(module="0.2 and 3 more").title == "zero at module 0.2 and 3 more"
+    assert alert(module="2nd.1").title == "zero at 2nd.1"
+
+
+def test_of_two_modules_both_are_named_and_more_are_counted() -> None:
+    two = [alert(module=name) for name in ("fc1", "fc2")]
+    assert "  zero at fc1 and fc2, step 1 of actor" in str(incident(*two, root=None))
+    assert "  zero at fc1 and 2 more, step 1 of" in str(incident(*two, alert(module="fc3"), root=None))
+
+
 def test_an_alert_whose_cause_is_known_ends_in_it_and_in_its_remedy() -> None:
     end = (
         ": the gradient of mlp is exactly 0. Cause: saturated-tanh at mlp.2 (share 99 %). Lower the learning rate."

@@ -37,6 +37,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no optimizer": ({"optimizers": {}}, "needs at least one"),
     "None": ({"optimizers": None}, "NoneType"),
     "a model": ({"optimizers": MODEL}, "Linear"),
+    "the model first": ({"optimizers": MODEL, "modules": OPTIMIZER}, "as in track(optimizer, model)."),
     "an optimizer's class": ({"optimizers": torch.optim.SGD}, "torch.optim.Optimizer was expected"),
     "a list": ({"optimizers": [OPTIMIZER]}, "list"),
     "one of several is a model": ({"optimizers": {"a": OPTIMIZER, "b": MODEL}}, "'b'"),
@@ -50,8 +51,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a module's name is empty": ({"modules": {"": MODEL}}, "non-empty"),
     "a lone module that no optimizer holds": ({"modules": STRANGER}, "the module:"),
     "a module that no optimizer holds": ({"modules": {"m": MODEL, "other": STRANGER}}, "'other'"),
-    "a copy of what is trained": ({"modules": copy.deepcopy(MODEL)}, "may be a copy of what is trained, since"),
-    "a module of other shapes": ({"modules": {"m": nn.Linear(3, 3)}}, "'m': give its optimizer to track as well"),
+    "a copy of what is trained": (
+        {"modules": copy.deepcopy(MODEL)},
+        "may be a copy of what is trained, or made anew",
+    ),
+    "a module of other shapes": (
+        {"modules": {"m": nn.Linear(3, 3)}},
+        "'m': see that its optimizer was built from",
+    ),
     "a module without parameters": ({"modules": {"m": nn.Tanh()}}, "'m'"),
     "every=0": ({"every": 0}, "every is 0"),
     "every=-1": ({"every": -1}, "every is -1"),
@@ -63,6 +70,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "history=False": ({"history": False}, "history is False"),
     "a sink without close": ({"sinks": [HalfASink()]}, "close()"),
     "a sink that is a path": ({"sinks": ["runs/1"]}, "'runs/1'"),
+    "a sink's class": (
+        {"sinks": [gradwatch.sinks.Console]},
+        "an instance of a sink, such as gradwatch.sinks.Console().",
+    ),
+    "the id of a rule": ({"rules": ["zero"]}, "an instance of a rule, such as gradwatch.rules.Zero()."),
     "a rule of the id of another": (
         {"rules": [*gradwatch.default_rules(), Own(id="zero")]},
         "the id 'zero': give",

@@ -69,6 +69,22 @@ def test_a_bad_call_is_one_sentence_and_exit_2(arguments, capsys):
     assert said.err.endswith(".\n")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "who"),
+    [
+        (["report", "run.jsonl", "--hmtl", "x"], "gradwatch report"),
+        (["rules", "--docs"], "gradwatch rules"),
+        (["no-such-command"], "gradwatch"),
+    ],
+)
+def test_a_bad_call_is_sent_to_the_help_of_its_own_command(arguments, who, capsys):
+    with pytest.raises(SystemExit):
+        main(arguments)
+    said = capsys.readouterr().err
+    assert said.startswith(f"{who}: ")
+    assert f"; run `{who} --help` for what there is." in said
+
+
 def test_the_module_runs_as_a_program():
     result = gradwatch("no-such-command")
     assert result.returncode == 2

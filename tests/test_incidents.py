@@ -108,6 +108,7 @@ def test_what_was_over_before_the_other_began_stays_apart() -> None:
 def test_without_a_cause_what_fires_in_one_step_is_one_until_a_cause_tells_it_apart() -> None:
     together = [alert(module=f"h.{i}") for i in range(12)]
     assert titles(*together) == ["zero at h.0 and 11 more"]
+    assert titles(*together[:2]) == ["zero at h.0 and h.1"]
     same = [explained(2, TANH, module=f"h.{i}") for i in range(12)]
     assert titles(*together, *same) == ["saturated-tanh at mlp.2"]
     frozen = Cause("frozen", "h.3", {}, "Set requires_grad.")

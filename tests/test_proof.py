@@ -31,6 +31,15 @@ def test_numbers_have_names_and_units(evidence: dict[str, float | int | str], sa
     assert ", ".join(proof(evidence)) == said
 
 
+def test_where_a_gradient_was_is_not_said_in_the_words_of_clipping() -> None:
+    assert list(proof({"largest_incoming": 0.5, "elements": 16})) == [
+        "largest gradient going in 0.5",
+        "16 elements",
+    ]
+    both = {"largest_incoming": 0.5, "largest_outgoing": 2.0}
+    assert list(proof(both)) == ["largest gradient going in 0.5, coming out 2"]
+
+
 def test_at_most_two_numbers_and_the_most_telling_first() -> None:
     evidence = {
         "largest_incoming": 0.052,
@@ -41,7 +50,7 @@ def test_at_most_two_numbers_and_the_most_telling_first() -> None:
         "behind": "mlp",
     }
     said = list(proof(evidence))
-    assert said == ["8 of 8 units dead", "behind mlp"]
+    assert said == ["8 of 8 units dead", "fed by mlp"]
     assert len(re.findall(r"\d+", ", ".join(said))) == 2
 
 

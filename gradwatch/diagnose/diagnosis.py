@@ -106,6 +106,9 @@ class Diagnosis:
         """What it has found, a line for each cause; see ``causes`` for all of it."""
         return told(self.passes, self.causes, self.faint)
 
+    # What a notebook shows of it.
+    __repr__ = __str__
+
     def start(self) -> None:
         """Arm it: what runs from now on is looked at."""
         self._guarded(self._start)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from gradwatch.printing import called
 from gradwatch.records import Cause
 
 __all__ = ["told"]
@@ -27,4 +28,4 @@ def told(passes: int, causes: Mapping[str, Cause], faint: Mapping[str, Cause]) -
 def _line(paths: list[str], named: Mapping[str, Cause]) -> str:
     first, *others = dict.fromkeys(paths)
     more = f" and {len(others)} more" if others else ""
-    return f"{first}{more}: {named[first]}. {named[first].remedy}"
+    return f"{called(first)}{more}: {named[first]}. {named[first].remedy}"

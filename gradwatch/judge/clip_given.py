@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from gradwatch.judge.at_hand import members
 from gradwatch.judge.rule import Finding
 from gradwatch.judge.wording import listed
+from gradwatch.printing import called
 from gradwatch.records import ClipCall, StepRecord
 
 __all__ = [
@@ -68,7 +69,7 @@ def _slips(record: StepRecord, true: float) -> Iterator[tuple[str, float]]:
             yield "the sum of their norms", math.fsum(norms)
             yield "the mean of their squares, and its root", true / math.sqrt(len(norms))
     for module, pair in record.modules.items():
-        yield f"the norm of {module} alone", pair.norm_before
+        yield f"the norm of {called(module)} alone", pair.norm_before
 
 
 def _is_just(one: float, other: float) -> bool:

@@ -165,7 +165,7 @@ class ClipSaturated:
         ordered = ratios.ordered
         count, in_force, middle = len(ordered), bisect_left(ordered, math.inf), ordered[(len(ordered) - 1) // 2]
         message = (
-            f"clipping was in force in {in_force} of the last {count} steps and left next to nothing of the norm: "
-            "the limit alone sets the size of each update, and hides what the norm does"
+            f"clipping was in force in {in_force} of the last {count} steps and left {100 * middle:.2g} % of the "
+            "norm, in the median: the limit alone sets the size of each update, and hides what the norm does"
         )
         return Finding(None, middle, self._ratio, message)

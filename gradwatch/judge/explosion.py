@@ -180,7 +180,9 @@ class Explosion:
         if norm > self._limit:
             run.in_a_row += 1
             above = self._critical_above(run, run.in_a_row)
-            how = f"above the limit of {above:.3g}" if above == self._limit else self._compared(run, norm)
+            how = (
+                f"above the rule's own bound of {above:.3g}" if above == self._limit else self._compared(run, norm)
+            )
             return Finding(None, norm, above, f"norm before clipping {norm:.3g}, {how}", at_once=True)
         if run.is_warm and norm > self._factor * baseline.median() and norm > self._too_much(baseline):
             run.in_a_row += 1

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from gradwatch.judge.at_hand import owned, silence
+from gradwatch.printing import called
 from gradwatch.records import Cause, GroupNorms, StepRecord
 
 __all__ = ["Known", "look_into", "norms_of", "words_of"]
@@ -85,7 +86,7 @@ def words_of(record: StepRecord, module: str | None, norms: GroupNorms, known: K
         known: what was found out.
         doubt: why it may be meant.
     """
-    what = "the optimizer's gradient" if module is None else f"the gradient of {module}"
+    what = "the optimizer's gradient" if module is None else f"the gradient of {called(module)}"
     if known.how == "rounding":
         return f"{what} is 0 but for rounding errors of {norms.norm_after:.3g}, so nothing is learned there"
     if norms.norm_after > 0.0:
@@ -114,6 +115,6 @@ def _so_what(record: StepRecord, known: Known, doubt: str | None) -> str:
 
 
 _BY_DOUBT: dict[str | None, str] = {
-    "paused": ", so nothing is learned there now; other modules pause as well, so it may be meant to",
+    "paused": ", so nothing is learned there now; other modules pause as well, so that may be meant",
     "faded": ", as is that of all the optimizer holds: the norm has faded to 0, and nothing is learned now",
 }

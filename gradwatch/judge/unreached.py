@@ -10,6 +10,7 @@ from gradwatch.judge.presence import Presences
 from gradwatch.judge.rule import Finding
 from gradwatch.judge.wording import listed
 from gradwatch.paths import owner_of
+from gradwatch.printing import called
 from gradwatch.records import StepRecord
 
 __all__ = ["Unreached"]
@@ -76,8 +77,8 @@ class Unreached:
                 by_owner.setdefault(owner_of(name), []).append(name)
         for owner, names in by_owner.items():
             message = (
-                f"the gradient of {listed(names)} is missing: .grad is None, while other parameters of {owner} "
-                "have one, so nothing is learned there"
+                f"the gradient of {listed(names)} is missing: .grad is None, while other parameters of "
+                f"{called(owner)} have one, so nothing is learned there"
             )
             yield Finding(owner, 0.0, 0.0, message, "warning", at_once=True)
 

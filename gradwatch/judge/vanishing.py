@@ -15,6 +15,7 @@ from gradwatch.judge.rule import Finding
 from gradwatch.judge.scale import DEAD, LIMIT, SHARE, Streaks, faint
 from gradwatch.judge.shares import Shares, logarithms
 from gradwatch.judge.thresholds import checked
+from gradwatch.printing import called
 from gradwatch.records import Cause, Severity, StepRecord
 from gradwatch.shapes import Fields, Named
 
@@ -252,8 +253,8 @@ class Vanishing:
 
     def _finding(self, module: str | None, what: str, norm: float, whole: float, steps: int) -> Finding:
         message = (
-            f"the gradient of {what} has all but vanished: its norm is {norm:.3g}, where the optimizer consumes "
-            f"{whole:.3g} in all"
+            f"the gradient of {called(what)} has all but vanished: its norm is {norm:.3g}, where the optimizer "
+            f"consumes {whole:.3g} in all"
         )
         # What is exactly 0 by now is for the rule ``zero`` to tell.
         if norm == 0.0:

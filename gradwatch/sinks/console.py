@@ -209,10 +209,13 @@ def _joined(*parts: Picture | Incident | str) -> RenderableType:
 def _status_line(record: StepRecord) -> str:
     whole = of_whole(record)
     modules = ", ".join(f"{name}: {number(of_line(record, name).after)}" for name in record.modules)
-    return printable(
-        f"{record.optimizer} step {record.step}: norm {number(whole.before)} before, "
-        f"{number(whole.after)} after clipping" + (f" ({modules})" if modules else "")
+    unclipped = record.max_norm is None and record.norm_before == record.norm_after
+    norms = (
+        f"{number(whole.after)}, not clipped"
+        if unclipped
+        else f"{number(whole.before)} before, {number(whole.after)} after clipping"
     )
+    return printable(f"{record.optimizer} step {record.step}: norm {norms}" + (f" ({modules})" if modules else ""))
 
 
 def _summary(fired: int, incidents: int, lasting: int) -> str:

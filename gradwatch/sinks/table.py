@@ -60,8 +60,8 @@ class Picture:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
         """The lines, none wider than there is room for."""
         page = _Page(options.max_width, options.ascii_only, self.trend)
-        head = page.title(*self._title())
         told, table = [] if self.counts else list(self._told(page)), list(self._table(page))
+        head = page.title(*self._title("nothing fires" if table else "no step yet"))
         if self.rows is not None:
             # Half is for what happened, and all that the table leaves free.
             room = self.rows - 1
@@ -70,11 +70,11 @@ class Picture:
         yield head
         yield from (line.text for line in (*told, *table))
 
-    def _title(self) -> tuple[str, str]:
+    def _title(self, well: str) -> tuple[str, str]:
         lasting = [told for told in self.told if _lasts(told)]
         noun = "incident" if isinstance(next(iter(lasting), None), Incident) else "alert"
         plural = "" if len(lasting) == 1 else "s"
-        counted = f"{len(lasting)} {noun}{plural} not over" if lasting else "nothing fires"
+        counted = f"{len(lasting)} {noun}{plural} not over" if lasting else well
         cost = "" if self.cost is None else f", takes {self.cost:.1%} of the time"
         return f"gradwatch: {counted}{cost}", f", run {self.run}" if self.run else ""
 

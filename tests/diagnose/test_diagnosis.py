@@ -61,15 +61,15 @@ def test_finished_at_the_end_of_the_backward_pass_from_within_it() -> None:
 def test_what_it_found_is_readable() -> None:
     net = dead_net()
     diagnosis = Diagnosis(net)
-    assert str(diagnosis) == "No backward pass was looked at."
+    assert str(diagnosis) == repr(diagnosis) == "No backward pass was looked at."
     with diagnosis:
         backward(net)
     head, dead, fed = str(diagnosis).splitlines()
     assert head == "1 backward pass looked at:"
-    assert dead.startswith("  0 and 2 more: dead-relu at 1 (")
+    assert dead.startswith("  module 0 and 2 more: dead-relu at module 1 (")
     assert "4 of 4 units dead" in dead
     assert dead.endswith(REMEDIES["dead-relu"])
-    assert fed.startswith("  2.weight: zero-input at 2 (")
+    assert fed.startswith("  2.weight: zero-input at module 2 (")
     with Diagnosis(nn.Linear(4, 4)) as healthy:
         nn.functional.linear(torch.ones(2, 4), torch.ones(4, 4, requires_grad=True)).sum().backward()
     assert "unused" in str(healthy)

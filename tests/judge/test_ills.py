@@ -130,7 +130,11 @@ def test_clipping_that_erases() -> None:
 def test_clipping_that_hides_an_explosion() -> None:
     # Visible once 96 of the last 100 steps were clipped.
     said = fall_ill(lambda made, _: remade(made, body=500.0), steps=500)
-    assert only(said, "clip-saturated", visible=95).severity == "warning"
+    alert = only(said, "clip-saturated", visible=95)
+    assert alert.severity == "warning"
+    assert (
+        f" of the last 100 steps and left {100 * alert.value:.2g} % of the norm, in the median: " in alert.message
+    )
 
 
 def test_old_gradients() -> None:

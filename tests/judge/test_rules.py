@@ -140,6 +140,8 @@ def test_explosion_waits_for_its_warm_up() -> None:
 def test_the_absolute_limit_needs_no_warm_up() -> None:
     assert said(Explosion(), 1.1e8) == [("firing", 1)]
     assert said(Explosion(), 0.9e8) == []
+    (alert,) = alerts(Explosion(), run(1.1e8))
+    assert alert.message == "norm before clipping 1.1e+08, above the rule's own bound of 1e+08"
     assert said(Explosion(limit=7.0), 7.5) == [("firing", 1)]
 
 

@@ -262,11 +262,22 @@ def test_what_is_told_late_is_what_the_step_shows_and_not_what_was_once() -> Non
     assert alert.message == "the gradient of mlp is exactly 0, so nothing is learned there"
 
 
+def test_a_part_of_a_sequential_is_not_taken_for_a_number() -> None:
+    made = [record(step, modules={"0": GroupNorms(0.0, 0.0), "2": GroupNorms(1.0, 1.0)}) for step in range(1, 5)]
+    (found,) = alerts(Zero(), made)
+    assert (found.module, found.title) == ("0", "zero at module 0")
+    assert found.message.startswith("the gradient of module 0 is exactly 0")
+
+
 def test_a_pause_like_those_of_others_teaches_how_long_pauses_are() -> None:
     """As where a coin leaves blocks out: the first long pause is a warning, and the next one is none."""
     made = [
         record(step, modules=modules(a=(float(a), float(a)), b=(float(b), float(b)), head=(1.0, 1.0)))
         for step, (a, b) in enumerate(zip("1000111000111", "1101111111111", strict=True), 1)
     ]
-    told = [(alert.module, alert.state, alert.severity, alert.step) for alert in alerts(Zero(), made)]
+    found = alerts(Zero(), made)
+    told = [(alert.module, alert.state, alert.severity, alert.step) for alert in found]
     assert told == [("a", "firing", "warning", 4), ("a", "resolved", "warning", 7)]
+    assert found[0].message.endswith(
+        "nothing is learned there now; other modules pause as well, so that may be meant"
+    )

@@ -47,6 +47,14 @@ def test_plain_lines_where_there_is_no_terminal(capsys):
     )
 
 
+def test_a_norm_that_nothing_clips_is_told_once(capsys):
+    assert "actor step 4: norm 5, not clipped (mlp: 5)\n" in shown(
+        capsys, [record(4, 5.0, 5.0, max_norm=None)], []
+    )
+    assert ": norm 5 before, 4 after clipping" in shown(capsys, [record(4, 5.0, 4.0, max_norm=None)], [])
+    assert ": norm 5 before, 5 after clipping" in shown(capsys, [record(4, 5.0, 5.0, max_norm=9.0)], [])
+
+
 def test_a_gradient_that_is_missing_is_none_and_only_one_that_is_not_a_number_is_nan(capsys):
     modules = {"gone": NAN, "ill": NAN, "good": GroupNorms(2.0, 2.0)}
     ill = record(4, math.nan, math.nan, modules=modules, missing_modules=("gone",), nonfinite=("ill.weight",))
@@ -111,6 +119,12 @@ def test_zero_and_missing_are_said_in_words_not_by_colour_alone():
     assert row(text, "gone") == ["gone", "none", "none", "none", "no", "gradient"]
     assert row(text, "ill")[-2:] == ["not", "finite"]
     assert "nothing fires" in text
+
+
+def test_before_the_first_step_it_is_not_said_that_all_is_well():
+    text = drawn([])
+    assert "gradwatch: no step yet" in text
+    assert "nothing fires" not in text
 
 
 def test_a_skipped_step_is_not_said_to_be_a_fault_of_the_modules_that_were_finite():

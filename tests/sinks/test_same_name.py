@@ -63,7 +63,7 @@ def test_one_name_for_an_optimizer_and_a_module(trained):
     assert {(line["optimizer"], line["module"]) for line in lines if line["kind"] == "alert"} == {("net", "net")}
 
     assert "zero at net, step 3 of net" in printed
-    assert "net step 4: norm 1 before, 1 after clipping (net: 0, head: 1)" in printed
+    assert "net step 4: norm 1, not clipped (net: 0, head: 1)" in printed
 
     assert curves.values["debug/net_grad_norm_BEFORE_clip", 4] == 1.0
     assert curves.values["debug/net.net_grad_norm_BEFORE_clip", 4] == 0.0
