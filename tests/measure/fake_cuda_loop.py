@@ -50,6 +50,11 @@ class NoDevice:
     def current_stream(_: torch.device) -> None:
         return None
 
+    @staticmethod
+    def is_available() -> bool:
+        """Asked from torch 2.14 on, before anything is put there."""
+        return True
+
 
 def with_a_read(read: Callable[[Tensor], object]) -> Callable[[Tensor, Tensor, list[Tensor]], None]:
     def reading(out: Tensor, places: Tensor, tensors: list[Tensor]) -> None:
