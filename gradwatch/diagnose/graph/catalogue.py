@@ -49,7 +49,8 @@ class Row(NamedTuple):
         flat: kind of cause where it is flat; "" where it never is.
         as_loss: the same where the loss goes through it: a hinge that is kept, a distance of 0.
         bound: how large what it makes is: at most ``one``, no larger than its ``inputs``, a ``product``,
-            ``quotient`` or ``sum`` of them, the ``total`` of all elements, or anything.
+            ``quotient`` or ``sum`` of them, the ``square`` of that, the ``total`` of all elements, what is
+            ``normalised``, or anything.
         never_nan: whether it makes Inf of what is too large, and NaN of NaN alone.
         singular: where its slope is infinite and its value is not: a name and values of what it saved.
         pole: where both are infinite.
@@ -72,7 +73,7 @@ class Row(NamedTuple):
     result: str = ""
     flat: str = ""
     as_loss: str = ""
-    bound: Literal["one", "inputs", "product", "quotient", "sum", "total", "any"] = "any"
+    bound: Literal["one", "inputs", "normalised", "product", "quotient", "square", "sum", "total", "any"] = "any"
     never_nan: bool = False
     singular: tuple[str, tuple[float, ...]] | None = None
     pole: tuple[str, tuple[float, ...]] | None = None
@@ -109,6 +110,7 @@ _DIVIDED = "Keep what is divided by away from 0: add an epsilon to it, or divide
 _LOGARITHM = "Keep what the logarithm takes above 0: clamp it, or use log_softmax, logsigmoid or log1p."
 _LENGTHS = "Check the lengths: each target must fit into its input; or give the CTC loss zero_infinity=True."
 _NORM = "Take this norm out, or let it normalise over more than one element: what it makes is its bias."
+_NO_EPSILON = "Give this norm an epsilon above 0: what it normalises does not vary, and it divides by that."
 _ONE_CLASS = "Use a sigmoid, or two classes: over one class it is 1 whatever comes in."
 _STEPS = (
     "Let the gradient through by hand, x + (y - x).detach(), or sample smoothly: this is flat between its steps."
@@ -157,10 +159,13 @@ _rows("Mv", _sums_up, saved=("self", "vec"))
 _rows("Addmv", _sums_up, saved=("", "mat", "vec"))
 _rows("Dot", _sums_up, saved=("self", "tensor"))
 _rows("Convolution", _sums_up, saved=("input", "weight", ""))
-_rows("WeightNormInterface", _sums_up, saved=("v", "g"), overflows=False)
+# A direction, divided by its length.
+_directs = _sums_up._replace(overflows=False, pole=("result1", (0.0,)), remedy=_DIVIDED)
+_rows("WeightNormInterface", _directs, saved=("v", "g"))
 
-_norm = Row("normaliser", saved=("input", "weight", ""), constant=_NORM)
-_rows("NativeLayerNorm NativeBatchNorm CudnnBatchNorm NativeGroupNorm FusedRmsNorm", _norm)
+_norm = Row("normaliser", saved=("input", "weight", ""), bound="normalised", constant=_NORM)
+_rows("NativeBatchNorm CudnnBatchNorm FusedRmsNorm", _norm)
+_rows("NativeLayerNorm NativeGroupNorm", _norm, pole=("result2", (math.inf,)), remedy=_NO_EPSILON)
 
 _saturates = Row("activation", saved=("self",), bound="one", flat="saturated-sigmoid")
 _rows("Tanh", _saturates, saved=(), result="result", flat="saturated-tanh")
@@ -243,10 +248,14 @@ _rows("GridSampler2D GridSampler3D", _samples, saved=("input", "grid"), constant
 
 _teaches = Row("loss", saved=("self", "target"), flat="zero-loss", as_loss="zero-loss")
 _rows("MseLoss SmoothL1Loss HuberLoss", _teaches, overflows=True)
+_rows("MseLoss", ROWS["MseLoss"], bound="square")
 _rows("MultiMarginLoss MultilabelMarginLoss SoftMarginLoss", _teaches)
 _rows("NllLoss NllLoss2D", _teaches, saved=("self",), bound="inputs")
 _rows("BinaryCrossEntropy BinaryCrossEntropyWithLogits", _teaches)
 _rows("CtcLoss CudnnCtcLoss", _teaches, saved=("log_probs",), remedy=_LENGTHS)
+
+# The slope of a slope passes on what came to it, which it does not save.
+_rows("ThresholdBackward LeakyReluBackward", UNKNOWN, saved=("", "self"), bound="inputs")
 
 _rows("CompiledFunctionBackward", UNKNOWN, reason=_COMPILED)
 _rows("CudnnRnn MiopenRnn", UNKNOWN, once=True)
