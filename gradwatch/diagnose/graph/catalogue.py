@@ -55,6 +55,7 @@ class Row(NamedTuple):
         singular: where its slope is infinite and its value is not: a name and values of what it saved.
         pole: where both are infinite.
         limits: of a clamp, numbers or the names under which they are saved.
+        without: where nothing was given under this name, it is another operation: a clamp without a maximum.
         again: makes its result of its saved inputs.
         exponent: of a power, the name under which its exponent is saved.
         shares: of a softmax, makes shares of its result.
@@ -78,6 +79,7 @@ class Row(NamedTuple):
     singular: tuple[str, tuple[float, ...]] | None = None
     pole: tuple[str, tuple[float, ...]] | None = None
     limits: Limits = (None, None)
+    without: tuple[str, str] | None = None
     again: Callable[..., Tensor] | None = None
     exponent: str = ""
     shares: Callable[[Tensor], Tensor] | None = None
@@ -178,7 +180,7 @@ _rows("Gelu Mish LeakyRelu Elu Celu Softplus Hardswish RreluWithNoise", _rectifi
 _rows("Threshold", _rectifies, as_loss="zero-loss")
 _rows("PreluKernel", _rectifies, saved=("self", "weight"))
 _clamps = Row("clamp", bound="inputs", flat="clamped")
-_rows("Clamp", _clamps, limits=("min", "max"))
+_rows("Clamp", _clamps, limits=("min", "max"), without=("max", "ClampMin"))
 _rows("ClampMin", _clamps, limits=("min", None), as_loss="zero-loss")
 _rows("ClampMax", _clamps, limits=(None, "max"))
 _rows("Hardtanh", _clamps, limits=("min_val", "max_val"))
