@@ -72,6 +72,14 @@ def hinge_kept_by_a_clamp() -> Loop:
 
 
 @still("zero-loss", at="net")
+def logistic_loss_kept() -> Loop:
+    """A GAN's loss that is beyond what float32 tells from 0: a softplus of what the network gave, negated."""
+    net, x = filled(nn.Linear(4, 1), bias=300.0), batch(3, 4)
+    loss = lambda: functional.softplus(-net(x)).mean()  # noqa: E731
+    return Loop({"net": net}, lambda: loss().backward(), lambda: loss().item() == 0.0)
+
+
+@still("zero-loss", at="net")
 def margin_kept() -> Loop:
     net, x = filled(nn.Linear(4, 1), bias=50.0), batch(3, 4)
     loss = nn.MarginRankingLoss(margin=1.0)
