@@ -24,6 +24,7 @@ __all__ = ["PACKED", "Contribution", "Contributions", "faint", "together"]
 PACKED = "a checkpoint, or another packer, keeps from being read what operations saved: any may have made it"
 
 _LITTLE_BY_LITTLE = "it is lost little by little, and no one operation took most of it"
+_UNSEEN = "what came into it was finite, and what it made was not seen: it did it, or a NaN came in behind it"
 _BETWEEN_LAYERS = (
     "Normalise between the layers, add residual connections, or use activations that are less flat, such as ReLU: "
     "each layer takes a part."
@@ -161,6 +162,9 @@ class Contributions:
             }
         elif self._pass.packed:
             return cause("unknown", "(forward)", loss=in_words(self._pass.loss), reason=PACKED)
+        elif (suspect := forward.suspect()) is not None:
+            undecided = {"operation": suspect.name(), "loss": in_words(self._pass.loss), "reason": _UNSEEN}
+            return place.cause("unknown", suspect, undecided)
         return cause("nonfinite-loss", "loss", loss=in_words(self._pass.loss), **came_in)
 
     def _made_inside(self) -> Cause | None:

@@ -79,7 +79,14 @@ class Presences:
     steps, and nothing is wrong. Where modules are seen to come and go, a silence counts only once it is so
     long that a module drawn with its frequency would have come up, but for one chance in ``1 / _CHANCE``.
 
+    A net may start from zeros and open one layer after another: what is behind a layer of zeros has its first
+    gradient a step after it has its own, and one step later still where the rate is 0 in the first. So when one is
+    heard for the first time, the silence of those that never were counts anew, unless it was too long already.
+
     A step costs as much as there are modules that are silent or cease to be: others are counted when asked for.
+
+    Args:
+        at_least: fewer steps of silence are never too many.
     """
 
     _CHANCE = 1e-8
@@ -89,7 +96,8 @@ class Presences:
     # So many steps with a gradient and none without: it is not drawn, whatever else changed as it fell silent.
     _ALWAYS = 32
 
-    def __init__(self) -> None:
+    def __init__(self, at_least: int) -> None:
+        self._at_least = at_least
         self._names: Sequence[str | None] = ()
         self._modules: dict[str | None, _Presence] = {}
         self._silent: dict[str | None, _Presence] = {}
@@ -130,7 +138,7 @@ class Presences:
         self._step += steps
 
     def silence(self, module: str | None) -> int:
-        """For how many steps running it has had no gradient."""
+        """For how many steps running it has had no gradient, or since another had its first."""
         return self._lasts(self._modules[module])
 
     def was_heard(self, module: str | None) -> bool:
@@ -148,14 +156,14 @@ class Presences:
             if other is not own
         )
 
-    def patience(self, module: str | None, at_least: int) -> int:
+    def patience(self, module: str | None) -> int:
         """How many steps of silence are too many for this module."""
         own = self._modules[module]
         share = self._share(own)
         if share == 1.0:
-            return at_least
+            return self._at_least
         gaps = math.ceil(self._GAPS * own.longest)
-        return max(at_least, gaps, math.ceil(math.log(self._CHANCE) / math.log1p(-share)))
+        return max(self._at_least, gaps, math.ceil(math.log(self._CHANCE) / math.log1p(-share)))
 
     def _falling_silent(self, silent: Iterable[str | None]) -> list[_Presence]:
         """Those that were heard before."""
@@ -174,9 +182,17 @@ class Presences:
         still = set(silent)
         came = [self._silent.pop(name) for name in list(self._silent) if name not in still]
         taught = [presence for presence in came if not presence.ill]
+        if any(not presence.alive for presence in came):
+            self._wait_anew()
         for presence in came:
             presence.come_up(self._step)
         return taught
+
+    def _wait_anew(self) -> None:
+        """One is heard for the first time: those behind it may be next."""
+        for presence in self._silent.values():
+            if not presence.alive and self._lasts(presence) < self._at_least:
+                presence.since = self._step
 
     def _share(self, own: _Presence) -> float:
         """The share of the steps in which it should be heard, guessed low; 1.0 where it should be in every one."""

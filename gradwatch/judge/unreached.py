@@ -49,9 +49,8 @@ class Unreached:
     """
 
     def __init__(self, after: int) -> None:
-        self._after = after
         self.looks = False
-        self._presences = Presences()
+        self._presences = Presences(after)
         # What is missing is a function of these two, which many steps share.
         self._last: tuple[Layout, Facts, _Missing] | None = None
 
@@ -90,7 +89,7 @@ class Unreached:
         return any(self._is_silent_for_too_long(name) for name in missing.beside)
 
     def _is_silent_for_too_long(self, name: str) -> bool:
-        return self._presences.silence(name) >= self._presences.patience(name, self._after)
+        return self._presences.silence(name) >= self._presences.patience(name)
 
     def state_dict(self) -> list[list[Any]] | None:
         """What is remembered, as plain values."""

@@ -176,7 +176,7 @@ class Zero:
             if module in memory.dead or module in memory.rounding.shown:
                 yield module, lasts
             elif module in zeros and memory.zeros[module] >= self.fires_after:
-                beyond = lasts - memory.presences.patience(module, self.fires_after)
+                beyond = lasts - memory.presences.patience(module)
                 if beyond >= 0:
                     yield module, beyond
 

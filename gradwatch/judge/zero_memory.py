@@ -40,7 +40,7 @@ class Memory:
     """
 
     def __init__(self, fires_after: int, clears_after: int, unreached_after: int) -> None:
-        self.presences = Presences()
+        self.presences = Presences(fires_after)
         self.level = self.highest = -math.inf
         self.zeros: dict[str | None, int] = {}
         self.dead: dict[str | None, None] = {}

@@ -220,6 +220,24 @@ def test_parameters_without_modules() -> None:
     assert diagnosis.causes["group0.param1"].kind == "unknown"
 
 
+@pytest.mark.parametrize("hinge", [torch.relu, lambda margin: margin.clamp(min=0)])
+def test_a_hinge_that_is_kept_is_told_without_modules_too(hinge: Callable[[Tensor], Tensor]) -> None:
+    weight = torch.full((4,), 9.0, requires_grad=True)
+    with Diagnosis({}, {"group0.param0": weight}) as diagnosis:
+        hinge(1 - weight).mean().backward()
+    assert diagnosis.causes["group0.param0"].kind == "zero-loss"
+
+
+@pytest.mark.parametrize(("end", "kind"), [(torch.relu, "dead-relu"), (lambda h: h.clamp(min=0), "clamped")])
+def test_without_modules_what_a_loss_function_follows_is_no_hinge(
+    end: Callable[[Tensor], Tensor], kind: str
+) -> None:
+    weight = torch.full((4,), -9.0, requires_grad=True)
+    with Diagnosis({}, {"group0.param0": weight}) as diagnosis:
+        (end(weight) - 1).square().mean().backward()
+    assert diagnosis.causes["group0.param0"].kind == kind
+
+
 def test_without_modules_a_network_is_not_taken_for_a_loss() -> None:
     first, bias, last = (
         nn.Parameter(torch.ones(3, 3)),

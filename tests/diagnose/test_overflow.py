@@ -55,6 +55,22 @@ def test_what_a_pole_did_is_no_overflow() -> None:
     assert "largest_of_type" not in cause_of(lambda out: (out - out).log().mean()).evidence
 
 
+def test_what_is_not_known_of_an_operation_is_no_proof_that_data_did_it() -> None:
+    """Nobody saves what it made: it has overflowed, or a NaN was added to it, which a sum does not save."""
+    found = cause_of(lambda out: (torch.special.i0(out * 1e3) + out).mean())
+    assert found.kind == "unknown"
+    assert found.evidence["operation"] == "I0Backward0"
+
+
+@pytest.mark.parametrize("activation", [functional.relu, functional.leaky_relu])
+def test_the_slope_of_a_slope_passes_on_what_came_to_it(activation: Loss) -> None:
+    def penalty(out: Tensor) -> Tensor:
+        (slope,) = torch.autograd.grad(activation(out).sum() * torch.nan, out, create_graph=True)
+        return (out * slope).mean()
+
+    assert cause_of(penalty).kind == "nonfinite-loss"
+
+
 @pytest.mark.parametrize(("dtype", "wide"), [(torch.float32, True), (torch.float16, False)])
 def test_weights_that_are_not_finite_and_gradients_that_are_lost_have_a_remedy_for_their_type(
     dtype: torch.dtype, wide: bool

@@ -182,7 +182,7 @@ def test_naming_gives_up_a_name_only_after_so_many_well_steps() -> None:
 
 def heads(parts: int) -> Presences:
     """Four heads of so many owners each, drawn in turn; a fifth was never drawn."""
-    known = Presences()
+    known = Presences(3)
     names = tuple(f"heads.{i}.{part}" for i in range(5) for part in range(parts))
     for step in range(12):
         known.take(names, [name for name in names if not name.startswith(f"heads.{step % 4}.")])
@@ -192,7 +192,7 @@ def heads(parts: int) -> Presences:
 def test_the_owners_of_one_head_are_waited_for_as_one() -> None:
     one, many = heads(1), heads(30)
     for head in range(5):
-        assert many.patience(f"heads.{head}.0", 3) == one.patience(f"heads.{head}.0", 3)
+        assert many.patience(f"heads.{head}.0") == one.patience(f"heads.{head}.0")
 
 
 def test_a_head_of_many_owners_that_dies_is_one_alert() -> None:

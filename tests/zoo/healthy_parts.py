@@ -224,6 +224,22 @@ def blocks_that_end_in_zeros(run: Run) -> None:
 
 
 @healthy()
+def zeros_behind_zeros_in_a_warm_up(run: Run) -> None:
+    """As diffusion models are built, and their rate begins: the blocks have no gradient before the fourth step."""
+    net = ZeroLast()
+    filled(net.head, weight=0.0)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    warm_up = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, step / 20))
+    with run.track(optimizer, net):
+        for _ in run.steps(100):
+            x = torch.randn(8, 6)
+            trained(optimizer, lambda: (net(x) - 1).square().mean())  # noqa: B023
+            run.trait("a layer is silent", silent(net.blocks[0][0]))
+            optimizer.step()
+            warm_up.step()
+
+
+@healthy()
 def relus_six_in_ten_off(run: Run) -> None:
     """Six units in ten are off at any time, and a quarter is dead altogether: nothing is wrong with that."""
     net = mlp(8, 64, 2, nn.ReLU)

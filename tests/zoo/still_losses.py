@@ -64,6 +64,22 @@ def hinge_kept() -> Loop:
 
 
 @still("zero-loss", at="net")
+def hinge_kept_by_a_clamp() -> Loop:
+    """``clamp`` without a maximum is another operation of torch's than ``clamp_min``."""
+    net, x = filled(nn.Linear(4, 1), bias=50.0), batch(3, 4)
+    step = lambda: (1 - net(x)).clamp(min=0).mean().backward()  # noqa: E731
+    return Loop({"net": net}, step, lambda: bool((net(x) > 1).all()))
+
+
+@still("zero-loss", at="net")
+def logistic_loss_kept() -> Loop:
+    """A GAN's loss that is beyond what float32 tells from 0: a softplus of what the network gave, negated."""
+    net, x = filled(nn.Linear(4, 1), bias=300.0), batch(3, 4)
+    loss = lambda: functional.softplus(-net(x)).mean()  # noqa: E731
+    return Loop({"net": net}, lambda: loss().backward(), lambda: loss().item() == 0.0)
+
+
+@still("zero-loss", at="net")
 def margin_kept() -> Loop:
     net, x = filled(nn.Linear(4, 1), bias=50.0), batch(3, 4)
     loss = nn.MarginRankingLoss(margin=1.0)

@@ -58,6 +58,15 @@ def nan_that_an_inner_gradient_began_with() -> Loop:
     return Loop(net, step, lambda: True)
 
 
+@still("nonfinite-loss", at="0")
+def nan_added_behind_a_norm() -> Loop:
+    """A sum does not save what it adds; and what a norm makes is bounded."""
+    net, x, noise = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 1)), batch(3, 4), batch(3, 8)
+    noise[1, 2] = math.nan
+    step = lambda: net[2](net[1](net[0](x)) + noise).square().mean().backward()  # noqa: E731
+    return Loop(net, step, lambda: not_finite(noise))
+
+
 @still("nonfinite-op", at="net", operation="DivBackward0", direction="forward", input_nearest_0=0.0)
 def mean_over_a_mask_of_nothing() -> Loop:
     """What is divided by is a count, a whole number."""
@@ -117,6 +126,43 @@ def layer_overflows_in_half() -> Loop:
 def square_overflows() -> Loop:
     net, x = nn.Linear(4, 1), batch(3, 4) * 1e25
     return Loop({"net": net}, lambda: ((net(x) - 1) ** 2).mean().backward(), lambda: not_finite(net(x) ** 2))
+
+
+@still("nonfinite-op", at="net", where="MseLossBackward0", direction="forward", dtype="float32")
+def squares_overflow_beside_another_loss() -> Loop:
+    """What the first loss was is seen nowhere: it is added to another."""
+    net, x = nn.Linear(4, 1), batch(3, 4) * 1e25
+    loss = lambda: functional.mse_loss(net(x), torch.zeros(3, 1))  # noqa: E731
+    step = lambda: (loss() + 0.1 * net.weight.square().sum()).backward()  # noqa: E731
+    return Loop({"net": net}, step, lambda: not_finite(loss()) and not not_finite(net(x)))
+
+
+@still("nonfinite-op", at="net", where="MseLossBackward0", direction="forward", dtype="float32")
+def squares_overflow_one_by_one() -> Loop:
+    net, x, weight = nn.Linear(4, 1), batch(3, 4) * 1e25, torch.rand(3, 1) + 0.5
+    squares = lambda: functional.mse_loss(net(x), torch.zeros(3, 1), reduction="none")  # noqa: E731
+    return Loop({"net": net}, lambda: (squares() * weight).mean().backward(), lambda: not_finite(squares()))
+
+
+@still(
+    "nonfinite-op",
+    at="0",
+    where="0.parametrizations.weight.0",
+    operation="WeightNormInterfaceBackward0",
+    direction="forward",
+)
+def weight_norm_without_a_direction() -> Loop:
+    net, x = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 2)), nn.Linear(2, 1)), batch(3, 4)
+    with torch.no_grad():
+        net[0].parametrizations.weight.original1[0] = 0.0
+    return Loop(net, lambda: net(x).square().mean().backward(), lambda: not_finite(net[0].weight))
+
+
+@still("nonfinite-op", at="0", where="1", operation="NativeLayerNormBackward0", direction="forward")
+def norm_without_an_epsilon() -> Loop:
+    net, x = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8, eps=0.0), nn.Linear(8, 1)), batch(3, 4)
+    filled(net[0], weight=0.0, bias=1.0)
+    return Loop(net, lambda: net(x).square().mean().backward(), lambda: not_finite(net(x)))
 
 
 @still("nonfinite-op", at="net", where="SqrtBackward0", operation="SqrtBackward0", direction="backward")

@@ -49,11 +49,13 @@ class Row(NamedTuple):
         flat: kind of cause where it is flat; "" where it never is.
         as_loss: the same where the loss goes through it: a hinge that is kept, a distance of 0.
         bound: how large what it makes is: at most ``one``, no larger than its ``inputs``, a ``product``,
-            ``quotient`` or ``sum`` of them, the ``total`` of all elements, or anything.
+            ``quotient`` or ``sum`` of them, the ``square`` of that, the ``total`` of all elements, what is
+            ``normalised``, or anything.
         never_nan: whether it makes Inf of what is too large, and NaN of NaN alone.
         singular: where its slope is infinite and its value is not: a name and values of what it saved.
         pole: where both are infinite.
         limits: of a clamp, numbers or the names under which they are saved.
+        without: where nothing was given under this name, it is another operation: a clamp without a maximum.
         again: makes its result of its saved inputs.
         exponent: of a power, the name under which its exponent is saved.
         shares: of a softmax, makes shares of its result.
@@ -72,11 +74,12 @@ class Row(NamedTuple):
     result: str = ""
     flat: str = ""
     as_loss: str = ""
-    bound: Literal["one", "inputs", "product", "quotient", "sum", "total", "any"] = "any"
+    bound: Literal["one", "inputs", "normalised", "product", "quotient", "square", "sum", "total", "any"] = "any"
     never_nan: bool = False
     singular: tuple[str, tuple[float, ...]] | None = None
     pole: tuple[str, tuple[float, ...]] | None = None
     limits: Limits = (None, None)
+    without: tuple[str, str] | None = None
     again: Callable[..., Tensor] | None = None
     exponent: str = ""
     shares: Callable[[Tensor], Tensor] | None = None
@@ -109,6 +112,7 @@ _DIVIDED = "Keep what is divided by away from 0: add an epsilon to it, or divide
 _LOGARITHM = "Keep what the logarithm takes above 0: clamp it, or use log_softmax, logsigmoid or log1p."
 _LENGTHS = "Check the lengths: each target must fit into its input; or give the CTC loss zero_infinity=True."
 _NORM = "Take this norm out, or let it normalise over more than one element: what it makes is its bias."
+_NO_EPSILON = "Give this norm an epsilon above 0: what it normalises does not vary, and it divides by that."
 _ONE_CLASS = "Use a sigmoid, or two classes: over one class it is 1 whatever comes in."
 _STEPS = (
     "Let the gradient through by hand, x + (y - x).detach(), or sample smoothly: this is flat between its steps."
@@ -157,10 +161,13 @@ _rows("Mv", _sums_up, saved=("self", "vec"))
 _rows("Addmv", _sums_up, saved=("", "mat", "vec"))
 _rows("Dot", _sums_up, saved=("self", "tensor"))
 _rows("Convolution", _sums_up, saved=("input", "weight", ""))
-_rows("WeightNormInterface", _sums_up, saved=("v", "g"), overflows=False)
+# A direction, divided by its length.
+_directs = _sums_up._replace(overflows=False, pole=("result1", (0.0,)), remedy=_DIVIDED)
+_rows("WeightNormInterface", _directs, saved=("v", "g"))
 
-_norm = Row("normaliser", saved=("input", "weight", ""), constant=_NORM)
-_rows("NativeLayerNorm NativeBatchNorm CudnnBatchNorm NativeGroupNorm FusedRmsNorm", _norm)
+_norm = Row("normaliser", saved=("input", "weight", ""), bound="normalised", constant=_NORM)
+_rows("NativeBatchNorm CudnnBatchNorm FusedRmsNorm", _norm)
+_rows("NativeLayerNorm NativeGroupNorm", _norm, pole=("result2", (math.inf,)), remedy=_NO_EPSILON)
 
 _saturates = Row("activation", saved=("self",), bound="one", flat="saturated-sigmoid")
 _rows("Tanh", _saturates, saved=(), result="result", flat="saturated-tanh")
@@ -169,11 +176,11 @@ _rows("Silu Glu", _saturates, bound="inputs")
 _rows("LogSigmoid", _saturates, bound="inputs", as_loss="zero-loss")
 _rectifies = Row("activation", bound="inputs", flat="dead-relu")
 _rows("Relu", _rectifies, saved=(), result="result", as_loss="zero-loss")
-_rows("Gelu Mish LeakyRelu Elu Celu Softplus Hardswish RreluWithNoise", _rectifies)
-_rows("Threshold", _rectifies, as_loss="zero-loss")
+_rows("Gelu Mish LeakyRelu Elu Celu Hardswish RreluWithNoise", _rectifies)
+_rows("Softplus Threshold", _rectifies, as_loss="zero-loss")
 _rows("PreluKernel", _rectifies, saved=("self", "weight"))
 _clamps = Row("clamp", bound="inputs", flat="clamped")
-_rows("Clamp", _clamps, limits=("min", "max"))
+_rows("Clamp", _clamps, limits=("min", "max"), without=("max", "ClampMin"))
 _rows("ClampMin", _clamps, limits=("min", None), as_loss="zero-loss")
 _rows("ClampMax", _clamps, limits=(None, "max"))
 _rows("Hardtanh", _clamps, limits=("min_val", "max_val"))
@@ -243,10 +250,14 @@ _rows("GridSampler2D GridSampler3D", _samples, saved=("input", "grid"), constant
 
 _teaches = Row("loss", saved=("self", "target"), flat="zero-loss", as_loss="zero-loss")
 _rows("MseLoss SmoothL1Loss HuberLoss", _teaches, overflows=True)
+_rows("MseLoss", ROWS["MseLoss"], bound="square")
 _rows("MultiMarginLoss MultilabelMarginLoss SoftMarginLoss", _teaches)
 _rows("NllLoss NllLoss2D", _teaches, saved=("self",), bound="inputs")
 _rows("BinaryCrossEntropy BinaryCrossEntropyWithLogits", _teaches)
 _rows("CtcLoss CudnnCtcLoss", _teaches, saved=("log_probs",), remedy=_LENGTHS)
+
+# The slope of a slope passes on what came to it, which it does not save.
+_rows("ThresholdBackward LeakyReluBackward", UNKNOWN, saved=("", "self"), bound="inputs")
 
 _rows("CompiledFunctionBackward", UNKNOWN, reason=_COMPILED)
 _rows("CudnnRnn MiopenRnn", UNKNOWN, once=True)

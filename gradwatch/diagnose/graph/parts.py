@@ -10,7 +10,7 @@ from torch import Tensor
 from gradwatch.diagnose.graph.saved import read_saved, signed
 from gradwatch.diagnose.graph.walk import Graph, Node, row_of
 
-__all__ = ["Part", "leaves_out", "parts"]
+__all__ = ["Part", "leaves_out", "parts", "shape_of"]
 
 
 class Part(NamedTuple):
@@ -39,13 +39,13 @@ def parts(graph: Graph, node: Node, index: int) -> tuple[Node | None, dict[int, 
         return None, {}
     found = _parts_of(graph, joint)
     if flattened:
-        found = _in_last_dimension(found, _shape(joint, 0), _shape(*graph.inputs[node][index]))
+        found = _in_last_dimension(found, shape_of(joint, 0), shape_of(*graph.inputs[node][index]))
     return joint, found
 
 
 def leaves_out(graph: Graph, node: Node) -> bool:
     """Whether it is a slice, and not one of those that torch 2.6 makes of each colon in ``[:, 2:]``."""
-    return _moves(node) == "cuts" and _shape(node, 0) != _shape(*graph.inputs[node][0])
+    return _moves(node) == "cuts" and shape_of(node, 0) != shape_of(*graph.inputs[node][0])
 
 
 def _whole(graph: Graph, node: Node | None) -> Node | None:
@@ -64,13 +64,13 @@ def _moves(node: Node) -> str:
 
 def _parts_of(graph: Graph, joint: Node) -> dict[int, Part]:
     made = next(made for made in graph.inputs[joint] if made[0] is not None)
-    stacked = len(_shape(joint, 0)) > len(_shape(*made))
-    dim = signed(read_saved(joint, "dim")) % len(_shape(joint, 0))
+    stacked = len(shape_of(joint, 0)) > len(shape_of(*made))
+    dim = signed(read_saved(joint, "dim")) % len(shape_of(joint, 0))
     found, start = {}, 0
     for index, (made_by, output) in enumerate(graph.inputs[joint]):
         if made_by is None and not stacked:
             break  # the size of a constant has left no trace, and with it where the later ones begin
-        length = 1 if stacked or made_by is None else _shape(made_by, output)[dim]
+        length = 1 if stacked or made_by is None else shape_of(made_by, output)[dim]
         found[index] = Part(dim, start, length)
         start += length
     return found
@@ -84,7 +84,8 @@ def _in_last_dimension(found: dict[int, Part], joined: Sequence[int], seen: Sequ
     return {index: part._replace(dim=len(seen) - 1) for index, part in found.items()}
 
 
-def _shape(made_by: Node, output: int) -> Sequence[int]:
+def shape_of(made_by: Node, output: int) -> Sequence[int]:
+    """The shape of what an operation made as this one of its outputs."""
     if hasattr(made_by, "variable"):
         return tuple(made_by.variable.shape)
     return tuple(made_by._input_metadata[output].shape)

@@ -170,7 +170,18 @@ def operation(node: Node) -> str:
 
 def row_of(node: Node) -> Row | None:
     """What is known of an operation; None where that is nothing."""
-    return ROWS.get(operation(node))
+    row = ROWS.get(operation(node))
+    if row is None or row.without is None:
+        return row
+    name, other = row.without
+    return row if _was_given(node, name) else ROWS[other]
+
+
+def _was_given(node: Node, name: str) -> bool:
+    try:
+        return getattr(node, f"_saved_{name}", None) is not None
+    except RuntimeError:  # a tensor that was, and is freed
+        return True
 
 
 def made_as(node: Node) -> int:

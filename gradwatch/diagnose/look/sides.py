@@ -25,7 +25,7 @@ def sides_of(graph: Graph, is_outside: Callable[[Node], bool] | None) -> dict[No
 
     Args:
         graph: of the backward pass.
-        is_outside: of every module with parameters; None where no modules are known: loss functions alone tell.
+        is_outside: of every module with parameters; None where no modules are known: loss functions tell.
     """
     sides: dict[Node, Side] = {}
     tail = _tail(graph)
@@ -35,13 +35,25 @@ def sides_of(graph: Graph, is_outside: Callable[[Node], bool] | None) -> dict[No
         met = {sides.get(made_by) or _before(made_by, is_outside) for made_by in below if made_by is not None}
         row = row_of(node) or UNKNOWN
         may_teach = row.family != "distance" or outside or is_outside is None
-        if "loss" in met or (row.teaches and may_teach):
+        is_hinge = is_outside is None and _is_hinge(graph, node)
+        if "loss" in met or (row.teaches and may_teach) or is_hinge:
             sides[node] = "loss"
         elif outside and hands_on(node):
             sides[node] = "output" if "output" in met else "network"
         elif outside:
             sides[node] = "loss" if "output" in met else "output"
     return sides
+
+
+def _is_hinge(graph: Graph, node: Node) -> bool:
+    """Whether it rectifies a margin: what a constant was added to, or subtracted from, and no bias or layer."""
+    row = row_of(node) or UNKNOWN
+    if row.family not in ("activation", "clamp") or row.as_loss == "":
+        return False
+    made_by = graph.producer(node, 0)
+    if made_by is None or (row_of(made_by) or UNKNOWN).family != "sum":
+        return False
+    return sum(below is not None for below, _ in graph.inputs[made_by]) == 1
 
 
 def _tail(graph: Graph) -> set[Node]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gradwatch.diagnose.graph.catalogue import UNKNOWN, Row
+from gradwatch.diagnose.graph.parts import shape_of
 from gradwatch.diagnose.graph.saved import read_saved
 from gradwatch.diagnose.graph.walk import Graph, Node, is_leaf, row_of
 from gradwatch.diagnose.look.numbers import Extent, largest
@@ -22,8 +23,8 @@ from gradwatch.diagnose.look.values import Values
 
 __all__ = ["Bounds", "is_shifted", "largest_of_type", "too_large_for", "type_of"]
 
-# How a loss says that it is summed up, and not a mean.
-_SUMMED = 2
+# How a loss says what it makes of its elements: nothing, or their sum; else it is their mean.
+_AS_THEY_ARE, _SUMMED = 0, 2
 
 
 def is_shifted(graph: Graph, node: Node) -> bool:
@@ -88,16 +89,47 @@ class Bounds:
         known = [size for size in came if size is not None]
         if row.bound == "one":
             return 1.0
+        if row.pole is not None and self._is_at_pole(node):
+            return math.inf
         if row.family == "contraction":
             return self._of_products(node, row, came)
-        if not known or read_saved(node, "reduction") == _SUMMED:
+        if row.bound == "normalised":
+            return self._normalised(node, came)
+        if not known:
             return math.inf
         if row.bound == "total":
             return sum(known) * math.prod(read_saved(node, "self_sym_sizes") or ())
         if row.bound == "quotient":
             least = self._saved(node)["other"].nearest if "other" in self._saved(node) else 1.0
             return known[0] / least if least else math.inf
-        return {"inputs": max(known), "product": math.prod(known), "sum": sum(known)}.get(row.bound, math.inf)
+        size = {"inputs": max(known), "product": math.prod(known), "sum": sum(known), "square": sum(known) ** 2}
+        return size.get(row.bound, math.inf) * self._added_up(node, row)
+
+    def _normalised(self, node: Node, came: Sequence[float | None]) -> float:
+        """No element is further from the mean than the root of their number, in standard deviations."""
+        size, weight, bias = (*came, None, None)[:3]
+        count = self._count(node)
+        varies = math.inf if size is None else size * size * count
+        # With statistics of its own it normalises nothing; and a variance that overflows is none.
+        if read_saved(node, "training") is False or varies >= torch.finfo(torch.float32).max:
+            return math.inf
+        return math.sqrt(count) * (1.0 if weight is None else weight) + (bias or 0.0)
+
+    def _count(self, node: Node) -> int:
+        """How many elements came in, by the largest of its inputs."""
+        shapes = (shape_of(made_by, output) for made_by, output in self._graph.inputs[node] if made_by is not None)
+        return max(map(math.prod, shapes), default=1)
+
+    def _added_up(self, node: Node, row: Row) -> int:
+        """Of how many elements a loss is the sum; a mean of squares is that before it is divided."""
+        reduction = read_saved(node, "reduction")
+        summed = reduction == _SUMMED or (row.bound == "square" and reduction != _AS_THEY_ARE)
+        return self._count(node) if summed else 1
+
+    def _is_at_pole(self, node: Node) -> bool:
+        """Whether what it saved shows that what it made has no bound."""
+        made = self._seen[node].output if node in self._seen else None
+        return made is not None and not made.finite
 
     def _of_products(self, node: Node, row: Row, came: Sequence[float | None]) -> float:
         """As many products as the factors' common dimension is long, each no larger than that of the largest."""

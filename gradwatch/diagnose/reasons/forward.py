@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cached_property
 
 from gradwatch.diagnose.graph.walk import Graph, Node, hands_on, is_leaf, made_as, row_of, spreading
 from gradwatch.diagnose.look.numbers import Extent
@@ -38,15 +39,24 @@ class Forward:
 
     def culprit(self) -> tuple[Node, Evidence] | None:
         """The first operation that made it, and the numbers that prove it; None where nothing does."""
+        first = self._lowest
+        return None if first is None or not self._can_break(first) else (first, self._evidence(first))
+
+    def suspect(self) -> Node | None:
+        """The first operation that may have made it, where nothing tells how large what it made was, or can be."""
+        first = self._lowest
+        return None if first is None or first in self._made or self._bounds.by_inputs[first] < math.inf else first
+
+    @cached_property
+    def _lowest(self) -> Node | None:
+        """The first operation of which what came in was finite, and what it made was not, or has no bound."""
         reached = spreading(self._graph.roots, self._below_without_bound)
         broken = [node for node in reached if node in self._seen and node in self._made]
         broken = [node for node in broken if not self._made[node].finite]
         if not broken:
             return None
         first = min(spreading([_first(broken)], self._below_without_bound), key=made_as)
-        if first not in self._seen or not self._fed_finite(first) or not self._can_break(first):
-            return None
-        return first, self._evidence(first)
+        return first if first in self._seen and self._fed_finite(first) else None
 
     def entrance(self) -> Node | None:
         """The first operation that NaN or Inf came into from outside the graph, as from the data."""
