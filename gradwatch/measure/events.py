@@ -110,8 +110,8 @@ def _clear(flags: Flags, flag: int, where: BoolArray | bool = True) -> None:
 
 
 def _changed_by_the_loop(flags: Flags, codes: Codes) -> None:
-    """What no event of ours explains: the gradient is not the one that was followed."""
-    _clear(flags, FOLLOWED | UNTOUCHED, codes != SAME)
+    """What no event of ours explains: the gradient is not the one that was followed, nor the one that was clipped."""
+    _clear(flags, FOLLOWED | UNTOUCHED | CLIPPED_PART, codes != SAME)
 
 
 def _measuring(flags: Flags, codes: Codes, wanted: BoolArray, in_pass: bool = False) -> bytes:
@@ -129,7 +129,9 @@ def beginning(flags: Flags, losses: Numbers, codes: bytes) -> _Known:
     _changed_by_the_loop(flags, seen)
     # torch does not count what ``.data.zero_()`` does: of what a step has used, values alone can tell.
     as_used = has(flags, FOLLOWED) & has(flags, USED | SHARED)
-    return flags, losses, {"look_at": _columns(as_used), "erased": _perhaps_erased(flags, seen)}
+    # What was measured and clipped, and changed by the loop besides, was scaled by it, or zeroed.
+    clipped = has(flags, OUTDATED) & ~has(flags, FOLLOWED) & (seen != ABSENT)
+    return flags, losses, {"look_at": _columns(as_used | clipped), "erased": _perhaps_erased(flags, seen)}
 
 
 def _perhaps_erased(flags: Flags, seen: Codes) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
@@ -141,8 +143,8 @@ def _perhaps_erased(flags: Flags, seen: Codes) -> tuple[tuple[int, ...], tuple[i
 
 
 def zeroed(flags: Flags, losses: Numbers, columns: tuple[int, ...]) -> _Known:
-    """These were zeroed, though no code has told it."""
-    _clear(flags, FOLLOWED | UNTOUCHED, _mask(columns, len(flags)))
+    """These were zeroed, though no code has told it: what was measured and clipped before is gone."""
+    _clear(flags, FOLLOWED | UNTOUCHED | OUTDATED, _mask(columns, len(flags)))
     return flags, losses, {}
 
 
@@ -168,6 +170,8 @@ def ended(
     others = has(flags, SHARED) & (losses != loss)
     leaked = added & (has(flags, LEAKED | USED) | others)
     between = added & has(flags, CLIPPED_BETWEEN | CLIPPED_PART)
+    # The loop may have scaled it before it was clipped: what was clipped is a part of it all the same.
+    added_to_clipped = written & has(flags, CLIPPED_PART) & (seen == ONCE)
     missed, elsewhere = has(flags, CLIPPED) & ~clipped_inside, has(flags, ELSEWHERE)
     _clear(flags, UNTOUCHED, seen != SAME)
     _clear(flags, FOLLOWED, (seen != SAME) & ~written)
@@ -177,7 +181,7 @@ def ended(
     _set(flags, LEAKED, leaked)
     _set(flags, CLIPPED_BETWEEN, between)
     _set(flags, MISSED, written & missed)
-    _set(flags, BEGUN_ANEW, written & ~added & ~elsewhere & ~clipped_inside)
+    _set(flags, BEGUN_ANEW, written & ~added & ~added_to_clipped & ~elsewhere & ~clipped_inside)
     places = b""
     if measuring:
         # What an earlier pass wrote may have been averaged or zeroed since; what was clipped since stays as it was
