@@ -158,7 +158,7 @@ class TrackedOptimizer:
         written = self.ledger.ended(columns, compared, loss, measuring)
         if not written:
             return False
-        if not failed and (number != self._pass_counted or number == NO_PASS):
+        if not failed and (number == NO_PASS or number not in (self._pass_counted, self._pass_stepped_in)):
             self._count(number)
         # The loop may have made its optimizer anew: what steps from then on is another one.
         is_first, waits_for_long = not self._written_at, self._backward_passes == self.MANY_PASSES
@@ -267,14 +267,16 @@ class TrackedOptimizer:
 
     def consuming(self, backward_pass: int) -> PendingStep | None:
         """The gradients are final: measure what the optimizer consumes; None where this step is not measured."""
-        if backward_pass != NO_PASS:
-            if backward_pass != self._pass_counted:
-                self._count(backward_pass)
+        in_pass = backward_pass != NO_PASS
+        if in_pass:
             self._pass_stepped_in = backward_pass
         self._waited_since = max(self._written_at, self._stepped_at)
         if not self.due:
             return None
-        step = self.ledger.consumed(self.steps + 1, self._backward_passes, self._clips, backward_pass != NO_PASS)
+        step = self.ledger.consumed(self.steps + 1, self._backward_passes, self._clips, in_pass)
+        if in_pass and backward_pass != self._pass_counted and self.ledger.is_touched:
+            self._count(backward_pass)
+            step.row = step.row._replace(backward_passes=self._backward_passes)
         # A fused optimizer unscales inside its step and decides there whether to update: its gradients are
         # still scaled, and both numbers may be on the device.
         note = self.ledger.devices.note

@@ -719,12 +719,44 @@ case(
     """,
 )
 case(
-    "what was measured within a pass that has ended",
+    "what was measured within a pass that has ended holds in another that changes nothing of it",
     """
     clipping NN 01 in pass     -> measures 01
     clipped  OO 01
     begin    SS                -> looks at 01
-    step     SS in pass        -> unwritten 01, before is after 01
+    step     SO in pass        -> unwritten 01, before is after 1
+    """,
+)
+case(
+    "a step inside a pass of something else trusts what was measured and clipped before it",
+    """
+    end      NN writes 01      -> measures 01
+    clipping SS 01
+    clipped  OO 01
+    begin    SS
+    step     SS in pass        -> as usual
+    """,
+)
+case(
+    "clipped within a pass that has added to what earlier ones left: measured anew, each once",
+    """
+    end      NN writes 01      -> measures 01
+    begin    SS
+    clipping OS 0 in pass      -> measures 0
+    clipped  OS 0
+    clipping SO 01 in pass     -> measures 1
+    clipped  OO 01
+    step     SS in pass        -> as usual
+    """,
+)
+case(
+    "what a pass has written before another gradient was clipped inside it",
+    """
+    end      NN writes 01      -> measures 01
+    begin    SS
+    clipping OO 0 in pass      -> measures 0
+    clipped  OS 0
+    step     SS in pass        -> before is after 1
     """,
 )
 case(
@@ -939,12 +971,12 @@ case(
     """,
 )
 case(
-    "measured within a pass that has ended since: a step within another pass does not trust it",
+    "measured within a pass that has ended since: a step within another pass does not trust it where that wrote",
     """
     clipping NN 0 in pass      -> measures 0
     clipped  OS 0
     end      SS writes 01      -> measures 1
-    step     SS in pass        -> before is after 01
+    step     OS in pass        -> before is after 0
     """,
 )
 case(
