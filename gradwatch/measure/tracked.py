@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Hashable, Mapping
 from types import FrameType
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -87,6 +88,8 @@ class TrackedOptimizer:
         self._pass_counted = self._pass_stepped_in = NO_PASS
         self._backward_passes = self._passes_before_clip = 0
         self._clips: list[SeenClip] = []
+        # Of the norm that a clip call returned last: where it changes, the model may have been converted in place.
+        self._norm_dtype: torch.dtype | None = None
         self._loss_scale: float | Note | None = None
         self._step: PendingStep | None = None
         self._erased: ErasedPasses | None = None
@@ -238,6 +241,10 @@ class TrackedOptimizer:
         if given.columns:
             self.ledger.note(events.clipped, given.columns)
         if self.due:
+            if norm is not None and norm.dtype is not self._norm_dtype:
+                self._norm_dtype = norm.dtype
+                if self.own.is_retyped:
+                    self.refresh()
             whole = norm if type(norm) is Tensor or norm is None else whole_number(norm)
             returned = self.ledger.devices.note(whole)
             on_host = returned if isinstance(returned, float) else None
