@@ -18,7 +18,16 @@ from typing import Any, Generic, TypeVar, cast
 import torch
 from torch._dynamo.decorators import skip
 
-__all__ = ["Patch", "Replacement", "Turn", "compiler_here", "replace_in_cell", "replace_name", "untraced"]
+__all__ = [
+    "Patch",
+    "Replacement",
+    "Turn",
+    "compiler_here",
+    "not_counted",
+    "replace_in_cell",
+    "replace_name",
+    "untraced",
+]
 
 Listener = TypeVar("Listener")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -54,7 +63,17 @@ def untraced(function: F) -> F:
         return function(*args, **kwargs) if compiler_here() is None else disabled(*args, **kwargs)
 
     # The compiler neither traces a call of it nor compiles its own frame.
-    return cast("F", skip(called))
+    return cast("F", skip(not_counted(called)))
+
+
+def not_counted(function: F) -> F:
+    """The function, whose frame ``stacklevel`` does not count: what torch warns of is the line that called torch.
+
+    ``warnings`` passes over the frames of the import system, and knows them by the name of their file.
+    """
+    code = function.__code__
+    function.__code__ = code.replace(co_filename=f"{code.co_filename} (importlib._bootstrap)")
+    return function
 
 
 class Turn:

@@ -117,7 +117,7 @@ def _clear(flags: Flags, flag: int, where: BoolArray | bool = True) -> None:
 
 
 def _changed_by_the_loop(flags: Flags, codes: Codes) -> None:
-    """What no event of ours explains: the gradient is not the one that was followed, nor the one that was clipped."""
+    """What no event of ours explains: the gradient is neither what was followed nor what was clipped."""
     _clear(flags, FOLLOWED | UNTOUCHED | CLIPPED_PART, codes != SAME)
 
 

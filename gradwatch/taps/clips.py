@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad
 
 from gradwatch.log import log
-from gradwatch.patching import Patch, Replacement, replace_in_cell, replace_name, untraced
+from gradwatch.patching import Patch, Replacement, not_counted, replace_in_cell, replace_name, untraced
 from gradwatch.taps.backwards import activity
 
 __all__ = ["ClipEvent", "ClipListener", "clips"]
@@ -176,7 +176,7 @@ def _shim(original: Callable[..., Any], signature: _Signature) -> Callable[..., 
             listener.clipped(event, norm if isinstance(norm, Tensor) else None)
         return returned
 
-    return untraced(seen)
+    return untraced(not_counted(seen))
 
 
 def _listeners_to(ids: tuple[int, ...], thread: int) -> Iterable[ClipListener]:
