@@ -22,10 +22,12 @@ __all__ = [
     "Patch",
     "Replacement",
     "Turn",
+    "beside_compiler",
     "compiler_here",
     "not_counted",
     "replace_in_cell",
     "replace_name",
+    "skip",
     "untraced",
 ]
 
@@ -64,6 +66,26 @@ def untraced(function: F) -> F:
 
     # The compiler neither traces a call of it nor compiles its own frame.
     return cast("F", skip(not_counted(called)))
+
+
+Shim = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+@skip
+def beside_compiler(compiler: Any, shim: Shim, original: Callable[..., Any]) -> Callable[..., Any]:
+    """A shim where the compiler is at work in this thread: that sees what the original calls, and nothing of ours.
+
+    Where it made something of ours, numpy's arrays would be tensors, and what is noted in them would be lost.
+    """
+
+    def compiling(*args: Any, **kwargs: Any) -> Any:
+        torch._C._dynamo.eval_frame.set_eval_frame(compiler)
+        try:
+            return original(*args, **kwargs)
+        finally:
+            torch._C._dynamo.eval_frame.set_eval_frame(None)
+
+    return cast("Callable[..., Any]", torch.compiler.disable(shim(compiling)))  # type: ignore[no-untyped-call]
 
 
 def not_counted(function: F) -> F:
