@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import linecache
 import os
 import threading
 import weakref
@@ -94,7 +95,9 @@ def not_counted(function: F) -> F:
     ``warnings`` passes over the frames of the import system, and knows them by the name of their file.
     """
     code = function.__code__
-    function.__code__ = code.replace(co_filename=f"{code.co_filename} (importlib._bootstrap)")
+    name = f"{code.co_filename} (importlib._bootstrap)"
+    function.__code__ = code.replace(co_filename=name)
+    linecache.lazycache(name, function.__globals__)  # a traceback shows its lines all the same
     return function
 
 

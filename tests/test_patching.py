@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 import threading
+import warnings
 from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from gradwatch.patching import Patch, Replacement, replace_in_cell, replace_name, untraced
+from gradwatch.patching import Patch, Replacement, not_counted, replace_in_cell, replace_name, untraced
 
 
 def original() -> str:
@@ -163,6 +164,20 @@ def test_what_is_untraced_works_as_before() -> None:
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="None is counted no more")
+def test_what_is_not_counted_is_in_no_stack_level() -> None:
+    @not_counted
+    def between() -> None:
+        warnings.warn("of the caller", stacklevel=2)
+
+    def caller() -> int:
+        between()
+        return sys._getframe().f_lineno - 1
+
+    with pytest.warns(UserWarning, match="of the caller") as seen:
+        line = caller()
+    assert (seen[0].filename, seen[0].lineno) == (__file__, line)
+
+
 def test_what_is_called_a_thousand_times_leaves_none_as_many_references() -> None:
     function = untraced(lambda: None)
     function()

@@ -21,7 +21,15 @@ from typing import Any, Protocol
 
 import torch
 
-from gradwatch.patching import Patch, Replacement, beside_compiler, compiler_here, replace_name, skip
+from gradwatch.patching import (
+    Patch,
+    Replacement,
+    beside_compiler,
+    compiler_here,
+    not_counted,
+    replace_name,
+    skip,
+)
 
 __all__ = [
     "NO_PASS",
@@ -204,8 +212,7 @@ def _install() -> Iterable[Replacement]:
 
 def _shim(original: Callable[..., Any]) -> Callable[..., Any]:
     def run(outputs: Sequence[object], *args: Any, **kwargs: Any) -> Any:
-        compiler = compiler_here()
-        if compiler is not None:
+        if (compiler := compiler_here()) is not None:
             return beside_compiler(compiler, _shim, original)(outputs, *args, **kwargs)
         thread = get_ident()
         accumulates = bool(kwargs["accumulate_grad"]) if "accumulate_grad" in kwargs else True
@@ -223,9 +230,10 @@ def _shim(original: Callable[..., Any]) -> Callable[..., Any]:
             for end in filter(None, reversed(ends)):
                 end()
 
-    return skip(run)
+    return skip(not_counted(run))
 
 
+@not_counted
 def _seen(
     thread: int,
     listeners: Sequence[PassListener],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -153,6 +155,29 @@ def test_every_way_to_start_the_engine_is_seen(call: Callable[[Tensor], None]) -
     assert told.passes == [{0}]
     ((roots, gradients, accumulates),) = told.starts
     assert (roots, [float(gradient) for gradient in gradients], accumulates) == ((loss,), [1.0], True)
+
+
+def test_what_is_warned_of_in_a_pass_is_of_the_line_that_called_backward() -> None:
+    def warned() -> list[tuple[str, int]]:
+        first, *_ = three()
+        first.register_hook(lambda _: warnings.warn("of backward", stacklevel=5))
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            first.sum().backward()
+        return [(warning.filename, warning.lineno) for warning in seen]
+
+    bare = warned()
+    Told(*three())
+    assert warned() == bare
+    assert bare[0][0] == __file__
+
+
+def test_a_traceback_through_a_pass_shows_the_lines_between() -> None:
+    p, *_ = three()
+    Told(p)
+    with pytest.raises(ZeroDivisionError) as raised:
+        failing(p * 2).sum().backward()
+    assert "return original(outputs, *args, **kwargs)" in "".join(traceback.format_exception(raised.value))
 
 
 def test_an_exception_in_backward_leaves_nothing_behind() -> None:
