@@ -18,7 +18,17 @@ from typing import Any, Generic, TypeVar, cast
 import torch
 from torch._dynamo.decorators import skip
 
-__all__ = ["Patch", "Replacement", "Turn", "compiler_here", "replace_in_cell", "replace_name", "untraced"]
+__all__ = [
+    "Patch",
+    "Replacement",
+    "Turn",
+    "beside_compiler",
+    "compiler_here",
+    "replace_in_cell",
+    "replace_name",
+    "skip",
+    "untraced",
+]
 
 Listener = TypeVar("Listener")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -55,6 +65,26 @@ def untraced(function: F) -> F:
 
     # The compiler neither traces a call of it nor compiles its own frame.
     return cast("F", skip(called))
+
+
+Shim = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+@skip
+def beside_compiler(compiler: Any, shim: Shim, original: Callable[..., Any]) -> Callable[..., Any]:
+    """A shim where the compiler is at work in this thread: that sees what the original calls, and nothing of ours.
+
+    Where it made something of ours, numpy's arrays would be tensors, and what is noted in them would be lost.
+    """
+
+    def compiling(*args: Any, **kwargs: Any) -> Any:
+        torch._C._dynamo.eval_frame.set_eval_frame(compiler)
+        try:
+            return original(*args, **kwargs)
+        finally:
+            torch._C._dynamo.eval_frame.set_eval_frame(None)
+
+    return cast("Callable[..., Any]", torch.compiler.disable(shim(compiling)))  # type: ignore[no-untyped-call]
 
 
 class Turn:

@@ -84,3 +84,23 @@ def test_the_rounding_of_half_precision_is_no_broken_clipping(dtype):
             optimizer.step()
     assert max(record.norm_after for record in watch.history) > 0.5 * (1 + 1e-5)
     assert watch.alerts == []
+
+
+@pytest.mark.parametrize("converted_at", [0, 5])
+def test_neither_is_that_of_a_model_that_is_converted_while_it_is_tracked(converted_at):
+    torch.manual_seed(0)
+    model = torch.nn.Linear(8, 8)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    with gradwatch.track(optimizer, model) as watch:
+        for step in range(20):
+            if step == converted_at:
+                model.to(torch.bfloat16)
+            optimizer.zero_grad()
+            (10 * model(torch.randn(16, 8).to(model.weight.dtype))).square().mean().backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+            optimizer.step()
+    assert max(record.norm_after for record in watch.history) > 0.5 * (1 + 1e-5)
+    assert [record.clips[0].rounding for record in watch.history] == [2**-23] * converted_at + [2**-7] * (
+        20 - converted_at
+    )
+    assert watch.alerts == []

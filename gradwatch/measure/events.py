@@ -29,6 +29,7 @@ __all__ = [
     "ONCE",
     "OUTDATED",
     "SAME",
+    "TOUCHED",
     "WRITTEN",
     "Consumed",
     "Flags",
@@ -37,12 +38,12 @@ __all__ = [
 ]
 
 
-Flags = npt.NDArray[np.uint16]
+Flags = npt.NDArray[np.uint32]
 Codes = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.int64]
 
 # What is known of a gradient. "Its step" is that of the optimizer that holds the parameter.
-_BITS = (1 << n for n in range(16))
+_BITS = (1 << n for n in range(32))
 FOLLOWED = next(_BITS)  # nothing but what was seen has changed it
 UNTOUCHED = next(_BITS)  # nothing but clip calls has changed it since its last step
 EVER_WRITTEN = next(_BITS)  # some backward pass has written it
@@ -59,6 +60,7 @@ BEGUN_ANEW = next(_BITS)  # since the last clip call, a pass has written it anew
 MEASURED = next(_BITS)  # its norm before clipping was measured since its last step
 OUTDATED = next(_BITS)  # a clip call was given it since: the norm before is not to be had any more
 IN_PASS = next(_BITS)  # it was measured within the backward pass that runs now
+TOUCHED = next(_BITS)  # it has changed within the backward pass that runs now, and not by what was seen
 
 
 class Consumed(NamedTuple):
@@ -91,6 +93,11 @@ def _columns(mask: BoolArray) -> tuple[int, ...]:
     return tuple(np.flatnonzero(mask).tolist())  # numpy: no device is read
 
 
+def _is_of_now(flags: Flags) -> BoolArray:
+    """Where the norm before clipping is measured, and no pass that runs now has changed the gradient since."""
+    return has(flags, MEASURED) & (has(flags, IN_PASS) | ~has(flags, TOUCHED))
+
+
 def _places(mask: BoolArray) -> bytes:
     return np.flatnonzero(mask).astype(np.int64).tobytes()
 
@@ -102,16 +109,16 @@ def has(flags: Flags, flag: int) -> BoolArray:
 
 
 def _set(flags: Flags, flag: int, where: BoolArray | bool = True) -> None:
-    flags |= np.where(where, np.uint16(flag), np.uint16(0))
+    flags |= np.where(where, np.uint32(flag), np.uint32(0))
 
 
 def _clear(flags: Flags, flag: int, where: BoolArray | bool = True) -> None:
-    flags &= np.where(where, np.uint16(~flag & 0xFFFF), np.uint16(0xFFFF))
+    flags &= np.where(where, np.uint32(~flag & 0xFFFFFFFF), np.uint32(0xFFFFFFFF))
 
 
 def _changed_by_the_loop(flags: Flags, codes: Codes) -> None:
-    """What no event of ours explains: the gradient is not the one that was followed."""
-    _clear(flags, FOLLOWED | UNTOUCHED, codes != SAME)
+    """What no event of ours explains: the gradient is neither what was followed nor what was clipped."""
+    _clear(flags, FOLLOWED | UNTOUCHED | CLIPPED_PART, codes != SAME)
 
 
 def _measuring(flags: Flags, codes: Codes, wanted: BoolArray, in_pass: bool = False) -> bytes:
@@ -125,11 +132,13 @@ def _measuring(flags: Flags, codes: Codes, wanted: BoolArray, in_pass: bool = Fa
 def beginning(flags: Flags, losses: Numbers, codes: bytes) -> _Known:
     """A backward pass is about to begin: what has changed since the last event was changed by the loop."""
     seen = _codes(codes)
-    _clear(flags, IN_PASS)
+    _clear(flags, IN_PASS | TOUCHED)
     _changed_by_the_loop(flags, seen)
     # torch does not count what ``.data.zero_()`` does: of what a step has used, values alone can tell.
     as_used = has(flags, FOLLOWED) & has(flags, USED | SHARED)
-    return flags, losses, {"look_at": _columns(as_used), "erased": _perhaps_erased(flags, seen)}
+    # What was measured and clipped, and changed by the loop besides, was scaled by it, or zeroed.
+    clipped = has(flags, OUTDATED) & ~has(flags, FOLLOWED) & (seen != ABSENT)
+    return flags, losses, {"look_at": _columns(as_used | clipped), "erased": _perhaps_erased(flags, seen)}
 
 
 def _perhaps_erased(flags: Flags, seen: Codes) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
@@ -141,8 +150,8 @@ def _perhaps_erased(flags: Flags, seen: Codes) -> tuple[tuple[int, ...], tuple[i
 
 
 def zeroed(flags: Flags, losses: Numbers, columns: tuple[int, ...]) -> _Known:
-    """These were zeroed, though no code has told it."""
-    _clear(flags, FOLLOWED | UNTOUCHED, _mask(columns, len(flags)))
+    """These were zeroed, though no code has told it: what was measured and clipped before is gone."""
+    _clear(flags, FOLLOWED | UNTOUCHED | OUTDATED, _mask(columns, len(flags)))
     return flags, losses, {}
 
 
@@ -168,6 +177,8 @@ def ended(
     others = has(flags, SHARED) & (losses != loss)
     leaked = added & (has(flags, LEAKED | USED) | others)
     between = added & has(flags, CLIPPED_BETWEEN | CLIPPED_PART)
+    # The loop may have scaled it before it was clipped: what was clipped is a part of it all the same.
+    added_to_clipped = written & has(flags, CLIPPED_PART) & (seen == ONCE)
     missed, elsewhere = has(flags, CLIPPED) & ~clipped_inside, has(flags, ELSEWHERE)
     _clear(flags, UNTOUCHED, seen != SAME)
     _clear(flags, FOLLOWED, (seen != SAME) & ~written)
@@ -177,24 +188,28 @@ def ended(
     _set(flags, LEAKED, leaked)
     _set(flags, CLIPPED_BETWEEN, between)
     _set(flags, MISSED, written & missed)
-    _set(flags, BEGUN_ANEW, written & ~added & ~elsewhere & ~clipped_inside)
+    _set(flags, BEGUN_ANEW, written & ~added & ~added_to_clipped & ~elsewhere & ~clipped_inside)
     places = b""
     if measuring:
         # What an earlier pass wrote may have been averaged or zeroed since; what was clipped since stays as it was
         # measured, unless it is gone.
         earlier = has(flags, MEASURED) & (~has(flags, OUTDATED) | (seen == ABSENT))
         places = _measuring(flags, seen, (written & ~clipped_inside) | earlier)
-    _clear(flags, IN_PASS)
+    _clear(flags, IN_PASS | TOUCHED)
     return flags, np.where(written, loss, losses), {"places": places}
 
 
 def clipping(
     flags: Flags, losses: Numbers, codes: bytes, columns: tuple[int, ...], due: bool, in_pass: bool
 ) -> _Known:
-    """A clip call is about to change these columns: what nothing has measured yet is measured, if due."""
+    """A clip call is about to change these columns: what nothing has measured yet is measured, if due.
+
+    Within a pass that has added to what earlier ones had left, that is measured anew.
+    """
     seen, given = _codes(codes), _mask(columns, len(flags))
     _changed_by_the_loop(flags, seen)
-    places = _measuring(flags, seen, given & ~has(flags, MEASURED), in_pass) if due else b""
+    _set(flags, TOUCHED, in_pass & (seen != SAME))
+    places = _measuring(flags, seen, given & ~_is_of_now(flags), in_pass) if due else b""
     _set(flags, OUTDATED, given)
     return flags, losses, {"places": places}
 
@@ -223,15 +238,14 @@ def consumed(flags: Flags, losses: Numbers, codes: bytes, in_pass: bool, frozen:
         flags: before.
         losses: before.
         codes: of the look now.
-        in_pass: it does so inside a backward pass, and trusts what that one has written alone.
+        in_pass: it does so inside a backward pass, which may have written some of them.
         frozen: columns whose parameter requires no gradient.
     """
     seen = _codes(codes)
     present = seen != ABSENT
     unwritten = ~has(flags, WRITTEN)
-    covered = has(flags, MEASURED)
-    if in_pass:
-        covered &= has(flags, IN_PASS)
+    _set(flags, TOUCHED, in_pass & (seen != SAME))
+    covered = _is_of_now(flags)
     facts = Facts(
         had_before=covered | present,
         has_after=present,
@@ -266,7 +280,7 @@ def left(flags: Flags, losses: Numbers, codes: bytes, due: bool) -> _Known:
 
 
 def _forget_the_step(flags: Flags, due: bool) -> None:
-    _clear(flags, MEASURED | OUTDATED | IN_PASS | (WRITTEN | CLIPPED | MISSED if due else 0))
+    _clear(flags, MEASURED | OUTDATED | IN_PASS | TOUCHED | (WRITTEN | CLIPPED | MISSED if due else 0))
 
 
 def shared(flags: Flags, losses: Numbers, columns: tuple[int, ...]) -> _Known:

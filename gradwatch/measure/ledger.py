@@ -151,6 +151,11 @@ class Ledger:
             self._squares_before, _ = self._write(BEFORE, seen.places, gradients, self._before)
         return columns
 
+    @property
+    def is_touched(self) -> bool:
+        """Whether the pass that runs now has written any of the gradients, as far as the last event has seen."""
+        return self._provenance.is_touched
+
     def gone(self, clips: Sequence[SeenClip]) -> list[SeenClip]:
         """Those of the calls of which nothing came: what they had clipped was zeroed, and written anew since."""
         given = [(clip, clip.noted.columns.tolist()) for clip in clips]  # numpy: no device is read

@@ -79,7 +79,7 @@ class OptimizerParameters:
                 labels.setdefault(id(parameter), lines.names.get(id(parameter), f"group{g}.param{i}"))
         self.parameters = list(held.values())
         self._column = {one: column for column, one in enumerate(held)}
-        rounding = np.array([_epsilon(parameter) for parameter in self.parameters])
+        rounding = self._rounding()
         names = tuple(labels.values())
         layout = Layout(name, names, self._columns(lines.lines), self._columns(lines.owners), rounding)
         shares = [shards.share_of(parameter) for parameter in self.parameters]
@@ -92,6 +92,14 @@ class OptimizerParameters:
     def layout(self) -> Layout:
         """What the columns are called."""
         return self.row.layout
+
+    @property
+    def is_retyped(self) -> bool:
+        """Whether some are of another type than they were: ``.to()`` converts a parameter in place."""
+        return not np.array_equal(self._rounding(), self.layout.rounding)
+
+    def _rounding(self) -> FloatArray:
+        return np.array([_epsilon(parameter) for parameter in self.parameters])
 
     def __len__(self) -> int:
         return len(self.parameters)

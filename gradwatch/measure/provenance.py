@@ -12,7 +12,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gradwatch.blocks import BoolArray
-from gradwatch.measure.events import BEGUN_ANEW, MEASURED, OUTDATED, WRITTEN, Consumed, Flags, Numbers, has
+from gradwatch.measure.events import (
+    BEGUN_ANEW,
+    MEASURED,
+    OUTDATED,
+    TOUCHED,
+    WRITTEN,
+    Consumed,
+    Flags,
+    Numbers,
+    has,
+)
 
 __all__ = ["Consumed", "Provenance", "Seen"]
 
@@ -64,7 +74,7 @@ class Provenance(dict[tuple[Any, ...], Seen]):
             if len(_begun) >= _MOST_BEGUN:
                 _begun.clear()
             known = _begun[columns] = {}
-        new = cls(np.zeros(columns, dtype=np.uint16), np.zeros(columns, dtype=np.int64), known)
+        new = cls(np.zeros(columns, dtype=np.uint32), np.zeros(columns, dtype=np.int64), known)
         return known.setdefault(new._key, new)
 
     @property
@@ -96,6 +106,11 @@ class Provenance(dict[tuple[Any, ...], Seen]):
         """The columns that were clipped after they were measured."""
         # numpy: no device is read
         return tuple(np.flatnonzero(has(self.flags, MEASURED) & has(self.flags, OUTDATED)).tolist())
+
+    @property
+    def is_touched(self) -> bool:
+        """Whether the pass that runs now has written any."""
+        return bool(has(self.flags, TOUCHED).any())
 
     def is_begun_anew(self, column: int) -> bool:
         """Whether nothing is left of what this gradient was at its last clip call."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Hashable, Mapping
 from types import FrameType
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -87,6 +88,8 @@ class TrackedOptimizer:
         self._pass_counted = self._pass_stepped_in = NO_PASS
         self._backward_passes = self._passes_before_clip = 0
         self._clips: list[SeenClip] = []
+        # Of the norm that a clip call returned last: where it changes, the model may have been converted in place.
+        self._norm_dtype: torch.dtype | None = None
         self._loss_scale: float | Note | None = None
         self._step: PendingStep | None = None
         self._erased: ErasedPasses | None = None
@@ -158,7 +161,7 @@ class TrackedOptimizer:
         written = self.ledger.ended(columns, compared, loss, measuring)
         if not written:
             return False
-        if not failed and (number != self._pass_counted or number == NO_PASS):
+        if not failed and (number == NO_PASS or number not in (self._pass_counted, self._pass_stepped_in)):
             self._count(number)
         # The loop may have made its optimizer anew: what steps from then on is another one.
         is_first, waits_for_long = not self._written_at, self._backward_passes == self.MANY_PASSES
@@ -238,6 +241,10 @@ class TrackedOptimizer:
         if given.columns:
             self.ledger.note(events.clipped, given.columns)
         if self.due:
+            if norm is not None and norm.dtype is not self._norm_dtype:
+                self._norm_dtype = norm.dtype
+                if self.own.is_retyped:
+                    self.refresh()
             whole = norm if type(norm) is Tensor or norm is None else whole_number(norm)
             returned = self.ledger.devices.note(whole)
             on_host = returned if isinstance(returned, float) else None
@@ -267,14 +274,16 @@ class TrackedOptimizer:
 
     def consuming(self, backward_pass: int) -> PendingStep | None:
         """The gradients are final: measure what the optimizer consumes; None where this step is not measured."""
-        if backward_pass != NO_PASS:
-            if backward_pass != self._pass_counted:
-                self._count(backward_pass)
+        in_pass = backward_pass != NO_PASS
+        if in_pass:
             self._pass_stepped_in = backward_pass
         self._waited_since = max(self._written_at, self._stepped_at)
         if not self.due:
             return None
-        step = self.ledger.consumed(self.steps + 1, self._backward_passes, self._clips, backward_pass != NO_PASS)
+        step = self.ledger.consumed(self.steps + 1, self._backward_passes, self._clips, in_pass)
+        if in_pass and backward_pass != self._pass_counted and self.ledger.is_touched:
+            self._count(backward_pass)
+            step.row = step.row._replace(backward_passes=self._backward_passes)
         # A fused optimizer unscales inside its step and decides there whether to update: its gradients are
         # still scaled, and both numbers may be on the device.
         note = self.ledger.devices.note

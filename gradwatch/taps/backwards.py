@@ -21,7 +21,14 @@ from typing import Any, Protocol
 
 import torch
 
-from gradwatch.patching import Patch, Replacement, replace_name
+from gradwatch.patching import (
+    Patch,
+    Replacement,
+    beside_compiler,
+    compiler_here,
+    replace_name,
+    skip,
+)
 
 __all__ = [
     "NO_PASS",
@@ -199,11 +206,15 @@ def _only_one() -> Pass | None:
 
 
 def _install() -> Iterable[Replacement]:
-    original: Callable[..., Any] = vars(torch.autograd)[_ENGINE]
+    yield replace_name(torch.autograd, _ENGINE, _shim(vars(torch.autograd)[_ENGINE]))
 
+
+def _shim(original: Callable[..., Any]) -> Callable[..., Any]:
     def run(outputs: Sequence[object], *args: Any, **kwargs: Any) -> Any:
+        if (compiler := compiler_here()) is not None:
+            return beside_compiler(compiler, _shim, original)(outputs, *args, **kwargs)
         thread = get_ident()
-        accumulates = bool(kwargs.get("accumulate_grad", True))
+        accumulates = bool(kwargs["accumulate_grad"]) if "accumulate_grad" in kwargs else True
         is_pass = accumulates and thread not in _running and _graph_task() == NO_PASS
         listeners = activity.listeners(thread, is_pass)
         if not listeners and is_pass:
@@ -218,7 +229,7 @@ def _install() -> Iterable[Replacement]:
             for end in filter(None, reversed(ends)):
                 end()
 
-    yield replace_name(torch.autograd, _ENGINE, run)
+    return skip(run)
 
 
 def _seen(

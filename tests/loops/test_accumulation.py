@@ -179,6 +179,46 @@ def test_a_part_zeroed_between_two_passes_and_clipped_by_own_code(run: Run) -> N
             optimizer.step()
 
 
+@pytest.mark.parametrize("first", ["clipped", "zeroed"])
+@conformance
+def test_clipped_for_a_step_that_is_left_out_and_zeroed_in_place(run: Run, first: str) -> None:
+    """What the next pass does not write is 0 before that step, and not what it was before it was clipped."""
+    model = TwoHeads()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with run.track(optimizer, {"trunk": model.trunk, "first": model.heads[0], "second": model.heads[1]}):
+        for step in range(6):
+            (model.loss(0) + model.loss(1)).backward()
+            if first == "zeroed":
+                optimizer.zero_grad(set_to_none=False)
+            left_out = Clip(0.5, clip_grad_norm_(model.parameters(), 0.5))
+            if first == "clipped":
+                optimizer.zero_grad(set_to_none=False)
+            model.loss(step % 2).backward()
+            run.before()
+            norm = clip_grad_norm_(model.parameters(), 0.5)
+            run.after("optimizer", left_out, Clip(0.5, norm), passes=2)
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+@conformance
+def test_averaged_by_own_code_before_each_clip_call(run: Run) -> None:
+    model = TwoHeads()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with run.track(optimizer, model):
+        for _ in range(6):
+            clips = []
+            for _ in range(3):
+                (model.loss(0) + model.loss(1)).backward()
+                run.before()
+                for parameter in model.parameters():
+                    parameter.grad /= 3
+                clips.append(Clip(0.5, clip_grad_norm_(model.parameters(), 0.5)))
+            run.after("optimizer", *clips, passes=3)
+            optimizer.step()
+            optimizer.zero_grad()
+
+
 @conformance
 def test_gradients_decayed_between_two_passes(run: Run) -> None:
     """An average over passes: what the last one does not write was halved after it had been measured."""

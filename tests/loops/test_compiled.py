@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import CodeType
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
+from gradwatch.measure import events, pure
+from gradwatch.measure.ledger import Ledger
 from tests.loops.models import loss_of, mlp
 from tests.loops.run import Clip, Run, conformance
 from tests.loops.usual import usual_steps
@@ -78,3 +81,50 @@ def test_a_compiled_backward(run: Run) -> None:
             run.after("optimizer", Clip(1.0, norm))
             optimizer.step()
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("when", ["before tracking", "while tracking"])
+@conformance
+def test_a_whole_step_that_is_compiled(run: Run, when: str) -> None:
+    torch._dynamo.reset()
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+    tells = False
+
+    @torch.compiler.disable
+    def complete() -> None:
+        if tells:
+            run.before()
+
+    @torch.compiler.disable
+    def final(norm: torch.Tensor) -> None:
+        if tells:
+            run.after("optimizer", Clip(1.0, norm))
+
+    @torch.compile(backend="eager")
+    def step(data: torch.Tensor) -> None:
+        optimizer.zero_grad()
+        model(data).square().mean().backward()
+        complete()
+        final(clip_grad_norm_(model.parameters(), 1.0))
+        optimizer.step()
+
+    if when == "before tracking":
+        step(torch.randn(6, 4))
+    with run.track(optimizer, model):
+        tells = True
+        for _ in range(6):
+            step(torch.randn(6, 4))
+        assert _compiled(_gradwatch_measures()) == []
+    torch._dynamo.reset()
+
+
+def _gradwatch_measures() -> list[CodeType]:
+    """What runs when a pass begins and ends."""
+    return [event.__code__ for event in (events.beginning, events.ended, pure.look, pure.norms, Ledger.note)]
+
+
+def _compiled(codes: list[CodeType]) -> list[str]:
+    """Those of which the compiler has made something: numpy's arrays are tensors then, and what is noted is lost."""
+    entries = torch._C._dynamo.eval_frame._debug_get_cache_entry_list
+    return [code.co_name for code in codes if entries(code)]

@@ -330,11 +330,33 @@ case(
     end      NN writes 01      -> measures 01
     clipping SS 01
     clipped  OO 01
-    begin    AO                -> anew
+    begin    AO                -> looks at 1, anew
     end      NO writes 01      -> measures 01, anew 01
     clipping SS 01
     clipped  OO 01             -> anew
     step     SS                -> as usual
+    """,
+)
+case(
+    "for a step that was left out and whose gradients were zeroed in place: of these the norm before is known anew",
+    """
+    end      NN writes 01      -> measures 01
+    clipping SS 01
+    clipped  OO 01             -> outdated 01
+    begin    OO                -> looks at 01, changed 01
+    zeroed   01                -> outdated
+    end      OS writes 0       -> measures 01
+    """,
+)
+case(
+    "of gradients that were zeroed before it: the next pass tells what they are",
+    """
+    end      NN writes 01      -> measures 01
+    clipping OO 01
+    clipped  OO 01             -> outdated 01
+    begin    SS                -> looks at 01
+    zeroed   01                -> outdated
+    end      OS writes 0       -> measures 01
     """,
 )
 case(
@@ -359,13 +381,13 @@ case(
     """,
 )
 case(
-    "of a gradient that was changed by hand: no fault is claimed on a guess",
+    "of a gradient that was changed by hand: no fault is claimed on a guess, and the call is a part of the step",
     """
     end      NN writes 01      -> measures 01
     clipping OS 01
     clipped  OO 01
-    begin    SS
-    end      OO writes 01      -> measures 01, anew 0
+    begin    SS                -> looks at 0
+    end      OO writes 01      -> measures 01, anew
     step     SS                -> missed 01, between 1
     """,
 )
@@ -697,12 +719,44 @@ case(
     """,
 )
 case(
-    "what was measured within a pass that has ended",
+    "what was measured within a pass that has ended holds in another that changes nothing of it",
     """
     clipping NN 01 in pass     -> measures 01
     clipped  OO 01
+    begin    SS                -> looks at 01
+    step     SO in pass        -> unwritten 01, before is after 1
+    """,
+)
+case(
+    "a step inside a pass of something else trusts what was measured and clipped before it",
+    """
+    end      NN writes 01      -> measures 01
+    clipping SS 01
+    clipped  OO 01
     begin    SS
-    step     SS in pass        -> unwritten 01, before is after 01
+    step     SS in pass        -> as usual
+    """,
+)
+case(
+    "clipped within a pass that has added to what earlier ones left: measured anew, each once",
+    """
+    end      NN writes 01      -> measures 01
+    begin    SS
+    clipping OS 0 in pass      -> measures 0
+    clipped  OS 0
+    clipping SO 01 in pass     -> measures 1
+    clipped  OO 01
+    step     SS in pass        -> as usual
+    """,
+)
+case(
+    "what a pass has written before another gradient was clipped inside it",
+    """
+    end      NN writes 01      -> measures 01
+    begin    SS
+    clipping OO 0 in pass      -> measures 0
+    clipped  OS 0
+    step     SS in pass        -> before is after 1
     """,
 )
 case(
@@ -910,19 +964,19 @@ case(
     clipped  OS 0
     clipping NS 0
     clipped  OS 0
-    end      OO writes 01      -> measures 01, anew 01
+    end      OO writes 01      -> measures 01, anew 1
     clipping SS 01
     clipped  OO 01
     step     SS                -> as usual
     """,
 )
 case(
-    "measured within a pass that has ended since: a step within another pass does not trust it",
+    "measured within a pass that has ended since: a step within another pass does not trust it where that wrote",
     """
     clipping NN 0 in pass      -> measures 0
     clipped  OS 0
     end      SS writes 01      -> measures 1
-    step     SS in pass        -> before is after 01
+    step     OS in pass        -> before is after 0
     """,
 )
 case(

@@ -125,7 +125,9 @@ class Shards:
         for place, wanted in unlike:
             gradient = gradients[place]
             needs_others = _needs_others(gradient.placements, wanted)
-            if needs_others and not self._may_ask_others(gradient):
+            # One rank alone has the whole, however that is laid out.
+            is_alone = gradient.device_mesh.size() == 1
+            if is_alone or (needs_others and not self._may_ask_others(gradient)):
                 gradients[place] = on_this_rank(gradient)
             elif needs_others and _is_plain_sum(gradient.placements, wanted):
                 to_sum.append(place)

@@ -141,6 +141,16 @@ def test_without_the_others_a_partial_gradient_is_left_as_it_is(caplog: pytest.L
 
 
 @pytest.mark.usefixtures("rank_0")
+def test_of_one_rank_alone_the_summand_is_the_whole(caplog: pytest.LogCaptureFixture) -> None:
+    alone = DeviceMesh("cpu", [0])
+    parameter = laid_out(alone, Replicate())
+    summand = torch.ones(8, 5)
+    parameter.grad = DTensor.from_local(summand, alone, [Partial()], run_check=False)
+    assert torch.equal(parts(Shards([parameter]), parameter)[0], summand)
+    assert caplog.records == []
+
+
+@pytest.mark.usefixtures("rank_0")
 def test_the_same_parameters_have_the_same_signature() -> None:
     def signature(*placements: Any) -> str:
         return Shards([laid_out(mesh_of(2, 4), *placements)]).signature
