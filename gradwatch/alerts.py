@@ -103,8 +103,9 @@ class Alert:
 
     def title_with(self, others: Collection[str | None]) -> str:
         """The title of several alerts of its rule: a second module is named, more are counted."""
-        if len(others) == 1 and None not in others:
-            return f"{self.title} and {called(str(*others))}"
+        named = [other for other in others if other is not None]
+        if len(others) == len(named) == 1:
+            return f"{self.title} and {called(named[0])}"
         return self.title + (f" and {len(others)} more" if others else "")
 
     def __str__(self) -> str:

@@ -214,7 +214,7 @@ def _shim(original: Callable[..., Any]) -> Callable[..., Any]:
         if (compiler := compiler_here()) is not None:
             return beside_compiler(compiler, _shim, original)(outputs, *args, **kwargs)
         thread = get_ident()
-        accumulates = bool(kwargs["accumulate_grad"]) if "accumulate_grad" in kwargs else True
+        accumulates = "accumulate_grad" not in kwargs or bool(kwargs["accumulate_grad"])
         is_pass = accumulates and thread not in _running and _graph_task() == NO_PASS
         listeners = activity.listeners(thread, is_pass)
         if not listeners and is_pass:
