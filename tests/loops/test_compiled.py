@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import CodeType
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
+import gradwatch
 from gradwatch.measure import events, pure
 from gradwatch.measure.ledger import Ledger
 from tests.loops.models import loss_of, mlp
@@ -116,6 +118,30 @@ def test_a_whole_step_that_is_compiled(run: Run, when: str) -> None:
         for _ in range(6):
             step(torch.randn(6, 4))
         assert _compiled(_gradwatch_measures()) == []
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("tracked", [False, True])
+def test_what_the_engine_calls_within_a_compiled_step_is_compiled_as_ever(tracked: bool) -> None:
+    torch._dynamo.reset()
+    model = nn.Linear(4, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+
+    def halved(parameter: torch.Tensor) -> None:
+        parameter.grad.mul_(0.5)
+
+    model.weight.register_post_accumulate_grad_hook(halved)
+
+    @torch.compile(backend="eager")
+    def step(data: torch.Tensor) -> None:
+        optimizer.zero_grad()
+        model(data).square().mean().backward()
+        optimizer.step()
+
+    with gradwatch.track(optimizer, model) if tracked else nullcontext():
+        for _ in range(3):
+            step(torch.randn(6, 4))
+        assert _compiled([halved.__code__]) == ["halved"]
     torch._dynamo.reset()
 
 

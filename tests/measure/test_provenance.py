@@ -760,6 +760,17 @@ case(
     """,
 )
 case(
+    "what the loop puts there by itself after a step within a pass is measured when it is clipped",
+    """
+    begin    AA
+    step     NN in pass        -> unwritten 01, before is after 01
+    left     AA
+    clipping NN 01             -> measures 01
+    clipped  OO 01
+    step     SS                -> unwritten 01
+    """,
+)
+case(
     "the pass goes on after the step inside it: what it then has written was not used by it",
     """
     begin    AA

@@ -138,6 +138,24 @@ def squares_overflow_beside_another_loss() -> Loop:
 
 
 @still("nonfinite-op", at="net", where="MseLossBackward0", direction="forward", dtype="float32")
+def mean_of_squares_overflows_in_its_sum() -> Loop:
+    return _squares_that_overflow_together("mean")
+
+
+@still("nonfinite-op", at="net", where="MseLossBackward0", direction="forward", dtype="float32")
+def sum_of_squares_overflows() -> Loop:
+    return _squares_that_overflow_together("sum")
+
+
+def _squares_that_overflow_together(reduction: str) -> Loop:
+    """Each is 1e38; of twelve the sum has no place in float32."""
+    net, x = filled(nn.Linear(4, 1), weight=2.5e-12, bias=0.0), torch.full((12, 4), 1e30)
+    loss = lambda: functional.mse_loss(net(x), torch.zeros(12, 1), reduction=reduction)  # noqa: E731
+    step = lambda: (loss() + 0.1 * net.weight.square().sum()).backward()  # noqa: E731
+    return Loop({"net": net}, step, lambda: not_finite(loss()) and not not_finite(net(x).square()))
+
+
+@still("nonfinite-op", at="net", where="MseLossBackward0", direction="forward", dtype="float32")
 def squares_overflow_one_by_one() -> Loop:
     net, x, weight = nn.Linear(4, 1), batch(3, 4) * 1e25, torch.rand(3, 1) + 0.5
     squares = lambda: functional.mse_loss(net(x), torch.zeros(3, 1), reduction="none")  # noqa: E731
