@@ -154,7 +154,7 @@ class Observer:
             tracked = follower.tracked
             with tracked.lock:
                 given = tracked.own.given(event.ids)
-                if len(given.columns) < len(event.ids):
+                if 8 * len(given.columns) < len(event.ids):
                     given = follower.given_perhaps_new(event)
                 if given.columns:
                     tracked.ledger.note(events.clipping, given.columns, tracked.due, in_pass)

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from operator import ge
+from operator import ge, mul
 from typing import NamedTuple
 
 from gradwatch.blocks import AFTER, BEFORE, Block, NotedClip, StepRow
@@ -95,9 +95,11 @@ class ClipBroken:
             return False
         before, after = block.wholes
         # Written so that NaN is not fine.
-        return all(map(ge, [norm * TORCH_ERROR for norm in norms], before)) and all(
-            map(ge, [limit * (1 + self._tolerance) for limit in limits], after)
-        )
+        if not all(map(ge, [norm * TORCH_ERROR for norm in norms], before)):
+            return False
+        kept = [limit * (1 + self._tolerance) for limit in limits]
+        # Of large tensors torch's norm is a little small, and what it leaves as much too large.
+        return all(map(ge, kept, after)) or all(map(ge, map(mul, kept, before), map(mul, norms, after)))
 
     def _is_plainly_fine(self, block: Block, index: int, row: StepRow, consumed: float) -> bool:
         """Nothing that is looked for can be found; where it says no, nothing need be."""
@@ -119,12 +121,14 @@ class ClipBroken:
             if returned is None or not len(clip.columns):
                 return True
             return is_close(returned, block.scope_norms(BEFORE, clip.columns).item(index))
+        error = 1.0
         if clip.norm_type == 2 and returned is not None:
             before = block.scope_norms(BEFORE, clip.columns).item(index)
             if not returned * TORCH_ERROR >= before or (scale is not None and is_close(returned, before * scale)):
                 return False
+            error = max(before / returned, 1.0)
         tolerance = self._tolerance + 2 * block.rounding(clip.columns)
-        kept = block.scope_norms(AFTER, clip.columns).item(index) <= clip.limit * (1 + tolerance)
+        kept = block.scope_norms(AFTER, clip.columns).item(index) <= clip.limit * (1 + tolerance) * error
         return kept or clip.norm_type > 2
 
     def _found(self, record: StepRecord) -> Iterator[Finding]:

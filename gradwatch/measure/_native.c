@@ -38,11 +38,26 @@
 
 #define DTYPES 6
 
+/* Whatever is asked of every gradient is asked of the C function behind the attribute, where there is one: to search
+   for it by name, and to pack arguments for it, costs as much as the answer. It is for exact types alone. */
+
+typedef struct {
+    PyObject *name, *descriptor;
+    descrgetfunc get; /* NULL: by name */
+} Value;
+
+typedef struct {
+    PyObject *method;
+    PyCFunction function; /* NULL: the method is called as from Python */
+} Method;
+
 static struct {
-    PyTypeObject *tensor, *parameter;
+    PyTypeObject *tensor, *parameter, *storage_type;
     PyObject *version_of, *take_turns;
-    PyObject *grad, *version, *is_cpu, *dtype;                                        /* names */
-    PyObject *is_contiguous, *numel, *data_ptr, *storage, *nbytes, *storage_data_ptr; /* methods */
+    PyObject *is_cpu, *dtype, *params;          /* names */
+    PyObject *is_contiguous, *numel, *data_ptr; /* methods */
+    Value grad, version;
+    Method storage, nbytes, storage_data_ptr;
     DLTensorOfObject exchange; /* NULL where torch has it not */
     struct {
         PyObject *object;
@@ -54,6 +69,26 @@ static struct {
 
 static const Way *way;
 
+static int is_plain(PyObject *tensor)
+{
+    return Py_TYPE(tensor) == torch.tensor || Py_TYPE(tensor) == torch.parameter;
+}
+
+static PyObject *value_of(const Value *value, PyObject *tensor)
+{
+    if (value->get && is_plain(tensor))
+        return value->get(value->descriptor, tensor, (PyObject *)Py_TYPE(tensor));
+    return PyObject_GetAttr(tensor, value->name);
+}
+
+/* The answer of a method without arguments; `is_own` is whether the object is of the method's own type. */
+static PyObject *answer_of(const Method *method, PyObject *self, int is_own)
+{
+    if (method->function && is_own)
+        return method->function(self, NULL);
+    return PyObject_CallFunctionObjArgs(method->method, self, NULL);
+}
+
 /* What has changed since the last look. */
 
 enum { ABSENT, SAME, ONCE, CHANGED, NEW };
@@ -63,7 +98,7 @@ static int version_of(PyObject *gradient, int64_t *version)
 {
     PyObject *found = NULL;
     if (Py_TYPE(gradient) == torch.tensor) {
-        found = PyObject_GetAttr(gradient, torch.version);
+        found = value_of(&torch.version, gradient);
         if (!found)
             PyErr_Clear();
     }
@@ -109,7 +144,7 @@ static PyObject *gradient_of(PyObject *parameters, Py_ssize_t place)
     PyObject *parameter = item_of(parameters, place);
     if (!parameter || parameter == Py_None)
         return parameter;
-    PyObject *gradient = PyObject_GetAttr(parameter, torch.grad);
+    PyObject *gradient = value_of(&torch.grad, parameter);
     Py_DECREF(parameter);
     return gradient;
 }
@@ -154,6 +189,71 @@ static PyObject *look(PyObject *module, PyObject *args)
     return both;
 }
 
+static PyObject *unchanged(PyObject *module, PyObject *args)
+{
+    PyObject *parameters, *state, *places;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "O!O!O!", &PyList_Type, &parameters, &PyByteArray_Type, &state, &PyTuple_Type, &places))
+        return NULL;
+    Py_ssize_t count = PyList_Size(parameters);
+    int same = 1;
+    for (Py_ssize_t at = 0; at < PyTuple_Size(places) && same; at++) {
+        Py_ssize_t place = PyLong_AsSsize_t(PyTuple_GetItem(places, at));
+        PyObject *gradient = gradient_of(parameters, place);
+        int64_t version = -1;
+        int failed = !gradient || (gradient != Py_None && version_of(gradient, &version) < 0);
+        const int64_t *seen = failed ? NULL : numbers_in(state, 2 * count);
+        int64_t id = gradient == Py_None ? 0 : (int64_t)(intptr_t)gradient;
+        same = seen && id == seen[place] && version == seen[count + place];
+        Py_XDECREF(gradient);
+        if (!seen)
+            return NULL;
+    }
+    return PyBool_FromLong(same);
+}
+
+static PyObject *as_list(PyObject *objects)
+{
+    return PyList_Check(objects) ? Py_NewRef(objects) : PySequence_List(objects);
+}
+
+/* Whether a list, or what can be made one, holds the next so many objects of a row of addresses. */
+static int are_next(PyObject *objects, const char **at, Py_ssize_t *left)
+{
+    PyObject *list = as_list(objects);
+    if (!list)
+        return -1;
+    Py_ssize_t count = PyList_Size(list);
+    int same = count <= *left;
+    for (Py_ssize_t place = 0; place < count && same; place++, *at += 8) {
+        int64_t address;
+        memcpy(&address, *at, sizeof address);
+        same = address == (int64_t)(intptr_t)PyList_GetItem(list, place);
+    }
+    *left -= count;
+    Py_DECREF(list);
+    return same;
+}
+
+static PyObject *holds(PyObject *module, PyObject *args)
+{
+    PyObject *groups, *addresses;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "OS", &groups, &addresses) || !(groups = as_list(groups)))
+        return NULL;
+    const char *at = PyBytes_AsString(addresses);
+    Py_ssize_t left = PyBytes_Size(addresses) / 8;
+    int same = 1;
+    for (Py_ssize_t place = 0; place < PyList_Size(groups) && same > 0; place++) {
+        PyObject *group = item_of(groups, place), *held = group ? PyObject_GetItem(group, torch.params) : NULL;
+        same = held ? are_next(held, &at, &left) : -1;
+        Py_XDECREF(held);
+        Py_XDECREF(group);
+    }
+    Py_DECREF(groups);
+    return same < 0 ? NULL : PyBool_FromLong(same && !left);
+}
+
 /* Where a gradient's numbers lie. */
 
 typedef struct {
@@ -163,10 +263,9 @@ typedef struct {
     size_t count;
 } Memory;
 
-/* Asks a method without arguments for a number; 0, and no exception, where it has none to give. */
-static int ask(PyObject *method, PyObject *self, size_t *number)
+/* Takes an answer as a number; 0, and no exception, where it is none. */
+static int take_number(PyObject *answer, size_t *number)
 {
-    PyObject *answer = PyObject_CallFunctionObjArgs(method, self, NULL);
     if (answer) {
         *number = PyLong_AsSize_t(answer);
         Py_DECREF(answer);
@@ -205,7 +304,8 @@ static int ask_form(PyObject *gradient, Form *form)
     Py_XDECREF(dtype);
     int found = is_true(PyObject_GetAttr(gradient, torch.is_cpu)) &&
                 is_true(PyObject_CallFunctionObjArgs(torch.is_contiguous, gradient, NULL)) &&
-                ask(torch.numel, gradient, &form->elements) && ask(torch.data_ptr, gradient, &address);
+                take_number(PyObject_CallFunctionObjArgs(torch.numel, gradient, NULL), &form->elements) &&
+            take_number(PyObject_CallFunctionObjArgs(torch.data_ptr, gradient, NULL), &address);
     form->address = (const char *)address;
     return found;
 }
@@ -234,13 +334,15 @@ static int exchange_form(PyObject *gradient, Form *form)
 static int hold(PyObject *gradient, const Form *form, Memory *memory)
 {
     size_t bytes = 0, start = 0, size = memory->count * number_sizes[memory->number];
-    memory->storage = PyObject_CallFunctionObjArgs(torch.storage, gradient, NULL);
+    memory->storage = answer_of(&torch.storage, gradient, 1);
     if (!memory->storage) {
         PyErr_Clear();
         return 0;
     }
+    int is_own = Py_TYPE(memory->storage) == torch.storage_type;
     /* Another thread may be putting another storage under the gradient, or this one was freed under its views. */
-    return ask(torch.nbytes, memory->storage, &bytes) && ask(torch.storage_data_ptr, memory->storage, &start) &&
+    return take_number(answer_of(&torch.nbytes, memory->storage, is_own), &bytes) &&
+           take_number(answer_of(&torch.storage_data_ptr, memory->storage, is_own), &start) &&
            (uintptr_t)form->address >= start && (uintptr_t)form->address - start <= bytes &&
            size <= bytes - ((uintptr_t)form->address - start);
 }
@@ -251,8 +353,7 @@ static int find(PyObject *gradient, Memory *memory)
     Form form;
     *memory = (Memory){0};
     /* A subclass may say that it is on the CPU and have no values at all. */
-    if ((Py_TYPE(gradient) != torch.tensor && Py_TYPE(gradient) != torch.parameter) ||
-        !(torch.exchange ? exchange_form : ask_form)(gradient, &form) || form.dtype == DTYPES)
+    if (!is_plain(gradient) || !(torch.exchange ? exchange_form : ask_form)(gradient, &form) || form.dtype == DTYPES)
         return 0;
     memory->number = torch.dtypes[form.dtype].number;
     memory->count = form.elements * torch.dtypes[form.dtype].numbers;
@@ -503,6 +604,53 @@ static DLTensorOfObject exchange_of_torch(void)
     return found && found->major == 1 ? found->tensor_of_object : NULL;
 }
 
+/* The C function that gets an attribute of tensors, where it is one of C. */
+static int know_value(Value *value, const char *name)
+{
+    static PyTypeObject *of_c = NULL;
+    PyObject *types = of_c ? NULL : attribute("types", NULL, "GetSetDescriptorType");
+    of_c = types ? (PyTypeObject *)types : of_c;
+    value->name = PyUnicode_InternFromString(name);
+    value->descriptor = attribute("torch", "Tensor", name);
+    if (!value->name || !value->descriptor || !of_c)
+        return -1;
+    if (Py_TYPE(value->descriptor) == of_c)
+        value->get = (descrgetfunc)PyType_GetSlot(of_c, Py_tp_descr_get);
+    return 0;
+}
+
+/* The C function behind a method, which an object of its type has bound to itself, where it takes nothing else. */
+static int know_method(Method *method, PyObject *object, const char *name)
+{
+    method->method = PyObject_GetAttrString((PyObject *)Py_TYPE(object), name);
+    PyObject *bound = method->method ? PyObject_GetAttrString(object, name) : NULL;
+    if (!bound)
+        return -1;
+    if (PyCFunction_Check(bound) && PyCFunction_GetFlags(bound) == METH_NOARGS)
+        method->function = PyCFunction_GetFunction(bound);
+    Py_DECREF(bound);
+    return 0;
+}
+
+static int know_storage(void)
+{
+    PyObject *empty = attribute("torch", NULL, "empty");
+    PyObject *nowhere = Py_BuildValue("(i)", 0), *host = Py_BuildValue("{ss}", "device", "cpu");
+    PyObject *tensor = empty && nowhere && host ? PyObject_Call(empty, nowhere, host) : NULL;
+    int failed = !tensor || know_method(&torch.storage, tensor, "untyped_storage") < 0;
+    PyObject *storage = failed ? NULL : answer_of(&torch.storage, tensor, 1);
+    failed = !storage || know_method(&torch.nbytes, storage, "nbytes") < 0 ||
+             know_method(&torch.storage_data_ptr, storage, "data_ptr") < 0;
+    if (storage)
+        torch.storage_type = (PyTypeObject *)Py_NewRef((PyObject *)Py_TYPE(storage));
+    Py_XDECREF(storage);
+    Py_XDECREF(tensor);
+    Py_XDECREF(host);
+    Py_XDECREF(nowhere);
+    Py_XDECREF(empty);
+    return failed ? -1 : 0;
+}
+
 /* What is asked of torch, looked up once. */
 static int know_torch(void)
 {
@@ -517,23 +665,24 @@ static int know_torch(void)
         {&torch.is_contiguous, "torch", "Tensor", "is_contiguous"},
         {&torch.numel, "torch", "Tensor", "numel"},
         {&torch.data_ptr, "torch", "Tensor", "data_ptr"},
-        {&torch.storage, "torch", "Tensor", "untyped_storage"},
-        {&torch.nbytes, "torch", "UntypedStorage", "nbytes"},
-        {&torch.storage_data_ptr, "torch", "UntypedStorage", "data_ptr"},
     };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (!(*known[i].to = attribute(known[i].module, known[i].type, known[i].name)))
             return -1;
     torch.exchange = exchange_of_torch();
-    torch.grad = PyUnicode_InternFromString("grad");
-    torch.version = PyUnicode_InternFromString("_version");
     torch.is_cpu = PyUnicode_InternFromString("is_cpu");
     torch.dtype = PyUnicode_InternFromString("dtype");
-    return torch.grad && torch.version && torch.is_cpu && torch.dtype ? know_dtypes() : -1;
+    torch.params = PyUnicode_InternFromString("params");
+    if (!torch.is_cpu || !torch.dtype || !torch.params || know_value(&torch.grad, "grad") < 0 ||
+        know_value(&torch.version, "_version") < 0 || know_storage() < 0)
+        return -1;
+    return know_dtypes();
 }
 
 static PyMethodDef methods[] = {
     {"look", look, METH_VARARGS, "See gradwatch.measure.kernel."},
+    {"unchanged", unchanged, METH_VARARGS, "See gradwatch.measure.kernel."},
+    {"holds", holds, METH_VARARGS, "See gradwatch.measure.kernel."},
     {"norms", norms, METH_VARARGS, "See gradwatch.measure.kernel; what can't be read here is left to the caller."},
     {"perhaps_zero", perhaps_zero, METH_VARARGS, "The places of those that begin with 0, or can't be read here."},
     {"forked", forked, METH_NOARGS, "This process is a fork: what was made in the other one is silent."},

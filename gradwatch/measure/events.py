@@ -156,19 +156,27 @@ def zeroed(flags: Flags, losses: Numbers, columns: tuple[int, ...]) -> _Known:
 
 
 def ended(
-    flags: Flags, losses: Numbers, codes: bytes, columns: frozenset[int], loss: int, measuring: bool
+    flags: Flags,
+    losses: Numbers,
+    codes: bytes,
+    columns: frozenset[int],
+    compared: frozenset[int],
+    loss: int,
+    measuring: bool,
 ) -> _Known:
-    """A pass has ended and has written these columns.
+    """A pass has ended.
 
     Args:
         flags: before.
         losses: before.
         codes: of the look now.
         columns: that it has written.
+        compared: those that have no hook: it has written those of them that have changed since it began.
         loss: number of the loss that it was of.
         measuring: the norms before clipping are wanted.
     """
-    seen, written = _codes(codes), _mask(columns, len(flags))
+    seen = _codes(codes)
+    written = _mask(columns, len(flags)) | (_mask(compared, len(flags)) & (seen > SAME))
     # A pass that adds to what was there raises the version by one; one that starts anew gives another version.
     added = written & has(flags, FOLLOWED) & (seen == ONCE)
     # A hook has clipped these within this very pass, and nothing has come on top: as if it had clipped behind it.
@@ -196,7 +204,7 @@ def ended(
         earlier = has(flags, MEASURED) & (~has(flags, OUTDATED) | (seen == ABSENT))
         places = _measuring(flags, seen, (written & ~clipped_inside) | earlier)
     _clear(flags, IN_PASS | TOUCHED)
-    return flags, np.where(written, loss, losses), {"places": places}
+    return flags, np.where(written, loss, losses), {"places": places, "written": frozenset(_columns(written))}
 
 
 def clipping(
@@ -270,7 +278,7 @@ def skipped(flags: Flags, losses: Numbers, codes: bytes, due: bool) -> _Known:
     return flags, losses, {"consumed": Consumed(facts, None)}
 
 
-def left(flags: Flags, losses: Numbers, codes: bytes, due: bool) -> _Known:
+def left(flags: Flags, losses: Numbers, due: bool) -> _Known:
     """The step is done and leaves its gradients like this; a fused one has changed them in place."""
     _clear(flags, CLIPPED_PART | CLIPPED_BETWEEN | USED)
     _set(flags, FOLLOWED | UNTOUCHED)

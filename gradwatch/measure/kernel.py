@@ -10,6 +10,7 @@ import os
 from array import array
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,21 @@ from torch import Tensor
 from gradwatch.measure import harmless, pure
 from gradwatch.measure.norms import on_host
 
-__all__ = ["ABSENT", "CHANGED", "KIND", "NEW", "ONCE", "SAME", "Shield", "forked", "look", "norms", "zeros"]
+__all__ = [
+    "ABSENT",
+    "CHANGED",
+    "KIND",
+    "NEW",
+    "ONCE",
+    "SAME",
+    "Shield",
+    "forked",
+    "holds",
+    "look",
+    "norms",
+    "unchanged",
+    "zeros",
+]
 
 # What has become of a gradient since the last look.
 ABSENT, SAME, ONCE, CHANGED, NEW = range(5)
@@ -41,8 +56,10 @@ _way = _native or pure
 KIND: str = f"native {_native.WAYS[0]}" if _native else "pure torch"
 
 
-# One call of no Python: asked six times a step. What it gives is said at ``gradwatch.measure.pure.look``.
+# One call of no Python each, asked several times a step. What they give is said at ``gradwatch.measure.pure``.
 look: Callable[[list[Tensor], bytearray], tuple[list[Tensor | None], bytes]] = _way.look
+unchanged: Callable[[list[Tensor], bytearray, tuple[int, ...]], bool] = _way.unchanged
+holds: Callable[[list[dict[str, Any]], bytes], bool] = _way.holds
 
 
 # What wraps all that runs in a training loop, see ``gradwatch.shield``.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Hashable, Sequence
-from itertools import compress
 from operator import attrgetter
 from typing import cast
 
@@ -29,9 +28,6 @@ __all__ = ["Ledger"]
 look = kernel.look
 
 _noted = attrgetter("noted")
-
-# By code, whether a pass may have written it.
-_HAS_CHANGED = bytes(code > kernel.SAME for code in range(256))
 
 # A function of ``events``.
 Event = Callable[..., object]
@@ -67,6 +63,7 @@ class Ledger:
         self._shards = shards
         self._any_dtensor = any(map(shards.is_dtensor, own.parameters))
         self._all = np.arange(columns, dtype=np.int64).tobytes()
+        self._few = tuple(sorted({0, columns // 2, columns - 1})) if columns else ()
         # int64 [2, columns]: identity and version of each gradient at the last look.
         self._state = bytearray(np.repeat(np.array([[0], [-1]], dtype=np.int64), columns, axis=1).tobytes())
         # float64 [columns]: the newest norms before clipping.
@@ -96,7 +93,7 @@ class Ledger:
         self.last_pass[known] = earlier.last_pass[columns[known]]
         self.devices.take_over(earlier.devices, columns, known)
 
-    # Each event looks at all gradients, whichever it is about, so that what has changed between two is known.
+    # Nearly each event looks at all gradients, whichever it is about, so that what has changed between two is known.
 
     def note(self, event: Event, *what: Hashable) -> Seen:
         """Something has happened: what follows is known from now on, and what it names is measured.
@@ -112,9 +109,19 @@ class Ledger:
             self._squares_before, _ = self._write(BEFORE, seen.places, gradients, self._before)
         return seen
 
-    def learn(self, event: Event, columns: tuple[int, ...]) -> None:
-        """Something is known of these columns that no look at them tells."""
-        self._provenance = self._provenance[event, columns].state
+    def learn(self, event: Event, *what: Hashable) -> None:
+        """Something is known of the gradients that no look at them tells."""
+        self._provenance = self._provenance[(event, *what)].state
+
+    def left(self, due: bool) -> None:
+        """A step is done, and has left the gradients as it has consumed them, or changed them in place.
+
+        Whichever it was, a few of them tell: a fused optimizer unscales all, and others decay or centre them. Were
+        one to change none of the few, the rest would count as changed by the loop, of which nothing is claimed.
+        """
+        if not kernel.unchanged(self._parameters, self._state, self._few):
+            look(self._parameters, self._state)
+        self.learn(events.left, due)
 
     def erased(self, begun: Seen) -> tuple[int, ...]:
         """From which columns it is erased, as a pass begins, what earlier ones wrote and no step has used."""
@@ -128,28 +135,17 @@ class Ledger:
     def ended(
         self, columns: frozenset[int], compared: frozenset[int], loss: int, measuring: bool
     ) -> frozenset[int]:
-        """A pass has ended.
+        """A pass has ended: what it has written. One that has written nothing is no event of these gradients.
 
-        Args:
-            columns: those that it wrote.
-            compared: columns that have no hook: it wrote those of them that have changed since it began.
-            loss: number of the loss that it was of.
-            measuring: the norms before clipping are wanted.
-
-        Returns:
-            All that it has written.
+        The arguments are those of ``events.ended``.
         """
         gradients, codes = look(self._parameters, self._state)
-        if compared:
-            # No line for each: there may be thousands.
-            columns |= compared.intersection(compress(range(len(codes)), codes.translate(_HAS_CHANGED)))
-        if not columns:
-            return columns
-        seen = self._provenance[events.ended, codes, columns, loss, measuring]
-        self._provenance = seen.state
-        if seen.places:
-            self._squares_before, _ = self._write(BEFORE, seen.places, gradients, self._before)
-        return columns
+        seen = self._provenance[events.ended, codes, columns, compared, loss, measuring]
+        if seen.written:
+            self._provenance = seen.state
+            if seen.places:
+                self._squares_before, _ = self._write(BEFORE, seen.places, gradients, self._before)
+        return seen.written
 
     @property
     def is_touched(self) -> bool:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from itertools import chain
-from operator import itemgetter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ from gradwatch.blocks import BoolArray, Columns, FloatArray, Layout
 from gradwatch.measure.lines import Lines
 from gradwatch.measure.sharding.shards import Shards
 
-__all__ = ["Given", "OptimizerParameters", "RowForm", "parameter_ids", "parameters_of"]
+__all__ = ["Given", "OptimizerParameters", "RowForm", "addresses", "parameters_of"]
 
 
 class Given(NamedTuple):
@@ -58,7 +57,7 @@ class OptimizerParameters:
         shards: how they lie on the ranks.
 
     Attributes:
-        ids: what the optimizer held, to compare with what it holds later.
+        ids: addresses of what the optimizer held, to compare with what it holds later.
         parameters: each distinct one, in the optimizer's order: the columns of a row.
         row: what the columns of a row are.
     """
@@ -67,7 +66,7 @@ class OptimizerParameters:
     MOST_GIVEN = 64
 
     def __init__(self, name: str, optimizer: Optimizer, lines: Lines, shards: Shards) -> None:
-        self.ids = parameter_ids(optimizer)
+        self.ids = addresses(parameters_of(optimizer))
         labels: dict[int, str] = {}
         held: dict[int, Tensor] = {}
         for g, group in enumerate(optimizer.param_groups):
@@ -85,7 +84,7 @@ class OptimizerParameters:
         shares = [shards.share_of(parameter) for parameter in self.parameters]
         sharded = np.array([place for place, share in enumerate(shares) if share is not None], dtype=np.intp)
         self.row = RowForm(layout, sharded, np.array([share for share in shares if share is not None]))
-        self._given: dict[tuple[int, ...], Given] = {}
+        self._given: dict[bytes, Given] = {}
         self._common: dict[int, tuple[OptimizerParameters, tuple[int, ...]]] = {}
 
     @property
@@ -108,13 +107,14 @@ class OptimizerParameters:
         """Whether it is one of these."""
         return id(parameter) in self._column
 
-    def given(self, ids: tuple[int, ...]) -> Given:
-        """Which columns the parameters of these ids are."""
+    def given(self, ids: bytes) -> Given:
+        """Which columns the parameters of these addresses are."""
         known = self._given.get(ids)
         if known is None:
             if len(self._given) >= self.MOST_GIVEN:
                 self._given.clear()
-            times = Counter(column for column in map(self._column.get, ids) if column is not None)
+            known_here = map(self._column.get, array("q", ids))
+            times = Counter(column for column in known_here if column is not None)
             repeated = tuple(column for column, count in times.items() if count > 1)
             known = self._given[ids] = Given(tuple(times), np.array(list(times), dtype=np.intp), repeated)
         return known
@@ -142,17 +142,14 @@ class OptimizerParameters:
         return found
 
 
-_params = itemgetter("params")
-
-
 def parameters_of(optimizer: Optimizer) -> list[Tensor]:
     """What the optimizer holds, in its order."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def parameter_ids(optimizer: Optimizer) -> list[int]:
-    """What the optimizer holds now, cheap to compare with what it held at the last step."""
-    return list(map(id, chain.from_iterable(map(_params, optimizer.param_groups))))
+def addresses(parameters: Iterable[Tensor]) -> bytes:
+    """Which objects these are, as int64: cheap to compare, and to be found by."""
+    return array("q", map(id, parameters)).tobytes()
 
 
 def _epsilon(parameter: Tensor) -> float:

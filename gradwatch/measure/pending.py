@@ -11,7 +11,7 @@ import numpy as np
 
 from gradwatch.blocks import AFTER, BEFORE, Block, BoolArray, NotedClip, StepRow
 from gradwatch.measure.devices import Note, PendingNorms
-from gradwatch.measure.parameters import OptimizerParameters, RowForm
+from gradwatch.measure.parameters import OptimizerParameters, RowForm, addresses
 
 __all__ = ["Awaited", "LandedStep", "PendingStep", "SeenClip", "block_of"]
 
@@ -32,8 +32,7 @@ class SeenClip:
 
     def moved(self, old: OptimizerParameters, new: OptimizerParameters) -> SeenClip:
         """The same call, among the columns of a new list of parameters."""
-        ids = [id(old.parameters[column]) for column in (*self.noted.columns, *self.noted.repeated)]
-        given = new.given(tuple(ids))
+        given = new.given(addresses(old.parameters[c] for c in (*self.noted.columns, *self.noted.repeated)))
         noted = self.noted._replace(columns=given.places, repeated=given.repeated)
         return SeenClip(noted, self.norm, self.event)
 

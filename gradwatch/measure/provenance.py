@@ -37,6 +37,7 @@ class Seen(NamedTuple):
         consumed: where the event is a step.
         erased: of what was written and not used yet, the columns that are gone, and those whose values tell
             whether they were zeroed; None where all of it is as it was.
+        written: where the event is the end of a pass, the columns that it wrote.
     """
 
     state: Provenance
@@ -44,6 +45,7 @@ class Seen(NamedTuple):
     look_at: tuple[int, ...] = ()
     consumed: Consumed | None = None
     erased: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    written: frozenset[int] = frozenset()
 
 
 class Provenance(dict[tuple[Any, ...], Seen]):

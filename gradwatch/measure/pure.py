@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from itertools import compress
-from operator import attrgetter, not_
-from typing import cast
+from array import array
+from itertools import chain, compress
+from operator import attrgetter, itemgetter, not_
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from gradwatch.measure.host import host_norms
 from gradwatch.measure.norms import REDUCED_AS_THEY_ARE, on_host, real_and_dense
 from gradwatch.measure.sharding.parts import versions_of
 
-__all__ = ["look", "norms"]
+__all__ = ["holds", "look", "norms", "unchanged"]
 
 # As in _native.c.
 # A norm below this is too small to learn from: where one appears, a step is told of at once.
@@ -57,6 +58,25 @@ def look(parameters: list[Tensor | None], state: bytearray) -> tuple[list[Tensor
     codes = np.where(now[0] == 0, _ABSENT, np.where(now[0] == seen[0], codes, _NEW))
     seen[...] = now
     return gradients, codes.astype(np.uint8).tobytes()
+
+
+def unchanged(parameters: list[Tensor | None], state: bytearray, places: tuple[int, ...]) -> bool:
+    """Whether these gradients are as they were at the last look, which is left as it is.
+
+    Args:
+        parameters: as ``look`` takes them.
+        state: as that has left it.
+        places: which of them.
+    """
+    some = [None if (parameter := parameters[place]) is None else parameter.grad for place in places]
+    ids, versions = np.frombuffer(state, dtype=np.int64).reshape(2, -1)[:, list(places)].tolist()
+    return versions_of(some) == versions and [0 if g is None else id(g) for g in some] == ids
+
+
+def holds(groups: list[dict[str, Any]], addresses: bytes) -> bool:
+    """Whether an optimizer's parameter groups hold the parameters of these addresses, in this order."""
+    held = chain.from_iterable(map(itemgetter("params"), groups))
+    return array("q", map(id, held)).tobytes() == addresses
 
 
 def norms(gradients: list[Tensor | None], places: bytes, out: bytearray) -> tuple[float, int, list[int] | None]:

@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gradwatch.blocks import NotedClip
-from gradwatch.measure import events
+from gradwatch.measure import events, kernel
 from gradwatch.measure.devices import Note
 from gradwatch.measure.erased import ErasedPasses, Wrote
 from gradwatch.measure.ledger import Ledger
 from gradwatch.measure.lines import Lines
-from gradwatch.measure.parameters import Given, OptimizerParameters, parameter_ids
+from gradwatch.measure.parameters import Given, OptimizerParameters
 from gradwatch.measure.pending import Awaited, PendingStep, SeenClip
 from gradwatch.measure.provenance import Seen
 from gradwatch.measure.sharding.parts import versions_of, whole_number
@@ -123,7 +123,7 @@ class TrackedOptimizer:
     @property
     def has_changed(self) -> bool:
         """Whether the optimizer holds other parameters than before."""
-        return parameter_ids(self.optimizer) != self.own.ids
+        return not kernel.holds(self.optimizer.param_groups, self.own.ids)
 
     def refresh(self) -> None:
         """Take in what it holds now."""
@@ -299,7 +299,7 @@ class TrackedOptimizer:
     def stepped(self) -> PendingStep | None:
         """The step is done; what was measured of it."""
         step, self._step = self._step, None
-        self.ledger.note(events.left, self.due)
+        self.ledger.left(self.due)
         self._finish()
         return step
 

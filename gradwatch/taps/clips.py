@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from threading import get_ident
 from types import CellType, GeneratorType
@@ -28,13 +29,14 @@ __all__ = ["ClipEvent", "ClipListener", "clips"]
 class ClipEvent(NamedTuple):
     """One clipping call: what it was asked for.
 
-    ``ids`` are those of the parameters as they were given, one that was given twice included.
+    ``ids`` are the addresses of the parameters as they were given, int64, one that was given twice included: bytes, since
+    their hash is worked out once however often they are looked up.
     """
 
     function: str
     limit: float
     norm_type: float | None
-    ids: tuple[int, ...]
+    ids: bytes
 
 
 class ClipListener(Protocol):
@@ -91,7 +93,7 @@ class _Given(NamedTuple):
 
 
 # By the parameters; a loop may clip others at each step.
-_known: dict[tuple[int, ...], _Given] = {}
+_known: dict[bytes, _Given] = {}
 _MOST_KNOWN = 64
 
 
@@ -179,7 +181,7 @@ def _shim(original: Callable[..., Any], signature: _Signature) -> Callable[..., 
     return untraced(seen)
 
 
-def _listeners_to(ids: tuple[int, ...], thread: int) -> Iterable[ClipListener]:
+def _listeners_to(ids: bytes, thread: int) -> Iterable[ClipListener]:
     """Who holds any of these, and where one is nobody's, who trains in this thread: it may be new to them."""
     known = _known.get(ids)
     if known is None or known.changes != clips.changes:
@@ -193,10 +195,10 @@ def _listeners_to(ids: tuple[int, ...], thread: int) -> Iterable[ClipListener]:
     return tuple(found)
 
 
-def _look_up(ids: tuple[int, ...]) -> _Given:
-    changes = clips.changes
-    listeners = [clips.by_subject[one] for one in ids]
-    of_each = {tuple(map(id, those)): one for those, one in zip(listeners, ids, strict=True) if those}
+def _look_up(ids: bytes) -> _Given:
+    changes, each = clips.changes, array("q", ids)
+    listeners = [clips.by_subject[one] for one in each]
+    of_each = {tuple(map(id, those)): one for those, one in zip(listeners, each, strict=True) if those}
     if len(_known) >= _MOST_KNOWN:
         _known.clear()
     known = _known[ids] = _Given(changes, tuple(of_each.values()), not all(listeners) or not ids)
@@ -229,4 +231,4 @@ def _read_call(
             # It is spent by looking, so torch gets another one; of an empty generator it warns.
             again = given if isinstance(given, GeneratorType) and not parameters else iter(parameters)
             args, kwargs = ((again, *args[1:]), kwargs) if args else (args, {**kwargs, "parameters": again})
-    return args, kwargs, ClipEvent(signature.public_name, limit, norm_type, tuple(map(id, parameters)))
+    return args, kwargs, ClipEvent(signature.public_name, limit, norm_type, array("q", map(id, parameters)).tobytes())

@@ -378,6 +378,30 @@ def test_a_clip_call_on_others_gradients_is_not_told() -> None:
     assert watch.last["optimizer"].clips == ()
 
 
+class DecayingInPlace(torch.optim.SGD):
+    """Adds the decay to the gradients themselves, of weights alone, as many an optimizer of a paper does."""
+
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.dim() > 1 and parameter.grad is not None:
+                    parameter.grad.add_(parameter.detach(), alpha=0.1)
+        super().step(closure)
+
+
+def test_what_an_optimizer_has_changed_in_its_own_step_is_used_all_the_same() -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 3), nn.Linear(3, 1))
+    optimizer = DecayingInPlace(model.parameters(), lr=0.01)
+    with gradwatch.track(optimizer, model, rules=[]) as watch:
+        for _ in range(2):
+            model(torch.ones(1, 2)).sum().backward()
+            optimizer.step()
+        optimizer.step()
+    names = tuple(name for name, _ in model.named_parameters())
+    assert [record.leaked for record in watch.history] == [(), names, names]
+    assert [record.stale for record in watch.history] == [(), (), names]
+
+
 def test_a_new_gradient_at_an_old_address_has_not_leaked() -> None:
     """A hook changes the gradient in place at every other step: its version is one above that of the step before."""
     one = One()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from gradwatch.measure import kernel, pure
 from gradwatch.measure.kernel import ABSENT, CHANGED, NEW, ONCE, SAME
+from gradwatch.measure.parameters import addresses
 from tests.measure.kernels import KERNELS, WAYS, native, norms_by
 from tests.reference import exact_norm
 
@@ -98,6 +99,74 @@ def test_of_an_inference_tensor_no_version_is_the_one_before(way: ModuleType) ->
     p.grad = made_in_inference
     looker = Looker(way, p)
     assert [looker.codes() for _ in range(3)] == [[NEW], [CHANGED], [CHANGED]]
+
+
+def test_whether_a_few_are_unchanged(way: ModuleType) -> None:
+    ps = [parameter() for _ in range(4)]
+    looker = Looker(way, *ps[:2], None, *ps[2:])
+    for p in ps[:3]:
+        p.grad = torch.ones(3)
+    looker.codes()
+    before = bytes(looker.state)
+
+    def unchanged(*places: int) -> bool:
+        same: bool = way.unchanged(looker.parameters, looker.state, places)
+        return same
+
+    assert unchanged()
+    assert unchanged(0, 1, 2, 3, 4)
+    ps[0].grad.add_(1)
+    ps[1].grad = torch.ones(3)
+    ps[3].grad = torch.ones(3)
+    assert [unchanged(place) for place in range(5)] == [False, False, True, True, False]
+    assert not unchanged(2, 3, 4)
+    ps[2].grad = None
+    assert not unchanged(3)
+    assert looker.state == before
+    with pytest.raises(IndexError):
+        unchanged(5)
+
+
+def test_what_was_made_in_inference_mode_counts_as_changed(way: ModuleType) -> None:
+    p = parameter()
+    with torch.inference_mode():
+        p.grad = torch.ones(3)
+    looker = Looker(way, p)
+    looker.codes()
+    assert not way.unchanged(looker.parameters, looker.state, (0,))
+
+
+def test_unchanged_keeps_nothing_alive(way: ModuleType) -> None:
+    p = parameter()
+    p.grad = gradient = torch.ones(3)
+    looker = Looker(way, p)
+    looker.codes()
+    looker.gradients = []
+    before = sys.getrefcount(gradient), sys.getrefcount(p)
+    for _ in range(10):
+        assert way.unchanged(looker.parameters, looker.state, (0,))
+    assert (sys.getrefcount(gradient), sys.getrefcount(p)) == before
+
+
+# Whether an optimizer holds what it held.
+
+
+def test_whether_groups_hold_what_they_held(way: ModuleType) -> None:
+    one, two, three = (parameter() for _ in range(3))
+    held = addresses([one, two, three])
+    for groups in ([[one, two, three]], [[one], [two, three]], [[], [one, two], (three,)], [iter((one, two, three))]):
+        assert way.holds([{"params": params} for params in groups], held), groups
+    for groups in ([], [[one, two]], [[one, three, two]], [[one, two, three], [one]], [[one, two], [parameter()]]):
+        assert not way.holds([{"params": params} for params in groups], held), groups
+    assert way.holds(({"params": [one, two, three]},), held)
+    assert way.holds([], b"")
+    assert way.holds([{"params": []}], b"")
+    with pytest.raises(KeyError):
+        way.holds([{}], held)
+    before = [sys.getrefcount(p) for p in (one, two, three)]
+    for _ in range(10):
+        way.holds([{"params": [one, two, three]}], held)
+    assert [sys.getrefcount(p) for p in (one, two, three)] == before
 
 
 def test_subclasses_have_versions(way: ModuleType) -> None:

@@ -38,7 +38,7 @@ case(
     begin AA
     end   NN writes 01         -> measures 01
     step  SS                   -> as usual
-    left  SS
+    left
     begin AA
     end   NN writes 01         -> measures 01
     step  SS                   -> as usual
@@ -50,11 +50,11 @@ case(
     begin AA
     end   NN writes 01         -> measures 01
     step  SS                   -> as usual
-    left  SS
+    left
     begin OO
     end   OO writes 01         -> measures 01
     step  SS                   -> as usual
-    left  SS
+    left
     """,
 )
 case(
@@ -62,15 +62,26 @@ case(
     """
     end    NN writes 01        -> measures 01
     step   SS                  -> as usual
-    left   SS
+    left
     begin  SS                  -> looks at 01
     zeroed 01
     end    OO writes 01        -> measures 01
     step   SS                  -> as usual
-    left   SS
+    left
     begin  SO                  -> looks at 0
     zeroed 0
     step   SS                  -> unwritten 01, before is after 01
+    """,
+)
+case(
+    "what has no hook was written where it has changed since the pass began",
+    """
+    begin AAA
+    end   NNS writes 0 compares 12 -> measures 01, written 01
+    step  SSN                  -> unwritten 2, before is after 2
+    left
+    begin AAA
+    end   NOC writes 0 compares 12 -> measures 012, written 012
     """,
 )
 case(
@@ -90,7 +101,7 @@ case(
     """
     end   NN writes 01         -> measures 01
     step  SS                   -> as usual
-    left  OO
+    left
     begin OO
     end   OO writes 01         -> measures 01
     step  SS                   -> as usual
@@ -109,7 +120,7 @@ case(
     begin SS
     end   CC writes 01         -> measures 01
     step  SS                   -> as usual
-    left  SS
+    left
     begin OO
     end   CC writes 01         -> measures 01
     step  SS                   -> as usual
@@ -202,7 +213,7 @@ case(
     begin     AAA              -> gone 2, changed
     end       NNN writes 012 loss 1 -> measures 012
     step      SSS              -> as usual
-    left      SSS
+    left
     begin     AOO              -> gone, changed
     """,
 )
@@ -216,7 +227,7 @@ case(
     clipping SS 01
     clipped  OO 01
     step     SS                -> as usual
-    left     SS
+    left
     begin    AA
     end      NN writes 01      -> measures 01
     clipping SS 01
@@ -264,7 +275,7 @@ case(
     clipped  AA 01
     end      NN writes 01      -> measures 01
     step     SS                -> missed 01
-    left     SS
+    left
     begin    AA
     end      NN writes 01      -> measures 01
     step     SS                -> as usual
@@ -275,7 +286,7 @@ case(
     """
     end      NN writes 01      -> measures 01
     step     SS                -> as usual
-    left     SS
+    left
     clipping SS 01             -> measures 01
     clipped  OO 01
     begin    AA
@@ -305,7 +316,7 @@ case(
     clipping SS 01
     clipped  OO 01
     step     SS                -> between 01
-    left     SS
+    left
     begin    AA
     end      NN writes 01      -> measures 01
     step     SS                -> as usual
@@ -396,7 +407,7 @@ case(
     """
     end      NN writes 01      -> measures 01
     step     SS                -> as usual
-    left     SS
+    left
     clipping SS 0              -> measures 0
     clipped  OO 0
     step     SS                -> unwritten 01, stale 0, before is after 1
@@ -410,15 +421,15 @@ case(
     """
     end   NN writes 01         -> measures 01
     step  SS                   -> as usual
-    left  SS
+    left
     begin SS                   -> looks at 01
     end   OO writes 01         -> measures 01
     step  SS                   -> leaked 01
-    left  SS
+    left
     begin SS                   -> looks at 01
     end   OS writes 0          -> measures 0
     step  SS                   -> leaked 01, unwritten 1, stale 1, before is after 1
-    left  SS
+    left
     begin AA
     end   NN writes 01         -> measures 01
     step  SS                   -> as usual
@@ -429,7 +440,7 @@ case(
     """
     end   NN writes 01         -> measures 01
     step  SS                   -> as usual
-    left  SS
+    left
     end   OO writes 01         -> measures 01
     end   OO writes 01         -> measures 01
     step  SS                   -> leaked 01
@@ -503,7 +514,7 @@ case(
     "a gradient that no pass has ever written was not used",
     """
     step  NN                   -> unwritten 01, before is after 01
-    left  SS
+    left
     begin SS
     end   OO writes 01         -> measures 01
     step  SS                   -> as usual
@@ -514,7 +525,7 @@ case(
     """
     end   NN writes 01         -> measures 01
     step  SS                   -> as usual
-    left  SS
+    left
     begin OS                   -> looks at 1
     end   OO writes 01         -> measures 01
     step  SS                   -> leaked 1
@@ -525,7 +536,7 @@ case(
     """
     end   NN writes 01         -> measures 01
     step  SS                   -> as usual
-    left  SS
+    left
     end   OO writes 0          -> measures 0
     end   OO writes 01         -> measures 01
     step  SS                   -> leaked 0
@@ -536,11 +547,11 @@ case(
     """
     end   NN writes 01         -> measures 01
     step  SS                   -> as usual
-    left  SS
+    left
     step  SS                   -> unwritten 01, stale 01, before is after 01
-    left  SS
+    left
     step  SO                   -> unwritten 01, stale 0, before is after 01
-    left  SS
+    left
     step  AN                   -> missing 0, nothing before 0, unwritten 01, before is after 01
     """,
 )
@@ -549,7 +560,7 @@ case(
     """
     end   NN writes 01         -> measures 01
     step  SS                   -> as usual
-    left  OO
+    left
     begin SS                   -> looks at 01
     begin SS                   -> looks at 01
     step  SS                   -> unwritten 01, stale 01, before is after 01
@@ -560,7 +571,7 @@ case(
     """
     end      NN writes 01      -> measures 01
     step     SS                -> as usual
-    left     SS
+    left
     clipping SS 01             -> measures 01
     clipped  OO 01
     step     SS                -> unwritten 01, stale 01
@@ -571,7 +582,7 @@ case(
     """
     end    NN writes 01        -> measures 01
     step   SS                  -> as usual
-    left   SS
+    left
     begin  SS                  -> looks at 01
     zeroed 0
     step   SS                  -> unwritten 01, stale 1, before is after 01
@@ -582,7 +593,7 @@ case(
     """
     end   NN writes 01         -> measures 01
     step  SS                   -> as usual
-    left  SS
+    left
     end   SN writes 1          -> measures 1
     step  SS                   -> unwritten 0, stale 0, before is after 0
     """,
@@ -591,7 +602,7 @@ case(
     "set by hand",
     """
     step  NN                   -> unwritten 01, before is after 01
-    left  SS
+    left
     step  NN                   -> unwritten 01, before is after 01
     """,
 )
@@ -648,7 +659,7 @@ case(
     """
     end      NN writes 01      -> measures 01
     step     SS                -> as usual
-    left     SS
+    left
     unscale  NS                -> measures 01
     step     SS                -> unwritten 01, stale 1
     """,
@@ -707,7 +718,7 @@ case(
     clipping NA 0 in pass      -> measures 0
     clipped  OA 0
     step     SN in pass        -> unwritten 01, before is after 1
-    left     AA
+    left
     end      AA writes 01 unmeasured
     """,
 )
@@ -764,7 +775,7 @@ case(
     """
     begin    AA
     step     NN in pass        -> unwritten 01, before is after 01
-    left     AA
+    left
     clipping NN 01             -> measures 01
     clipped  OO 01
     step     SS                -> unwritten 01
@@ -775,7 +786,7 @@ case(
     """
     begin    AA
     step     NN in pass        -> unwritten 01, before is after 01
-    left     SS
+    left
     end      SO writes 01 unmeasured
     step     SS                -> before is after 01
     """,
@@ -784,17 +795,17 @@ case(
     "every third step is measured: what was written since the last of those is written",
     """
     end      NN writes 01 unmeasured
-    left     SS not due
+    left not due
     begin    AA
     end      NA writes 0 unmeasured
-    left     SA not due
+    left not due
     begin    AA
     end      NA writes 0       -> measures 0
     step     SA                -> missing 1, nothing before 1, before is after 1
-    left     SA
+    left
     begin    AA
-    left     AA not due
-    left     AA not due
+    left not due
+    left not due
     end      NA writes 0       -> measures 0
     step     SA                -> missing 1, nothing before 1, unwritten 1, before is after 1
     """,
@@ -806,7 +817,7 @@ case(
     clipping SS 01 not due
     clipped  OO 01
     unscale  OO not due
-    left     SS not due
+    left not due
     begin    AA
     end      NN writes 01      -> measures 01
     clipping SS 01
@@ -818,7 +829,7 @@ case(
     "a step that is not measured uses its gradients all the same",
     """
     end      NN writes 01 unmeasured
-    left     SS not due
+    left not due
     begin    SS                -> looks at 01
     end      OO writes 01      -> measures 01
     step     SS                -> leaked 01
@@ -840,7 +851,7 @@ case(
     """
     end      NN writes 01      -> measures 01
     step     SS                -> as usual
-    left     SS
+    left
     begin    AA
     end      NN writes 01      -> measures 01
     end      OO writes 01      -> measures 01
@@ -893,7 +904,7 @@ case(
     clipping SS 01
     clipped  OO 01
     step     SS                -> as usual
-    left     SS
+    left
     end      OO writes 01      -> measures 01
     clipping SS 01
     clipped  OO 01
@@ -908,10 +919,10 @@ case(
     clipped  OO 01
     end      OO writes 01      -> measures 01
     step     SS                -> missed 01, between 01
-    left     SS
+    left
     end      OO writes 01      -> measures 01
     step     SS                -> leaked 01
-    left     SS
+    left
     step     SS                -> leaked 01, unwritten 01, stale 01, before is after 01
     """,
 )
@@ -922,7 +933,7 @@ case(
     clipped  AA 01
     end      NN writes 01      -> measures 01
     step     SS                -> missed 01
-    left     SS
+    left
     step     SS                -> unwritten 01, stale 01, before is after 01
     """,
 )
@@ -931,7 +942,7 @@ case(
     """
     end      NN writes 01      -> measures 01
     step     CN                -> as usual
-    left     SS
+    left
     begin    SS                -> looks at 01
     end      OO writes 01      -> measures 01
     step     SS                -> leaked 01
@@ -942,7 +953,7 @@ case(
     """
     end      NN writes 01      -> measures 01
     step     SS                -> as usual
-    left     SS
+    left
     step     OS                -> unwritten 01, stale 1, before is after 01
     step     SS                -> unwritten 01, stale 1, before is after 01
     begin    SS                -> looks at 1
@@ -953,7 +964,7 @@ case(
     """
     end      NN writes 01      -> measures 01
     step     SS                -> as usual
-    left     SS
+    left
     end      OO writes 1       -> measures 1
     step     SS                -> leaked 1, unwritten 0, before is after 0
     """,
@@ -1021,7 +1032,7 @@ case(
     clipped  SO 1              -> outdated 1
     columns  1 new 0           -> outdated 0
     step     SNS               -> unwritten 1, before is after 1
-    left     SSS
+    left
     columns  2
     step     S                 -> unwritten 0, stale 0, before is after 0
     """,
@@ -1031,7 +1042,7 @@ case(
     """
     end      NN writes 01      -> measures 01
     step     SS                -> as usual
-    left     SS
+    left
     columns  0
     columns  0 new
     begin    SN                -> looks at 0
@@ -1055,7 +1066,7 @@ case(
     """
     end      NN writes 01 loss 7 -> measures 01
     columns  0 new
-    left     SN
+    left
     shared   1
     end      SO writes 1 loss 7 -> measures 1
     step     SS                -> leaked 1, unwritten 0, stale 0, before is after 0
@@ -1066,7 +1077,8 @@ case(
 # How the tables are read
 
 LETTERS = "ASOCN"
-KNOWN = "anew", "outdated", "gone", "changed"
+KNOWN = "anew", "outdated", "gone", "changed", "written"
+NONE = frozenset[int]()
 
 
 class Reader:
@@ -1075,6 +1087,7 @@ class Reader:
     def __init__(self, columns: int) -> None:
         self.state = Provenance.unknown(columns)
         self.erased: tuple[tuple[int, ...], tuple[int, ...]] = (), ()
+        self.written = NONE
 
     def follow(self, line: str) -> str:
         """What follows from the event of a line."""
@@ -1085,7 +1098,7 @@ class Reader:
             self.state = self.state.with_columns(columns, known)
             return ""
         seen = self._seen(event, words)
-        self.state, self.erased = seen.state, seen.erased or ((), ())
+        self.state, self.erased, self.written = seen.state, seen.erased or ((), ()), seen.written
         if seen.consumed is not None:
             return _odd(seen.consumed) or "as usual"
         measured = tuple(np.frombuffer(seen.places, dtype=np.int64).tolist())
@@ -1096,6 +1109,7 @@ class Reader:
         anew = tuple(column for column in range(len(self.state.flags)) if self.state.is_begun_anew(column))
         gone, changed = self.erased
         known = {"anew": anew, "outdated": self.state.outdated, "gone": gone, "changed": changed}
+        known["written"] = tuple(sorted(self.written))
         return "".join(map(str, known[what]))
 
     def _seen(self, event: str, words: list[str]) -> Seen:
@@ -1103,20 +1117,23 @@ class Reader:
         due, in_pass = "not due" not in rest, "in pass" in rest
         if event in ("shared", "elsewhere", "zeroed"):
             return state[getattr(events, event), _columns(words[0])]
+        if event == "left":
+            return state[events.left, words != ["not", "due"]]
         codes = bytes(LETTERS.index(letter) for letter in words[0])
         assert len(codes) == len(state.flags)
         if event == "begin":
             return state[events.beginning, codes]
         if event == "end":
-            written, loss = _columns(_after("writes", words, "")), int(_after("loss", words, "0"))
-            return state[events.ended, codes, frozenset(written), loss, "unmeasured" not in words]
+            written, compared = (frozenset(_columns(_after(word, words, ""))) for word in ("writes", "compares"))
+            loss = int(_after("loss", words, "0"))
+            return state[events.ended, codes, written, compared, loss, "unmeasured" not in words]
         if event == "clipping":
             return state[events.clipping, codes, _columns(words[1]), due, in_pass]
         if event == "clipped":
             return state[events.clipped, codes, _columns(words[1])]
         if event == "step":
             return state[events.consumed, codes, in_pass, _columns(_after("frozen", words, ""))]
-        named = {"unscale": events.unscaled, "skip": events.skipped, "left": events.left}
+        named = {"unscale": events.unscaled, "skip": events.skipped}
         return state[named[event], codes, due]
 
 
@@ -1176,13 +1193,13 @@ codes = st.lists(st.integers(0, 4), min_size=COLUMNS, max_size=COLUMNS).map(byte
 happenings = st.one_of(
     st.tuples(st.just(events.beginning), codes),
     st.tuples(st.just(events.zeroed), everything),
-    st.tuples(st.just(events.ended), codes, some, st.integers(0, 2), st.booleans()),
+    st.tuples(st.just(events.ended), codes, some, some, st.integers(0, 2), st.booleans()),
     st.tuples(st.just(events.clipping), codes, everything, st.booleans(), st.booleans()),
     st.tuples(st.just(events.clipped), codes, everything),
     st.tuples(st.just(events.unscaled), codes, st.booleans()),
     st.tuples(st.just(events.consumed), codes, st.booleans(), everything),
     st.tuples(st.just(events.skipped), codes, st.booleans()),
-    st.tuples(st.just(events.left), codes, st.booleans()),
+    st.tuples(st.just(events.left), st.booleans()),
     st.tuples(st.just(events.shared), everything),
     st.tuples(st.just(events.elsewhere), everything),
 )
@@ -1191,7 +1208,7 @@ happenings = st.one_of(
 def plain(seen: Seen) -> tuple[object, ...]:
     """All that follows, to be compared."""
     odd = None if seen.consumed is None else _odd(seen.consumed)
-    return seen.state.flags.tolist(), seen.state.losses.tolist(), seen.places, seen.look_at, odd
+    return seen.state.flags.tolist(), seen.state.losses.tolist(), seen.places, seen.look_at, seen.written, odd
 
 
 def of_column(column: int, event: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -1223,6 +1240,7 @@ def test_gradients_know_nothing_of_each_other(several: list[tuple[Any, ...]]) ->
             measured = np.frombuffer(seen.places, dtype=np.int64)
             assert (of_it.places != b"") == (column in measured)
             assert (of_it.look_at != ()) == (column in seen.look_at)
+            assert bool(of_it.written) == (column in seen.written)
 
 
 @given(st.lists(happenings, min_size=1, max_size=6), st.integers(1, 3))
@@ -1246,9 +1264,9 @@ def test_a_loop_that_repeats_is_worked_out_once() -> None:
         seen = []
         for event, *arguments in [
             (events.beginning, absent),
-            (events.ended, new, frozenset((0, 1)), 0, True),
+            (events.ended, new, frozenset((0, 1)), NONE, 0, True),
             (events.consumed, same, False, ()),
-            (events.left, same, True),
+            (events.left, True),
         ]:
             seen.append(state[(event, *arguments)])
             state = seen[-1].state
@@ -1263,7 +1281,7 @@ def test_a_loop_that_never_repeats_fills_no_memory(monkeypatch: pytest.MonkeyPat
     for _ in range(500):
         written = frozenset(np.flatnonzero(draw.random(12) < 0.5).tolist())
         codes = bytes(draw.integers(0, 5, 12, dtype=np.uint8))
-        state = state[events.ended, codes, written, 0, True].state
+        state = state[events.ended, codes, written, NONE, 0, True].state
         assert len(state._known) <= 16
         assert len(state) <= 16
     for begun in (resting, Provenance.unknown(12), state):
