@@ -165,6 +165,8 @@ class Observer:
         # The gradients of others are not looked at.
         nothing = not held and (not event.ids or _is_zero(norm))
         for tracked, given in several:
+            if not (given.columns or nothing):
+                continue
             with tracked.lock:
                 gone = tracked.clipped(event.function, event.limit, event.norm_type, given, norm, nothing)
             for clip in gone:
@@ -311,21 +313,18 @@ class _Follower:
                 self._hooks.renew()
             self._looked = alone or len(self._threads) <= 1
             if self._looked:
-                begun = tracked.ledger.note(events.beginning)
-                if begun.look_at or begun.erased is not None:
-                    tracked.erased(begun)
+                tracked.begins()
 
     def _ended(self, columns: frozenset[int], one: Pass) -> None:
         if self._stopped:
             return
-        wrote = None if self.tracked.alone else one.wrote(self._observer)
         with self.tracked.lock:
             # What has changed since an earlier event may have been changed by the loop. One that was not told that
             # the pass begins, since others ran here for long, takes it for written; another thread may write it.
             told = self._looked or (self._threads <= {get_ident()} and is_alone())
             compared = self._hooks.unhooked if told else frozenset[int]()
             self._looked = False
-            written = self.tracked.ended(columns, compared, one.number, wrote, one.failed)
+            written = self.tracked.ended(columns, compared, one, self._observer)
         if written:
             self._threads.add(activity.keep(self))
 

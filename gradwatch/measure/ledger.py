@@ -93,7 +93,7 @@ class Ledger:
         self.last_pass[known] = earlier.last_pass[columns[known]]
         self.devices.take_over(earlier.devices, columns, known)
 
-    # Nearly each event looks at all gradients, whichever it is about, so that what has changed between two is known.
+    # Nearly each event looks at all gradients, whichever it is about: so what has changed between two is known.
 
     def note(self, event: Event, *what: Hashable) -> Seen:
         """Something has happened: what follows is known from now on, and what it names is measured.
@@ -123,9 +123,13 @@ class Ledger:
             look(self._parameters, self._state)
         self.learn(events.left, due)
 
-    def erased(self, begun: Seen) -> tuple[int, ...]:
-        """From which columns it is erased, as a pass begins, what earlier ones wrote and no step has used."""
-        gradients = [parameter.grad for parameter in self._parameters]
+    def begins(self) -> tuple[int, ...]:
+        """A pass is about to begin: from which columns it is erased what passes wrote and no step has used."""
+        gradients, codes = look(self._parameters, self._state)
+        begun = self._provenance[events.beginning, codes]
+        self._provenance = begun.state
+        if not begun.look_at and begun.erased is None:
+            return ()
         zeroed = kernel.zeros(gradients, begun.look_at)
         if zeroed:
             self.learn(events.zeroed, zeroed)

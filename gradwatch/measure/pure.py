@@ -70,7 +70,7 @@ def unchanged(parameters: list[Tensor | None], state: bytearray, places: tuple[i
     """
     some = [None if (parameter := parameters[place]) is None else parameter.grad for place in places]
     ids, versions = np.frombuffer(state, dtype=np.int64).reshape(2, -1)[:, list(places)].tolist()
-    return versions_of(some) == versions and [0 if g is None else id(g) for g in some] == ids
+    return bool(versions_of(some) == versions and [0 if g is None else id(g) for g in some] == ids)
 
 
 def holds(groups: list[dict[str, Any]], addresses: bytes) -> bool:

@@ -171,6 +171,17 @@ static int has_f16c(void)
     return __get_cpuid(1, &a, &b, &c, &d) && c & 1u << 29;
 }
 
+/* AMD's processors before Zen 5 carry out 512 bits in two halves, and widen half of them more slowly than 256 as a whole:
+   57 GB/s and 67 on a Zen 4. */
+static int has_halves(void)
+{
+    unsigned a, b, c, d;
+    if (!__get_cpuid(0, &a, &b, &c, &d) || b != signature_AMD_ebx || !__get_cpuid(1, &a, &b, &c, &d))
+        return 0;
+    unsigned family = (a >> 8 & 0xf) + (a >> 20 & 0xff);
+    return family < 0x1a;
+}
+
 #endif
 
 const Way *const *ways(void)
@@ -180,9 +191,12 @@ const Way *const *ways(void)
 #ifdef X86
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()) {
-        if (__builtin_cpu_supports("avx512f"))
+        int is_wide = __builtin_cpu_supports("avx512f"), comes_later = is_wide && has_halves();
+        if (is_wide && !comes_later)
             found[count++] = &avx512;
         found[count++] = &avx2;
+        if (comes_later)
+            found[count++] = &avx512;
     }
 #endif
     found[count++] = &plain;

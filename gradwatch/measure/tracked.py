@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import sys
 import threading
 from collections.abc import Callable, Collection, Hashable, Mapping
-from types import FrameType
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,7 +20,6 @@ from gradwatch.measure.ledger import Ledger
 from gradwatch.measure.lines import Lines
 from gradwatch.measure.parameters import Given, OptimizerParameters
 from gradwatch.measure.pending import Awaited, PendingStep, SeenClip
-from gradwatch.measure.provenance import Seen
 from gradwatch.measure.sharding.parts import versions_of, whole_number
 from gradwatch.measure.sharding.shards import Shards
 from gradwatch.records import OUTSIDE
@@ -35,6 +33,22 @@ _NONE = None, None, None
 
 # Events are numbered through the life of the process, so that "since the last step" is a comparison.
 _clock = itertools.count(1)
+
+
+class BackwardPass(Protocol):
+    """A pass as the tap has seen it.
+
+    Attributes:
+        number: of the pass.
+        failed: an exception has ended it, as where a batch does not fit into memory: it does not count, and to
+            erase what it has written loses no pass.
+    """
+
+    number: int
+    failed: bool
+
+    def origin(self, group: Any) -> tuple[int, Wrote]:
+        """Where it was called, and all that it wrote of the optimizers of a tracker."""
 
 
 class TrackedOptimizer:
@@ -139,25 +153,22 @@ class TrackedOptimizer:
         self._most_clips = self.MOST_CLIPS + len(own)
         self._weights_then = self._weights()
 
-    def ended(
-        self, columns: frozenset[int], compared: frozenset[int], number: int, wrote: Wrote | None, failed: bool
-    ) -> bool:
+    def ended(self, columns: frozenset[int], compared: frozenset[int], one: BackwardPass, group: Any) -> bool:
         """A backward pass has ended.
 
         Args:
             columns: those that it wrote.
             compared: columns without a hook, of which it wrote those that have changed.
-            number: of the pass.
-            wrote: all that it wrote, also of other optimizers; None where there are none.
-            failed: an exception has ended it, as where a batch does not fit into memory: it does not count, and to
-                erase what it has written loses no pass.
+            one: the pass.
+            group: the tracker, by whose optimizers its origin is asked for.
 
         Returns:
             Whether it wrote any.
         """
         # What it has consumed within this pass may be gone.
+        number, failed = one.number, one.failed
         measuring = self.due and not self._pass_stepped_in == number != NO_PASS
-        loss = 0 if self.alone else self._loss_of(wrote)
+        loss = 0 if self.alone else self._loss_of(one.origin(group))
         written = self.ledger.ended(columns, compared, loss, measuring)
         if not written:
             return False
@@ -169,14 +180,15 @@ class TrackedOptimizer:
         if is_first or waits_for_long:
             self._weights_at, self._weights_then = self._written_at, self._weights()
         if self._erased is not None and not failed:
-            self._erased.wrote(_call_site(), written, wrote, self.own.parameters)
+            site, wrote = one.origin(group)
+            self._erased.wrote(site, written, None if self.alone else wrote, self.own.parameters)
         if not self.alone:
             self.ledger.last_pass[list(written)] = number
         return True
 
-    def erased(self, begun: Seen) -> None:
-        """As another pass begins, some of what passes have written since the last step may be erased."""
-        columns = self.ledger.erased(begun)
+    def begins(self) -> None:
+        """A pass is about to begin: some of what passes have written since the last step may be erased."""
+        columns = self.ledger.begins()
         if columns and self._backward_passes and self._step is None:
             if self._erased is None:
                 # Nothing is noted of the passes of a loop that erases none.
@@ -197,11 +209,11 @@ class TrackedOptimizer:
         if columns:
             self.ledger.learn(events.elsewhere, columns)
 
-    def _loss_of(self, wrote: Hashable) -> int:
+    def _loss_of(self, origin: Hashable) -> int:
         """The loss that a pass is of, as passes are known by where they are called and by what they write."""
         if len(self._losses) >= self.MOST_LOSSES:
             self._losses.clear()
-        return self._losses.setdefault((_call_site(), wrote), len(self._losses) + 1)
+        return self._losses.setdefault(origin, len(self._losses) + 1)
 
     def _count(self, number: int) -> None:
         """A pass writes, or wrote, one of its gradients."""
@@ -353,16 +365,3 @@ class TrackedOptimizer:
         self._loss_scale = None
         if self._erased is not None and not self._erased.next_step():
             self._erased = None
-
-
-def _call_site(deepest: int = 32) -> int:
-    """Where in the program this is called from."""
-    places: list[tuple[int, int]] = []
-    frame: FrameType | None = sys._getframe(1)
-    # Our own may be at another instruction where a pass has failed.
-    while frame is not None and frame.f_globals.get("__name__", "").startswith("gradwatch."):
-        frame = frame.f_back
-    while frame is not None and len(places) < deepest:
-        places.append((id(frame.f_code), frame.f_lasti))
-        frame = frame.f_back
-    return hash(tuple(places))

@@ -12,11 +12,13 @@ written are called when it ends. Only trackers that were written of late in the 
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from threading import get_ident
+from types import FrameType
 from typing import Any, Protocol
 
 import torch
@@ -90,10 +92,14 @@ class PassListener(Protocol):
         """A pass has ended that wrote the gradients of these columns."""
 
 
+# Where a pass was called, and of each listener of a group that it has written which one it is, and the columns.
+Origin = tuple[int, frozenset[tuple[int, frozenset[int]]]]
+
+
 class Pass:
     """A pass that runs: its number, the columns written so far, by listener, and whether an exception ended it."""
 
-    __slots__ = ("failed", "number", "written")
+    __slots__ = ("_origins", "_reported", "failed", "number", "written")
 
     # Numbered below torch's own graph tasks, which count up from 0.
     _numbers = itertools.count(NO_PASS - 1, -1)
@@ -102,19 +108,39 @@ class Pass:
         self.number = next(self._numbers) if number is None else number
         self.written: defaultdict[PassListener, set[int]] = defaultdict(set)
         self.failed = False
+        self._reported: dict[PassListener, frozenset[int]] = {}
+        self._origins: dict[RunListener, Origin] | None = None
 
     def report(self) -> None:
         """Tell each listener what it wrote."""
-        for listener, columns in self.written.items():
-            listener.ended(frozenset(columns), self)
+        self._reported = {listener: frozenset(columns) for listener, columns in self.written.items()}
+        for listener, columns in self._reported.items():
+            listener.ended(columns, self)
 
-    def wrote(self, group: RunListener) -> frozenset[tuple[int, frozenset[int]]]:
-        """All that it has written of a tracker, whichever optimizer holds it: that tells losses apart."""
-        return frozenset(
-            (id(listener), frozenset(columns))
-            for listener, columns in self.written.items()
-            if listener.group is group
-        )
+    def origin(self, group: RunListener) -> Origin:
+        """What tells the losses of a tracker apart: where a pass is called, and what it writes of all that is tracked.
+
+        To be asked while the pass is reported; worked out once for all who ask.
+        """
+        if self._origins is None:
+            site, of_each = _call_site(), defaultdict[RunListener, list[tuple[int, frozenset[int]]]](list)
+            for listener, columns in self._reported.items():
+                of_each[listener.group].append((id(listener), columns))
+            self._origins = {one: (site, frozenset(written)) for one, written in of_each.items()}
+        return self._origins[group]
+
+
+def _call_site(deepest: int = 32) -> int:
+    """Where in the program this is called from."""
+    places: list[tuple[int, int]] = []
+    frame: FrameType | None = sys._getframe(1)
+    # Our own may be at another instruction where a pass has failed.
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("gradwatch."):
+        frame = frame.f_back
+    while frame is not None and len(places) < deepest:
+        places.append((id(frame.f_code), frame.f_lasti))
+        frame = frame.f_back
+    return hash(tuple(places))
 
 
 # By thread, the pass that runs in it; and the one that runs in this thread.

@@ -29,8 +29,8 @@ __all__ = ["ClipEvent", "ClipListener", "clips"]
 class ClipEvent(NamedTuple):
     """One clipping call: what it was asked for.
 
-    ``ids`` are the addresses of the parameters as they were given, int64, one that was given twice included: bytes, since
-    their hash is worked out once however often they are looked up.
+    ``ids`` are the addresses of the parameters as they were given, int64, one that was given twice included: as
+    bytes, whose hash is worked out once, however often they are looked up.
     """
 
     function: str
@@ -231,4 +231,5 @@ def _read_call(
             # It is spent by looking, so torch gets another one; of an empty generator it warns.
             again = given if isinstance(given, GeneratorType) and not parameters else iter(parameters)
             args, kwargs = ((again, *args[1:]), kwargs) if args else (args, {**kwargs, "parameters": again})
-    return args, kwargs, ClipEvent(signature.public_name, limit, norm_type, array("q", map(id, parameters)).tobytes())
+    ids = array("q", map(id, parameters)).tobytes()
+    return args, kwargs, ClipEvent(signature.public_name, limit, norm_type, ids)

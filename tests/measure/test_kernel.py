@@ -154,7 +154,12 @@ def test_unchanged_keeps_nothing_alive(way: ModuleType) -> None:
 def test_whether_groups_hold_what_they_held(way: ModuleType) -> None:
     one, two, three = (parameter() for _ in range(3))
     held = addresses([one, two, three])
-    for groups in ([[one, two, three]], [[one], [two, three]], [[], [one, two], (three,)], [iter((one, two, three))]):
+    for groups in (
+        [[one, two, three]],
+        [[one], [two, three]],
+        [[], [one, two], (three,)],
+        [iter((one, two, three))],
+    ):
         assert way.holds([{"params": params} for params in groups], held), groups
     for groups in ([], [[one, two]], [[one, three, two]], [[one, two, three], [one]], [[one, two], [parameter()]]):
         assert not way.holds([{"params": params} for params in groups], held), groups

@@ -52,7 +52,7 @@ class Told:
     def ended(self, columns: frozenset[int], one: Pass) -> None:
         self.passes.append(columns)
         self.numbers.append(one.number)
-        self.wrote.append(one.wrote(self.group))
+        self.wrote.append(one.origin(self.group)[1])
         for see in self.at_the_end:
             see()
 
