@@ -128,6 +128,8 @@ class Block(Sequence[StepRecord]):
     def clipping(self) -> list[tuple[float | None, bool]]:
         """The tightest finite limit of clipping by norm, if any; and whether it was in force."""
         calls = self.common.calls
+        if calls == ():
+            return [(None, False)] * len(self)
         if calls is not None and len(calls) == 1:
             function, limits, _, norms, columns, _ = calls[0]
             if norms is not None and all(_holds_a_norm(function, limit, columns) for limit in set(limits)):

@@ -118,7 +118,7 @@ class Pass:
             listener.ended(columns, self)
 
     def origin(self, group: RunListener) -> Origin:
-        """What tells the losses of a tracker apart: where a pass is called, and what it writes of all that is tracked.
+        """What tells the losses of a tracker apart: where a pass is called, and all that it writes.
 
         To be asked while the pass is reported; worked out once for all who ask.
         """

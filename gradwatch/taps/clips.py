@@ -224,12 +224,13 @@ def _read_call(
     if isinstance(given, Tensor):
         parameters = (given,)
     elif not isinstance(given, (list, tuple)):
-        if not isinstance(given, Iterable):
+        is_generator = type(given) is GeneratorType  # as a rule, and asked at little cost
+        if not is_generator and not isinstance(given, Iterable):
             return None
         parameters = tuple(given)
-        if isinstance(given, Iterator):
+        if is_generator or isinstance(given, Iterator):
             # It is spent by looking, so torch gets another one; of an empty generator it warns.
-            again = given if isinstance(given, GeneratorType) and not parameters else iter(parameters)
+            again = given if is_generator and not parameters else iter(parameters)
             args, kwargs = ((again, *args[1:]), kwargs) if args else (args, {**kwargs, "parameters": again})
     ids = array("q", map(id, parameters)).tobytes()
     return args, kwargs, ClipEvent(signature.public_name, limit, norm_type, ids)

@@ -55,5 +55,6 @@ def signed(index: int) -> int:
 
 def _is_packed(node: Node, name: str) -> bool:
     raw = getattr(node, f"_raw_saved_{name}", None)
-    each = raw if isinstance(raw, tuple) else (raw,)
-    return any(getattr(one, "unpack_hook", None) is not None for one in each)
+    if isinstance(raw, tuple):
+        return any(getattr(one, "unpack_hook", None) is not None for one in raw)
+    return getattr(raw, "unpack_hook", None) is not None

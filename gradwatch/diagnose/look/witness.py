@@ -15,7 +15,7 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from gradwatch.diagnose.graph.catalogue import Family, Row
+from gradwatch.diagnose.graph.catalogue import ROWS, Family, Row
 from gradwatch.diagnose.graph.saved import read_saved
 from gradwatch.diagnose.graph.walk import Node, is_leaf, lasting, operation, row_of
 
@@ -51,11 +51,17 @@ class Broken(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """One step down a graph: from which of those reached before, by which input; the operation if it may break."""
+    """One step down a graph: from which of those reached before, and by which input.
+
+    Attributes:
+        breaking: the name of an operation that may break, in full; empty for any other.
+        saved: under which names that may have saved what proves it; none for a function of the user's own.
+    """
 
     origin: int
     input: int
-    operation: str
+    breaking: str
+    saved: tuple[str, ...]
 
 
 class Witness:
@@ -86,11 +92,11 @@ class Witness:
             self._new(root)
         held = lasting(start) if self._fleeting[name] else root
         reached: list[Node | None] = []
-        for origin, index, breaking in self._ways[name]:
+        for origin, index, breaking, saved in self._ways[name]:
             node = _input(reached[origin], index) if reached else root
             reached.append(node)
-            if breaking and node is not None and operation(node) == breaking:
-                self._handles.append(node.register_hook(self._keeping(held, node)))
+            if breaking and node is not None and node.name() == breaking:
+                self._handles.append(node.register_hook(self._keeping(held, node, saved)))
         return held
 
     def forget(self) -> None:
@@ -109,11 +115,11 @@ class Witness:
         proofs = (_proof(*kept) for kept in self._kept)
         return next((proof for proof in proofs if proof is not None), None)
 
-    def _keeping(self, root: Node, node: Node) -> Callable[..., None]:
+    def _keeping(self, root: Node, node: Node, saved: tuple[str, ...]) -> Callable[..., None]:
         def hook(outgoing: tuple[Tensor | None, ...], incoming: tuple[Tensor | None, ...]) -> None:
             if any(gradient is not None for gradient in incoming):
-                values: dict[str, object] = {name: read_saved(node, name) for name in _names(node)}
-                if _is_own(node):
+                values: dict[str, object] = {name: read_saved(node, name) for name in saved}
+                if not saved and _is_own(node):
                     values = {_IN: incoming[0], _OUT: outgoing[0]}
                 tensors = {name: value.detach() for name, value in values.items() if isinstance(value, Tensor)}
                 self._kept.append((root, node, tensors))
@@ -147,8 +153,10 @@ def _singular(node: Node, row: Row) -> tuple[str, tuple[float, ...]] | None:
 
 
 def _names(node: Node) -> tuple[str, ...]:
-    row = row_of(node)
-    return () if row is None else (*filter(None, row.saved), *((row.result,) if row.result else ()))
+    """Under which names an operation like this may save something, whichever arguments it was given."""
+    row = ROWS.get(operation(node))
+    rows = () if row is None else (row,) if row.without is None else (row, ROWS[row.without[1]])
+    return tuple(dict.fromkeys(name for each in rows for name in (*each.saved, each.result) if name))
 
 
 def _input(node: Node | None, index: int) -> Node | None:
@@ -178,8 +186,11 @@ def _learned(root: Node, most: int, steps: int) -> list[_Step]:
     if not breaking:
         return []
     places = {position: place for place, position in enumerate(sorted(kept))}
-    ways = ((reached[position], position in breaking) for position in sorted(kept))
-    return [_Step(places[origin], index, operation(node) if it else "") for (node, origin, index, _), it in ways]
+    ways = [(*reached[position][:3], position in breaking) for position in sorted(kept)]
+    return [
+        _Step(places[origin], index, node.name() if it else "", _names(node) if it else ())
+        for node, origin, index, it in ways
+    ]
 
 
 def _proof(root: Node, node: Node, saved: dict[str, Tensor]) -> Broken | None:
