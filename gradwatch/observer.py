@@ -153,18 +153,20 @@ class Observer:
         for follower in self._followers:
             tracked = follower.tracked
             with tracked.lock:
-                given = tracked.own.given(event.ids)
+                given = tracked.own.given[event.ids]
                 if 8 * len(given.columns) < len(event.ids):
                     given = follower.given_perhaps_new(event)
                 if given.columns:
                     tracked.ledger.note(events.clipping, given.columns, tracked.due, in_pass)
 
     def _clipped(self, event: ClipEvent, norm: Tensor | None) -> None:
-        several = [(tracked, tracked.own.given(event.ids)) for tracked in self.tracked.values()]
-        held = [given for _, given in several if given.columns]
+        held = False
+        for tracked in self.tracked.values():
+            held = held or bool(tracked.own.given[event.ids].columns)
         # The gradients of others are not looked at.
         nothing = not held and (not event.ids or _is_zero(norm))
-        for tracked, given in several:
+        for tracked in self.tracked.values():
+            given = tracked.own.given[event.ids]
             if not (given.columns or nothing):
                 continue
             with tracked.lock:
@@ -292,7 +294,7 @@ class _Follower:
         """What a clip call is given of its parameters: one that is not known may be new."""
         if self.tracked.has_changed:
             self.refresh()
-        return self.tracked.own.given(event.ids)
+        return self.tracked.own.given[event.ids]
 
     def refresh(self) -> None:
         """Take in what the optimizer holds now."""

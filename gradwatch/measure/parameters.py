@@ -47,6 +47,25 @@ class RowForm(NamedTuple):
     shares: FloatArray
 
 
+class _Known(dict[bytes, Given]):
+    """By the addresses of some parameters, which columns they are: worked out at first sight."""
+
+    # A loop may clip others at each step, such as the experts that were drawn.
+    MOST = 64
+
+    def __init__(self, column: Mapping[int, int]) -> None:
+        super().__init__()
+        self._column = column
+
+    def __missing__(self, ids: bytes) -> Given:
+        if len(self) >= self.MOST:
+            self.clear()
+        times = Counter(column for column in map(self._column.get, array("q", ids)) if column is not None)
+        repeated = tuple(column for column, count in times.items() if count > 1)
+        given = self[ids] = Given(tuple(times), np.array(list(times), dtype=np.intp), repeated)
+        return given
+
+
 class OptimizerParameters:
     """The parameters that an optimizer holds at one time.
 
@@ -60,10 +79,11 @@ class OptimizerParameters:
         ids: addresses of what the optimizer held, to compare with what it holds later.
         parameters: each distinct one, in the optimizer's order: the columns of a row.
         row: what the columns of a row are.
+        given: by the addresses of some parameters, which columns they are.
     """
 
-    # A loop may clip others at each step, such as the experts that were drawn.
-    MOST_GIVEN = 64
+    # Other optimizers that are remembered.
+    MOST_OTHERS = 64
 
     def __init__(self, name: str, optimizer: Optimizer, lines: Lines, shards: Shards) -> None:
         self.ids = addresses(parameters_of(optimizer))
@@ -84,7 +104,7 @@ class OptimizerParameters:
         shares = [shards.share_of(parameter) for parameter in self.parameters]
         sharded = np.array([place for place, share in enumerate(shares) if share is not None], dtype=np.intp)
         self.row = RowForm(layout, sharded, np.array([share for share in shares if share is not None]))
-        self._given: dict[bytes, Given] = {}
+        self.given = _Known(self._column)
         self._common: dict[int, tuple[OptimizerParameters, tuple[int, ...]]] = {}
 
     @property
@@ -107,24 +127,12 @@ class OptimizerParameters:
         """Whether it is one of these."""
         return id(parameter) in self._column
 
-    def given(self, ids: bytes) -> Given:
-        """Which columns the parameters of these addresses are."""
-        known = self._given.get(ids)
-        if known is None:
-            if len(self._given) >= self.MOST_GIVEN:
-                self._given.clear()
-            known_here = map(self._column.get, array("q", ids))
-            times = Counter(column for column in known_here if column is not None)
-            repeated = tuple(column for column, count in times.items() if count > 1)
-            known = self._given[ids] = Given(tuple(times), np.array(list(times), dtype=np.intp), repeated)
-        return known
-
     def common_with(self, other: OptimizerParameters) -> tuple[int, ...]:
         """The columns whose parameters another optimizer holds too."""
         known = self._common.get(id(other))
         if known is None or known[0] is not other:
             columns = tuple(c for one, c in self._column.items() if one in other._column)
-            self._common = {**dict(list(self._common.items())[-self.MOST_GIVEN :]), id(other): (other, columns)}
+            self._common = {**dict(list(self._common.items())[-self.MOST_OTHERS :]), id(other): (other, columns)}
             return columns
         return known[1]
 

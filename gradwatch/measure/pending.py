@@ -32,7 +32,7 @@ class SeenClip:
 
     def moved(self, old: OptimizerParameters, new: OptimizerParameters) -> SeenClip:
         """The same call, among the columns of a new list of parameters."""
-        given = new.given(addresses(old.parameters[c] for c in (*self.noted.columns, *self.noted.repeated)))
+        given = new.given[addresses(old.parameters[c] for c in (*self.noted.columns, *self.noted.repeated))]
         noted = self.noted._replace(columns=given.places, repeated=given.repeated)
         return SeenClip(noted, self.norm, self.event)
 

@@ -113,9 +113,11 @@ class Pass:
 
     def report(self) -> None:
         """Tell each listener what it wrote."""
-        self._reported = {listener: frozenset(columns) for listener, columns in self.written.items()}
-        for listener, columns in self._reported.items():
-            listener.ended(columns, self)
+        reported = self._reported
+        for listener in self.written:
+            reported[listener] = frozenset(self.written[listener])
+        for listener in reported:
+            listener.ended(reported[listener], self)
 
     def origin(self, group: RunListener) -> Origin:
         """What tells the losses of a tracker apart: where a pass is called, and all that it writes.
