@@ -272,8 +272,8 @@ class Health:
             steps that have no record.
         sink_errors: failures by sink name.
         internal_errors: errors inside gradwatch that were kept from the training loop.
-        kernel: what measures gradients in CPU memory: ``"native avx512"``, ``"native avx2"``, ``"native plain"``
-            or ``"pure torch"``.
+        kernel: what measures gradients in CPU memory: ``"native avx512"``, ``"native avx512+avx2"`` where the
+            processor reads float32 faster by AVX2, ``"native avx2"``, ``"native plain"`` or ``"pure torch"``.
         dropped_by_sink: records that are missing in each sink, by its name.
         forgotten_records: records that ``track(history=...)`` asks for and that ``watch.history`` does not hold,
             since they would take up more than 64 MiB.

@@ -171,8 +171,10 @@ static int has_f16c(void)
     return __get_cpuid(1, &a, &b, &c, &d) && c & 1u << 29;
 }
 
-/* AMD's processors before Zen 5 carry out 512 bits in two halves, and widen half of them more slowly than 256 as a whole:
-   57 GB/s and 67 on a Zen 4. */
+/* AMD's processors before Zen 5 carry out 512 bits in two halves, and read float32 faster by 256: on a Zen 4 17.6 numbers
+   in a nanosecond and 14.8, where bfloat16 come to 8.4 and 11.3. */
+static const Way halved = {"avx512+avx2", {avx512_float16, avx512_bfloat16, avx2_float32, avx512_float64}};
+
 static int has_halves(void)
 {
     unsigned a, b, c, d;
@@ -186,17 +188,17 @@ static int has_halves(void)
 
 const Way *const *ways(void)
 {
-    static const Way *found[4];
+    static const Way *found[5];
     size_t count = 0;
 #ifdef X86
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()) {
-        int is_wide = __builtin_cpu_supports("avx512f"), comes_later = is_wide && has_halves();
-        if (is_wide && !comes_later)
+        if (__builtin_cpu_supports("avx512f")) {
+            if (has_halves())
+                found[count++] = &halved;
             found[count++] = &avx512;
+        }
         found[count++] = &avx2;
-        if (comes_later)
-            found[count++] = &avx512;
     }
 #endif
     found[count++] = &plain;

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import gradwatch
+from gradwatch.blocks import Block, NotedClip, StepRow
 from gradwatch.judge.judge import Judge
 from gradwatch.judge.rule import Rule
 from gradwatch.records import Alert, ClipCall, GroupNorms, StepRecord
 from gradwatch.rules import ClipBroken, ClipOverflow
+from tests.blocks import facts_of, layout_of
 from tests.made_up import record
 from tests.test_incidents import made_of
 
@@ -53,6 +56,23 @@ def test_the_rounding_of_a_coarse_type_is_allowed_for() -> None:
     assert broken(call(1.0045, rounding=bfloat16)) == []
     assert len(broken(call(1.0045, rounding=2.0**-10))) == 1
     assert len(broken(call(1.02, rounding=bfloat16))) == 1
+
+
+@pytest.mark.parametrize("steps", [1, 16])
+@pytest.mark.parametrize("given", [(0, 1), (0,)])
+def test_no_record_is_made_of_what_torchs_own_error_lets_through(
+    steps: int, given: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a million numbers torch's norm is off by 2e-5, and what it leaves is as much above the limit."""
+    layout = layout_of(["net.weight", "net.bias"], ["net"])
+    columns = np.array(given)
+    clips = tuple(NotedClip("clip_grad_norm_", 1.0, 2.0, 1392.6026, columns) for _ in range(3 - len(given)))
+    rows = [StepRow(step, 0.0, facts_of(layout), clips=clips) for step in range(1, steps + 1)]
+    before, after = (np.tile([norm, 0.0], (steps, 1)) for norm in (1392.63, 1.0000194))
+    block = Block(layout, rows, before, after)
+    assert [list(ClipBroken().look(made) or ()) for made in block] == [[]] * steps
+    monkeypatch.setattr(Block, "_record", None)
+    assert ClipBroken().look_over(block, 0) == (steps, ())
 
 
 def test_two_halves_clipped_one_by_one_may_exceed_the_limit_together() -> None:
