@@ -6,7 +6,7 @@ import pytest
 
 from gradwatch.errors import SinkError
 from gradwatch.records import GroupNorms, Health
-from gradwatch.sinks import TensorBoard
+from gradwatch.sinks import TensorBoard, event_file
 from tests.made_up import alert, record, run_info
 from tests.sinks.test_jsonl_files import Disk
 from tests.sinks.test_tensorboard import read
@@ -52,6 +52,12 @@ def test_on_a_full_disk_a_new_file_is_begun_when_there_is_room_and_says_what_is_
     assert len(list(tmp_path.iterdir())) == 2
     (said,) = [entry.getMessage() for entry in caplog.records]
     assert said.endswith("is written again; 3 steps and 3 alerts are missing: No space left on device.")
+
+
+def test_files_of_one_second_are_read_in_the_order_in_which_they_were_begun(monkeypatch):
+    monkeypatch.setattr(event_file.time, "time", lambda: 1.0)
+    names = [event_file._file_name() for _ in range(120)]
+    assert names == sorted(names)
 
 
 def test_a_folder_that_was_deleted_is_made_again(tmp_path):
