@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from operator import ge, mul
+from operator import ge, mul, truediv
 from typing import NamedTuple
 
 from gradwatch.blocks import AFTER, BEFORE, Block, NotedClip, StepRow
@@ -99,7 +99,7 @@ class ClipBroken:
             return False
         kept = [limit * (1 + self._tolerance) for limit in limits]
         # Of large tensors torch's norm is a little small, and what it leaves as much too large.
-        return all(map(ge, kept, after)) or all(map(ge, map(mul, kept, before), map(mul, norms, after)))
+        return all(map(ge, kept, after)) or all(map(ge, map(mul, kept, map(truediv, before, norms)), after))
 
     def _is_plainly_fine(self, block: Block, index: int, row: StepRow, consumed: float) -> bool:
         """Nothing that is looked for can be found; where it says no, nothing need be."""
@@ -126,7 +126,7 @@ class ClipBroken:
             before = block.scope_norms(BEFORE, clip.columns).item(index)
             if not returned * TORCH_ERROR >= before or (scale is not None and is_close(returned, before * scale)):
                 return False
-            error = max(before / returned, 1.0)
+            error = _torch_error(returned, before)
         tolerance = self._tolerance + 2 * block.rounding(clip.columns)
         kept = block.scope_norms(AFTER, clip.columns).item(index) <= clip.limit * (1 + tolerance) * error
         return kept or clip.norm_type > 2
@@ -161,7 +161,10 @@ class ClipBroken:
             return False
         # The coefficient, and each product with it, is rounded in the gradient's own type.
         tolerance = self._tolerance + 2 * call.rounding
-        return call.scope_after > abs(call.limit) * (1 + tolerance) * _torch_error(call)
+        error = 1.0
+        if call.norm_type == 2 and call.norm_returned is not None and call.scope_before is not None:
+            error = _torch_error(call.norm_returned, call.scope_before)
+        return call.scope_after > abs(call.limit) * (1 + tolerance) * error
 
     def _given_others(self, record: StepRecord) -> Iterator[Finding]:
         """The call before each step was given another optimizer's gradients, which came to nothing."""
@@ -182,7 +185,7 @@ class ClipBroken:
             return
         given = math.hypot(*(number(call.scope_after) for call in record.clips))
         # Scopes may overlap: what is left out is then thought smaller than it is.
-        left_out = math.sqrt(max(record.norm_after**2 - given**2, 0.0))
+        left_out = math.sqrt(max(record.norm_after - given, 0.0)) * math.sqrt(record.norm_after + given)
         if left_out > max(limit, 1e-3 * record.norm_after):
             message = (
                 f"clipping to {limit:g} was given a part of the optimizer's gradients only: the rest, of norm "
@@ -242,12 +245,11 @@ def _saw_more(call: ClipCall) -> bool:
     return scaled and unscaled and number(call.norm_returned) > TORCH_ERROR * number(call.scope_before)
 
 
-def _torch_error(call: ClipCall) -> float:
-    """By how much torch's norm of a call was too small, where rounding explains it; 1 otherwise."""
-    if not call.norm_returned or call.scope_before is None or call.norm_type != 2:
-        return 1.0
-    error = call.scope_before / call.norm_returned
-    return error if 1.0 < error < TORCH_ERROR else 1.0
+def _torch_error(returned: float, true: float) -> float:
+    """By how much torch's norm was too small, where rounding explains it; 1 otherwise."""
+    error = true / returned if returned else 1.0
+    # Asked as in ``_saw_less``: what that lets pass is explained here, to the last bit.
+    return error if error > 1.0 and returned * TORCH_ERROR >= true else 1.0
 
 
 def _between_passes(record: StepRecord) -> Iterator[Finding]:

@@ -49,19 +49,24 @@ class DeviceNorms:
         self.used = False
 
     def take_over(self, earlier: DeviceNorms, columns: Columns, known: BoolArray) -> None:
-        """Go on with the norms before clipping of another list of parameters.
+        """Go on with the norms before clipping of another list of parameters, and with what was noted.
 
         Args:
-            earlier: the norms of that list.
+            earlier: the norms of that list, to which nothing is written from now on.
             columns: the column that each parameter had in it.
             known: whether it had one.
         """
+        # Nobody else does that from now on.
+        earlier.send()
         with torch.inference_mode(False), torch.no_grad():
             for old in earlier._boards:
                 board = self._boards[self._board_of(old.device)]
                 here, there = board.indices(np.flatnonzero(known)), old.indices(columns[known])
                 board.side(BEFORE).index_copy_(0, here, old.side(BEFORE).index_select(0, there))
+                board.make_room(old.notes)
+                board.noted.copy_(old.noted)
         self._where[:, known] = earlier._where[:, columns[known]]
+        self._noted = earlier._noted
 
     def write(
         self, side: int, measured: bytes, elsewhere: Sequence[int], gradients: Sequence[Tensor | None]

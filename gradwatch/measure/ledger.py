@@ -83,6 +83,7 @@ class Ledger:
     def _take_over(self, earlier: Ledger) -> None:
         """Go on with what is known of those parameters that were held before."""
         columns, known = self.own.columns_in(earlier.own)
+        self.devices.take_over(earlier.devices, columns, known)
         if not len(earlier.own) or not len(columns):
             return
         self._provenance = earlier._provenance.with_columns(columns, known)
@@ -91,7 +92,6 @@ class Ledger:
         state[:, known] = np.frombuffer(earlier._state, dtype=np.int64).reshape(2, -1)[:, columns[known]]
         before[known] = np.frombuffer(earlier._before)[columns[known]]
         self.last_pass[known] = earlier.last_pass[columns[known]]
-        self.devices.take_over(earlier.devices, columns, known)
 
     # Nearly each event looks at all gradients, whichever it is about: so what has changed between two is known.
 

@@ -139,7 +139,8 @@ class OptimizerParameters:
     def columns_in(self, other: OptimizerParameters) -> tuple[Columns, BoolArray]:
         """The column that each of these had in an earlier list, and whether it had one."""
         old = [other._column.get(id(parameter)) for parameter in self.parameters]
-        return np.array([column or 0 for column in old], dtype=np.intp), np.array([c is not None for c in old])
+        known = np.array([column is not None for column in old], dtype=bool)
+        return np.array([column or 0 for column in old], dtype=np.intp), known
 
     def _columns(self, groups: Mapping[str, Sequence[Tensor]]) -> dict[str, Columns]:
         found = {}

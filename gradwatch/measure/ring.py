@@ -71,6 +71,11 @@ class Board:
         """The norms of all columns on one side: a view to write into."""
         return self._sides[side]
 
+    @property
+    def noted(self) -> Tensor:
+        """The numbers besides: a view to write into."""
+        return self._row.narrow(0, 2 * self.columns, self.notes)
+
     def indices(self, columns: npt.NDArray[np.intp]) -> Tensor:
         """These columns as an index on the device; brought there once, from memory that nothing waits for."""
         key = columns.tobytes()

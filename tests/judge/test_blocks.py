@@ -11,9 +11,10 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from gradwatch.blocks import Block, Facts, NotedClip, StepRow
+from gradwatch.judge.clip_given import TORCH_ERROR
 from gradwatch.judge.judge import Judge
 from gradwatch.records import StepRecord
-from gradwatch.rules import ClipSaturated, Finding, Growth, Rule, Zero, default_rules
+from gradwatch.rules import ClipBroken, ClipSaturated, Finding, Growth, Rule, Zero, default_rules
 from tests.blocks import facts_of, judged_alike, layout_of, made_up_blocks
 
 NAN = float("nan")
@@ -75,6 +76,52 @@ def test_a_block_whose_clip_calls_all_saw_less_than_was_there_is_not_fine() -> N
         alert for alert in judged_alike([Block(layout, rows, norms, norms)]) if alert.rule == "clip-broken"
     ]
     assert (alert.severity, alert.step) == ("warning", 1)
+
+
+@pytest.mark.parametrize(
+    ("limit", "returned", "before", "after"),
+    [
+        # No product of two of these is a float64, nor in the range of one.
+        (1e150, 1e200, 1e200, 1e200),
+        (1e-200, 1e-170, 1e-170, 1e-170),
+        # What was Inf when it was clipped, and was replaced by something else then.
+        (1.0, math.inf, math.inf, 5.0),
+        # Not clipped at all by a call whose norm was a little too small.
+        (1.0, 1.99, 2.0, 2.0),
+    ],
+)
+def test_a_limit_that_was_not_kept_is_told_of_a_block_too(
+    limit: float, returned: float, before: float, after: float
+) -> None:
+    told = judged_alike([clipped_alike(limit, returned, before, after)], only_clips)
+    assert [(alert.severity, alert.step) for alert in told] == [("critical", 1)]
+
+
+def test_what_the_largest_error_of_torchs_norm_explains_is_explained_to_all() -> None:
+    returned = 2.0 / TORCH_ERROR
+    assert 2.0 / returned == TORCH_ERROR
+    assert judged_alike([clipped_alike(1.0, returned, 2.0, 1.05)], only_clips) == []
+
+
+def test_norms_whose_squares_leave_the_range_are_judged_on() -> None:
+    """Of a whole of 5e200 a clip call was given 3e200."""
+    layout, part = layout_of(("mlp.w", "mlp.v"), ("mlp",)), np.zeros(1, dtype=np.intp)
+    clips = (NotedClip("clip_grad_norm_", 3e200, 2.0, 3e200, part),)
+    norms = np.array([[3e200, 4e200]])
+    (alert,) = judged_alike([Block(layout, [StepRow(1, 1.0, Facts.usual(2), 1, clips)], norms, norms)], only_clips)
+    assert (alert.severity, alert.state, alert.value) == ("warning", "firing", pytest.approx(4e200))
+
+
+def only_clips() -> list[Rule]:
+    return [ClipBroken()]
+
+
+def clipped_alike(limit: float, returned: float, before: float, after: float) -> Block:
+    """A block of one parameter, clipped in each step by one call."""
+    layout, usual, columns = layout_of(("mlp.w",), ("mlp",)), Facts.usual(1), np.zeros(1, dtype=np.intp)
+    clips = (NotedClip("clip_grad_norm_", limit, 2.0, returned, columns),)
+    rows = [StepRow(step, float(step), usual, 1, clips) for step in range(1, 17)]
+    return Block(layout, rows, np.full((16, 1), before), np.full((16, 1), after))
 
 
 @pytest.mark.parametrize(

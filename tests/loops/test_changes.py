@@ -14,6 +14,7 @@ import gradwatch
 from tests.loops.models import Net, loss_of
 from tests.loops.run import Clip, Run, conformance
 from tests.loops.usual import halved_step, usual_step
+from tests.reference import exact_norm
 
 
 @conformance
@@ -231,3 +232,48 @@ def test_a_replaced_parameter_is_let_go() -> None:
             optimizer.step()
         gc.collect()
         assert [parameter() for parameter in replaced] == [None] * 4
+
+
+class Kept(torch.Tensor):
+    """Whatever is no plain tensor is measured as on a device: its norm is fetched with those of other steps."""
+
+
+@pytest.mark.parametrize("change", ["added", "emptied", "filled again"])
+def test_norms_on_their_way_arrive_though_the_parameters_change(change: str) -> None:
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    norms = []
+    with gradwatch.track(optimizer, model) as watch:
+        for count in range(6):
+            if count == 3:
+                group = optimizer.param_groups[0]
+                group["params"] = [] if change != "added" else [*model.parameters(), nn.Parameter(torch.ones(2))]
+            if count == 4 and change == "filled again":
+                group["params"] = list(model.parameters())
+            optimizer.zero_grad()
+            model(torch.randn(4, 3)).square().mean().backward()
+            for parameter in model.parameters():
+                parameter.grad = parameter.grad.as_subclass(Kept)
+            held = [p for p in group["params"] if p.grad is not None] if count > 2 else list(model.parameters())
+            norms.append(exact_norm(p.grad.as_subclass(torch.Tensor) for p in held) if held else 0.0)
+            optimizer.step()
+    assert watch.health().internal_errors == 0
+    assert [record.norm_after for record in watch.history] == pytest.approx(norms)
+
+
+def test_the_norm_of_a_clip_call_arrives_though_the_parameters_change_behind_it() -> None:
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    norms = []
+    with gradwatch.track(optimizer, model) as watch:
+        for count in range(4):
+            optimizer.zero_grad()
+            model(torch.randn(4, 3)).square().mean().backward()
+            for parameter in model.parameters():
+                parameter.grad = parameter.grad.as_subclass(Kept)
+            norms.append(float(clip_grad_norm_(model.parameters(), 0.1)))
+            if count == 2:
+                optimizer.add_param_group({"params": [nn.Parameter(torch.ones(2))]})
+            optimizer.step()
+    assert [record.clips[0].norm_returned for record in watch.history] == norms
+    assert [record.norm_before for record in watch.history] == pytest.approx(norms, rel=1e-5)
