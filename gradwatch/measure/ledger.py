@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from operator import attrgetter
 from typing import cast
 
 import numpy as np
 from torch import Tensor
 
-from gradwatch.blocks import AFTER, BEFORE, Facts, StepRow
+from gradwatch.blocks import AFTER, BEFORE, BoolArray, Facts, StepRow
 from gradwatch.measure import events, kernel
 from gradwatch.measure.devices import DeviceNorms
 from gradwatch.measure.parameters import OptimizerParameters
@@ -68,6 +69,8 @@ class Ledger:
         self._state = bytearray(np.repeat(np.array([[0], [-1]], dtype=np.int64), columns, axis=1).tobytes())
         # float64 [columns]: the newest norms before clipping.
         self._before = bytearray(8 * columns)
+        # The norms that the last measured step has left: NaN before the first, None where it has changed them.
+        self._left: bytearray | None = bytearray(np.full(columns, np.nan).tobytes())
         self.devices = DeviceNorms(columns)
         self._provenance = Provenance.unknown(columns)
         self.last_pass = np.zeros(columns, dtype=np.int64)
@@ -91,6 +94,10 @@ class Ledger:
         before = np.frombuffer(self._before)
         state[:, known] = np.frombuffer(earlier._state, dtype=np.int64).reshape(2, -1)[:, columns[known]]
         before[known] = np.frombuffer(earlier._before)[columns[known]]
+        if self._left is None or earlier._left is None:
+            self._left = None
+        else:
+            np.frombuffer(self._left)[known] = np.frombuffer(earlier._left)[columns[known]]
         self.last_pass[known] = earlier.last_pass[columns[known]]
 
     # Nearly each event looks at all gradients, whichever it is about: so what has changed between two is known.
@@ -121,6 +128,8 @@ class Ledger:
         """
         if not kernel.unchanged(self._parameters, self._state, self._few):
             look(self._parameters, self._state)
+            # A step that is not measured has not looked at what it consumed.
+            self._left = None if due else self._left
         self.learn(events.left, due)
 
     def begins(self) -> tuple[int, ...]:
@@ -182,9 +191,24 @@ class Ledger:
         after = bytearray(len(self._before))
         squares, faint = self._write(AFTER, self._all, gradients, after)
         facts, covered = cast("Consumed", seen.consumed)
+        if "stale" in facts.marks:
+            facts = self._really_stale(facts, covered, after)
+        self._left = after
         self._notice(facts, faint, squares)
         row = StepRow(number, time.time(), facts, backward_passes, tuple(map(_noted, clips)))
         return PendingStep(self.own.row, row, bytes(self._before), after, covered)
+
+    def _really_stale(self, facts: Facts, covered: BoolArray | None, after: bytearray) -> Facts:
+        """What has the norm that the last step left: another tensor may lie where one was freed.
+
+        So it is where the loop sets gradients by hand, as ``torch.autograd.grad`` returns them.
+        """
+        if self._left is None:
+            return facts
+        before = np.frombuffer(self._before)
+        now = before if covered is None else np.where(covered, before, np.frombuffer(after))
+        same = np.isclose(now, np.frombuffer(self._left), rtol=1e-9, atol=0.0)
+        return facts if same[facts.stale].all() else replace(facts, stale=facts.stale & same)
 
     def skipped(self, number: int, backward_passes: int, clips: Sequence[SeenClip], due: bool) -> PendingStep:
         """A step was not taken: what was measured before it."""

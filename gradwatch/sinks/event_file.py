@@ -197,8 +197,8 @@ class _Form:
 
 
 def _file_name() -> str:
-    # TensorBoard knows its files by what stands before the time, and reads them in the order of their names: also two
-    # of one second.
+    # TensorBoard knows its files by what stands before the time, and reads them in the order of their names: those
+    # of one second, too.
     where = f"{socket.gethostname()}.{os.getpid()}.{next(_numbers):06d}"
     return f"events.out.tfevents.{int(time.time()):010d}.{where}.gradwatch"
 

@@ -378,6 +378,23 @@ def test_a_clip_call_on_others_gradients_is_not_told() -> None:
     assert watch.last["optimizer"].clips == ()
 
 
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_gradient_of_the_loops_own_at_an_old_address_is_not_stale(every: int) -> None:
+    model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(3)))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with gradwatch.track(optimizer, model, every=every) as watch:
+        for _ in range(100):
+            optimizer.zero_grad()
+            loss = model(torch.randn(2, 4)).square().mean()
+            gradients = torch.autograd.grad(loss, list(model.parameters()))
+            for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+                parameter.grad = gradient
+            del gradients, gradient
+            optimizer.step()
+    assert {record.stale for record in watch.history} == {()}
+    assert watch.alerts == []
+
+
 class DecayingInPlace(torch.optim.SGD):
     """Adds the decay to the gradients themselves, of weights alone, as many an optimizer of a paper does."""
 

@@ -55,12 +55,14 @@ class _Step(NamedTuple):
 
     Attributes:
         breaking: the name of an operation that may break, in full; empty for any other.
+        kind: the same without torch's number, in which its variants differ: asked where the name is another.
         saved: under which names that may have saved what proves it; none for a function of the user's own.
     """
 
     origin: int
     input: int
     breaking: str
+    kind: str
     saved: tuple[str, ...]
 
 
@@ -92,10 +94,10 @@ class Witness:
             self._new(root)
         held = lasting(start) if self._fleeting[name] else root
         reached: list[Node | None] = []
-        for origin, index, breaking, saved in self._ways[name]:
+        for origin, index, breaking, kind, saved in self._ways[name]:
             node = _input(reached[origin], index) if reached else root
             reached.append(node)
-            if breaking and node is not None and node.name() == breaking:
+            if breaking and node is not None and (node.name() == breaking or operation(node) == kind):
                 self._handles.append(node.register_hook(self._keeping(held, node, saved)))
         return held
 
@@ -188,7 +190,7 @@ def _learned(root: Node, most: int, steps: int) -> list[_Step]:
     places = {position: place for place, position in enumerate(sorted(kept))}
     ways = [(*reached[position][:3], position in breaking) for position in sorted(kept)]
     return [
-        _Step(places[origin], index, node.name() if it else "", _names(node) if it else ())
+        _Step(places[origin], index, *((node.name(), operation(node), _names(node)) if it else ("", "", ())))
         for node, origin, index, it in ways
     ]
 
