@@ -105,6 +105,7 @@ def test_it_does_not_look_where_nobody_wants_to_know(watched: Watched) -> None:
     [
         (lambda out: (out * 0).square().sum().sqrt(), "SqrtBackward0"),
         (lambda out: (out * 0).square().sum().pow(0.5), "PowBackward0"),
+        (lambda out: (out * 0).square().sum().pow(torch.tensor(0.5)), "PowBackward1"),
         (lambda out: torch.acos((out * 0 + 1).mean()), "AcosBackward0"),
     ],
 )

@@ -9,7 +9,7 @@ alone are looked at in each pass: what they saved is kept alive, and not read un
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from torch import Tensor
@@ -147,9 +147,22 @@ def _is_own(node: Node) -> bool:
     return hasattr(node, "_forward_cls")
 
 
-def _singular(node: Node, row: Row) -> tuple[str, tuple[float, ...]] | None:
-    """Where its slope is infinite, and its value is finite."""
-    exponent = read_saved(node, row.exponent) if row.exponent else None
+def _singular(
+    node: Node, row: Row, kept: Mapping[str, Tensor] | None = None
+) -> tuple[str, tuple[float, ...]] | None:
+    """Where its slope is infinite, and its value is finite.
+
+    Args:
+        node: the operation.
+        row: what is known of such.
+        kept: what it saved, once it has run.
+    """
+    # A number stays with the operation; a tensor is gone by then.
+    exponent: object = (kept or {}).get(row.exponent)
+    if row.exponent and exponent is None:
+        exponent = read_saved(node, row.exponent)
+    if type(exponent) is Tensor and exponent.is_cpu and exponent.numel() == 1:
+        exponent = exponent.item()  # a load
     is_root = isinstance(exponent, (int, float)) and 0 < exponent < 1
     return ("self", (0.0,)) if is_root else row.singular
 
@@ -158,7 +171,9 @@ def _names(node: Node) -> tuple[str, ...]:
     """Under which names an operation like this may save something, whichever arguments it was given."""
     row = ROWS.get(operation(node))
     rows = () if row is None else (row,) if row.without is None else (row, ROWS[row.without[1]])
-    return tuple(dict.fromkeys(name for each in rows for name in (*each.saved, each.result) if name))
+    return tuple(
+        dict.fromkeys(name for each in rows for name in (*each.saved, each.result, each.exponent) if name)
+    )
 
 
 def _input(node: Node | None, index: int) -> Node | None:
@@ -199,7 +214,7 @@ def _proof(root: Node, node: Node, saved: dict[str, Tensor]) -> Broken | None:
     row = row_of(node)
     if row is None:
         return _proof_by_gradients(root, node, saved)
-    for name, at in filter(None, (_singular(node, row), row.pole)):
+    for name, at in filter(None, (_singular(node, row, saved), row.pole)):
         for value in at:
             if name in saved and bool((saved[name] == value).any()):
                 return Broken(root, node, name, value)
