@@ -154,7 +154,7 @@ class Observer:
             tracked = follower.tracked
             with tracked.lock:
                 given = tracked.own.given[event.ids]
-                if 8 * len(given.columns) < len(event.ids):
+                if given.strangers:
                     given = follower.given_perhaps_new(event)
                 if given.columns:
                     tracked.ledger.note(events.clipping, given.columns, tracked.due, in_pass)
@@ -167,8 +167,6 @@ class Observer:
         nothing = not held and (not event.ids or _is_zero(norm))
         for tracked in self.tracked.values():
             given = tracked.own.given[event.ids]
-            if not (given.columns or nothing):
-                continue
             with tracked.lock:
                 gone = tracked.clipped(event.function, event.limit, event.norm_type, given, norm, nothing)
             for clip in gone:

@@ -26,11 +26,13 @@ class Given(NamedTuple):
         columns: each once, in order.
         places: the same as an array, one and the same object for calls that are given the same.
         repeated: those that were given more than once.
+        strangers: it was given others besides.
     """
 
     columns: tuple[int, ...]
     places: Columns
     repeated: tuple[int, ...]
+    strangers: bool
 
 
 class RowForm(NamedTuple):
@@ -60,9 +62,10 @@ class _Known(dict[bytes, Given]):
     def __missing__(self, ids: bytes) -> Given:
         if len(self) >= self.MOST:
             self.clear()
-        times = Counter(column for column in map(self._column.get, array("q", ids)) if column is not None)
+        each = list(map(self._column.get, array("q", ids)))
+        times = Counter(column for column in each if column is not None)
         repeated = tuple(column for column, count in times.items() if count > 1)
-        given = self[ids] = Given(tuple(times), np.array(list(times), dtype=np.intp), repeated)
+        given = self[ids] = Given(tuple(times), np.array(list(times), dtype=np.intp), repeated, None in each)
         return given
 
 

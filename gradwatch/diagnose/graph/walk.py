@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -164,7 +165,12 @@ def operation(node: Node) -> str:
     called like one of torch's, or what is left of ``TanhBackwardBackward0``, torch's slope of a slope. Neither
     saves what ``Tanh`` saves.
     """
-    name: str = node.name()
+    return _without_suffix(node.name())
+
+
+# Asked of the same few in each pass.
+@lru_cache(maxsize=1024)
+def _without_suffix(name: str) -> str:
     return _SUFFIX.sub("", name.rpartition("::")[2])
 
 

@@ -54,15 +54,13 @@ class _Step(NamedTuple):
     """One step down a graph: from which of those reached before, and by which input.
 
     Attributes:
-        breaking: the name of an operation that may break, in full; empty for any other.
-        kind: the same without torch's number, in which its variants differ: asked where the name is another.
+        breaking: the operation, where it is one that may break; empty for any other.
         saved: under which names that may have saved what proves it; none for a function of the user's own.
     """
 
     origin: int
     input: int
     breaking: str
-    kind: str
     saved: tuple[str, ...]
 
 
@@ -94,10 +92,10 @@ class Witness:
             self._new(root)
         held = lasting(start) if self._fleeting[name] else root
         reached: list[Node | None] = []
-        for origin, index, breaking, kind, saved in self._ways[name]:
+        for origin, index, breaking, saved in self._ways[name]:
             node = _input(reached[origin], index) if reached else root
             reached.append(node)
-            if breaking and node is not None and (node.name() == breaking or operation(node) == kind):
+            if breaking and node is not None and operation(node) == breaking:
                 self._handles.append(node.register_hook(self._keeping(held, node, saved)))
         return held
 
@@ -205,7 +203,7 @@ def _learned(root: Node, most: int, steps: int) -> list[_Step]:
     places = {position: place for place, position in enumerate(sorted(kept))}
     ways = [(*reached[position][:3], position in breaking) for position in sorted(kept)]
     return [
-        _Step(places[origin], index, *((node.name(), operation(node), _names(node)) if it else ("", "", ())))
+        _Step(places[origin], index, *((operation(node), _names(node)) if it else ("", ())))
         for node, origin, index, it in ways
     ]
 
