@@ -395,6 +395,32 @@ def test_a_gradient_of_the_loops_own_at_an_old_address_is_not_stale(every: int) 
     assert watch.alerts == []
 
 
+def test_an_old_gradient_is_stale_though_others_were_added_meanwhile() -> None:
+    one = One()
+    with gradwatch.track(one.optimizer, one.model, rules=[]) as watch:
+        one.backward()
+        one.optimizer.step()
+        one.optimizer.add_param_group({"params": [nn.Parameter(torch.ones(2))]})
+        one.optimizer.step()
+    assert set(watch["optimizer"].stale) == {name for name, _ in one.model.named_parameters()}
+
+
+@pytest.mark.parametrize("layers", [2, 40])
+def test_a_pass_of_others_is_no_event_of_gradients_that_it_has_not_written(layers: int) -> None:
+    """Of 80 parameters some have no hook, and are compared at the end of each pass."""
+    model, other = nn.Sequential(*(nn.Linear(2, 2) for _ in range(layers))), nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with gradwatch.track(optimizer, model, rules=[]) as watch:
+        model(torch.ones(1, 2)).sum().backward()
+        for parameter in model.parameters():
+            parameter.grad.mul_(0.5)
+        other(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+    record = watch["optimizer"]
+    assert record.norm_after == 0.5 * record.norm_before > 0.0
+    assert record.backward_passes == 1
+
+
 class DecayingInPlace(torch.optim.SGD):
     """Adds the decay to the gradients themselves, of weights alone, as many an optimizer of a paper does."""
 
