@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from itertools import islice
@@ -24,7 +24,7 @@ T = TypeVar("T")
 class Reporting:
     """Reports steps in blocks once their numbers are there.
 
-    A block ends after ``BLOCK`` steps, after ``SECONDS``, at once where a step is urgent, and where somebody
+    A block ends after ``BLOCK`` steps of an optimizer, after ``SECONDS``, at once where a step is urgent, and where somebody
     reads. A training loop never waits for somebody who reads: what it cannot report itself, because another thread
     is at it, that thread reports.
 
@@ -46,6 +46,8 @@ class Reporting:
         self.compare: Callable[[Sequence[LandedStep]], object] | None = None
         self._active = False
         self._since = 0.0
+        # By optimizer and list of parameters, the steps since nobody waited.
+        self._taken: defaultdict[int, int] = defaultdict(int)
         self._lock = threading.Lock()
         self._owner = self._interrupted = 0
         self._wanted = False
@@ -67,7 +69,10 @@ class Reporting:
         waiting = queue.put(step)
         if waiting == 1:
             self._since = step.row.time
-        full = waiting % self.BLOCK == 0
+            self._taken.clear()
+        whose = id(step.own)
+        self._taken[whose] += 1
+        full = self._taken[whose] % self.BLOCK == 0
         if full:
             # The oldest may wait for a ring that its device, seldom used, fills far more slowly than others do.
             self._send()

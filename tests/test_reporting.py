@@ -125,6 +125,21 @@ def test_a_block_ends_when_it_is_full(told: Told) -> None:
     assert told.blocks == [list(range(1, BLOCK + 1))]
 
 
+def test_a_block_ends_when_one_of_the_optimizers_has_filled_it(told: Told) -> None:
+    """One that steps less often is told of with it, and they begin anew together."""
+    often, seldom = holding("critic"), holding("actor")
+    numbers = iter(range(10 * BLOCK))
+    for _ in range(2):
+        for _ in range(BLOCK // 2 - 1):
+            told.take(next(numbers), next(numbers), own=often)
+            told.take(next(numbers), own=seldom)
+        told.take(next(numbers), own=often)
+        before = len(told.blocks)
+        told.take(next(numbers), own=often)
+        assert len(told.blocks) == before + 1
+    assert [len(block) for block in told.blocks] == [BLOCK + BLOCK // 2 - 1] * 2
+
+
 def test_a_block_ends_after_its_time_at_the_next_step(told: Told) -> None:
     told.take(1, time=10.0)
     told.take(2, time=10.0 + 0.9 * Reporting.SECONDS)

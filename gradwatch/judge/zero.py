@@ -86,12 +86,13 @@ class Zero:
             memory.presences.take(modules, (), steps=len(block) - start)
             self._follow_flickers(memory, (), len(block) - start)
             return len(block), ()
-        norms = block.finest_norms(AFTER) if block.layout.finest.names else None
+        # Where there are no modules, the whole stands for them.
+        norms = block.finest_norms(AFTER) if block.layout.finest.names else block.norms(AFTER)[:, None]
         for index, norm in enumerate(block.wholes[BEFORE][start:], start):
             row = block.rows[index]
             if row.skipped:
                 continue
-            if norms is not None and not memory.rounding.is_settled:
+            if not memory.rounding.is_settled:
                 memory.rounding.take(modules, norms[index], block.wholes[AFTER][index])
             silent, low = [named(modules, kind[index]) for kind in flagged] if flagged else ((), ())
             ill = self._taken(memory, modules, silent, low, norm)

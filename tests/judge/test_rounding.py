@@ -6,14 +6,16 @@ import itertools
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from gradwatch.blocks import Block, Facts, StepRow
 from gradwatch.causes import cause
 from gradwatch.judge.judge import Judge
 from gradwatch.judge.rounding import Rounding
 from gradwatch.records import Alert, Cause, StepRecord
 from gradwatch.rules import Zero
-from tests.blocks import blocks_of
+from tests.blocks import blocks_of, layout_of
 from tests.judge.test_owners import made
 
 WHY = cause("constant", "norm", operation="NativeLayerNormBackward0")
@@ -117,3 +119,15 @@ def test_each_optimizer_is_in_suspense_until_its_first_steps_are_over(size: int)
     assert not resumed.in_suspense
     resumed.load_state_dict(Judge([Zero()]).state_dict())
     assert resumed.in_suspense
+
+
+@pytest.mark.parametrize("by_record", [True, False])
+def test_an_optimizer_without_modules_is_in_suspense_for_one_step(by_record: bool) -> None:
+    """As where only an optimizer is tracked, and as a temperature is that no module holds."""
+    judge, layout = Judge([Zero()]), layout_of(["log_alpha"], owners=False)
+    waits = [judge.in_suspense]
+    for number in range(1, 4):
+        block = Block(layout, [StepRow(number, float(number), Facts.usual(1))], np.ones((1, 1)), np.ones((1, 1)))
+        judge.judge(block[0]) if by_record else judge.judge_block(block)
+        waits.append(judge.in_suspense)
+    assert waits == [True, False, False, False]
