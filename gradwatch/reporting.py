@@ -24,7 +24,7 @@ T = TypeVar("T")
 class Reporting:
     """Reports steps in blocks once their numbers are there.
 
-    A block ends after ``BLOCK`` steps of an optimizer, after ``SECONDS``, at once where a step is urgent, and where
+    A block ends after ``BLOCK`` steps of an optimizer, after ``SECONDS``, at once where a step is urgent, and when
     somebody reads. A training loop never waits for somebody who reads: what it cannot report itself, because another
     thread is at it, that thread reports.
 
@@ -77,7 +77,8 @@ class Reporting:
             # The oldest may wait for a ring that its device, seldom used, fills far more slowly than others do.
             self._send()
         late = step.row.time - self._since >= self.SECONDS
-        if urgent or full or late or (step.awaited is not None and queue.has_arrived):
+        on_device = step.awaited is not None and step.awaited.norms is not None
+        if urgent or full or late or (on_device and queue.has_arrived):
             self.hand_on()
 
     def soon(self, task: Callable[[], object]) -> None:

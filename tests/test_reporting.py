@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from gradwatch import reporting
 from gradwatch.blocks import Facts, StepRow, Steps
 from gradwatch.measure.lines import Lines
 from gradwatch.measure.parameters import OptimizerParameters
-from gradwatch.measure.pending import LandedStep
+from gradwatch.measure.pending import Awaited, LandedStep
 from gradwatch.measure.sharding.shards import Shards
 from gradwatch.reporting import Reporting
 
@@ -28,6 +28,10 @@ def holding(name: str = "optimizer", parameters: int = 1) -> OptimizerParameters
 
 OWN = holding()
 
+# Its norms, and a loss scale beside norms on the host, as a GradScaler of the CPU has it.
+ON_DEVICE: Any = Awaited(cast("Any", object()), (), None, None, None)
+SCALED = Awaited(None, (), 2.0**16, None, None)
+
 
 @dataclass
 class Step:
@@ -36,7 +40,7 @@ class Step:
     number: int
     time: float = 0.0
     own: OptimizerParameters = OWN
-    awaited: object = None
+    awaited: Awaited | None = None
 
     @property
     def row(self) -> StepRow:
@@ -159,18 +163,25 @@ def test_an_urgent_step_ends_its_block_at_once(told: Told) -> None:
 
 def test_steps_of_a_device_are_reported_as_they_arrive_and_sent_when_there_are_many(told: Told) -> None:
     told.queue.there = 0
-    told.take(*range(1, BLOCK), awaited=object())
+    told.take(*range(1, BLOCK), awaited=ON_DEVICE)
     assert (told.blocks, told.sent) == ([], 0)
-    told.take(BLOCK, awaited=object())
+    told.take(BLOCK, awaited=ON_DEVICE)
     assert (told.blocks, told.sent) == ([], 1)
     told.queue.there = BLOCK - 1
-    told.take(BLOCK + 1, awaited=object())
+    told.take(BLOCK + 1, awaited=ON_DEVICE)
     assert told.blocks == [list(range(1, BLOCK))]
+
+
+def test_a_step_that_waits_for_no_device_waits_for_its_block(told: Told) -> None:
+    told.take(*range(1, BLOCK), awaited=SCALED)
+    assert told.blocks == []
+    told.take(BLOCK, awaited=SCALED)
+    assert told.blocks == [list(range(1, BLOCK + 1))]
 
 
 def test_a_step_of_a_device_that_many_wait_behind_is_sent_for(told: Told) -> None:
     told.queue.there = 0
-    told.take(1, awaited=object())
+    told.take(1, awaited=ON_DEVICE)
     told.take(*range(2, BLOCK + 1))
     assert told.sent == 1
 

@@ -96,6 +96,8 @@ def zeros(gradients: list[Tensor | None], places: tuple[int, ...]) -> tuple[int,
     """Which of these gradients are 0 everywhere, of those in CPU memory, where to read is a load."""
     # One element tells of nearly every gradient that is not zero.
     perhaps = places if _native is None else _native.perhaps_zero(gradients, places)
+    if not perhaps:
+        return ()
     found = ((place, gradients[place]) for place in perhaps)
     return tuple(place for place, g in found if g is not None and on_host(g) and _is_zero(g))
 

@@ -137,12 +137,12 @@ class Ledger:
         gradients, codes = look(self._parameters, self._state)
         begun = self._provenance[events.beginning, codes]
         self._provenance = begun.state
-        if not begun.look_at and begun.erased is None:
-            return ()
-        zeroed = kernel.zeros(gradients, begun.look_at)
+        zeroed = kernel.zeros(gradients, begun.look_at) if begun.look_at else ()
         if zeroed:
             self.learn(events.zeroed, zeroed)
-        gone, changed = begun.erased or ((), ())
+        if begun.erased is None:
+            return ()
+        gone, changed = begun.erased
         return gone + kernel.zeros(gradients, changed)
 
     def ended(
