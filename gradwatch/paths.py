@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 __all__ = ["PARAMETRIZED", "ROOT", "highest", "owner_of"]
 
@@ -15,6 +16,7 @@ PARAMETRIZED = "parametrizations"
 _ORIGINAL = re.compile(rf"(?:^|\.){PARAMETRIZED}\.[^.]+\.original\d*$")
 
 
+@lru_cache(maxsize=1 << 14)
 def owner_of(name: str) -> str:
     """The path of the module that owns the parameter of this name itself."""
     owner, found = _ORIGINAL.subn("", name)

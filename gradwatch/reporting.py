@@ -25,8 +25,8 @@ class Reporting:
     """Reports steps in blocks once their numbers are there.
 
     A block ends after ``BLOCK`` steps of an optimizer, after ``SECONDS``, at once where a step is urgent, and when
-    somebody reads. A training loop never waits for somebody who reads: what it cannot report itself, because another
-    thread is at it, that thread reports.
+    somebody reads. A training loop never waits for somebody who reads: what it cannot report itself, because
+    another thread is at it, that thread reports.
 
     Args:
         report: takes the steps of a block, in the training thread or in that of whoever reads.

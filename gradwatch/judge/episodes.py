@@ -57,10 +57,9 @@ class Episode:
         "an episode with an alert of its own",
     )
 
-    @property
-    def goes_on(self) -> bool:
-        """Whether it fires, and nothing was well at the step before."""
-        return self.alert is not None and not self.well
+    def goes_on(self, fires_after: int) -> bool:
+        """Whether it fires, nothing was well at the step before, and one more that is ill changes nothing."""
+        return self.alert is not None and not self.well and self.ill >= fires_after
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values; when the alert was told, in which words and with what advice, is another's business."""

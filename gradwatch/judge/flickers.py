@@ -54,7 +54,7 @@ class Flickers:
         self._now = 0
 
     def take(self, silent: Collection[str | None], told: Container[str | None] = (), steps: int = 1) -> None:
-        """Take in a step, or several in which nothing was silent.
+        """Take in a step, or several that are alike.
 
         Args:
             silent: the modules without a gradient.
@@ -64,8 +64,8 @@ class Flickers:
         self._now += steps
         if not (self._steps or silent):
             return
-        before = {**dict.fromkeys(silent, 0), **self._steps}
-        shifted = {m: ((bits << steps) | (m in silent)) & self._MASK for m, bits in before.items()}
+        before, ones = {**dict.fromkeys(silent, 0), **self._steps}, (1 << steps) - 1
+        shifted = {m: ((bits << steps) | (ones * (m in silent))) & self._MASK for m, bits in before.items()}
         self._steps = {module: bits for module, bits in shifted.items() if bits}
         zeros = {module: bits.bit_count() for module, bits in self._steps.items()}
         self.shown = {m: why for m, why in self.shown.items() if zeros.get(m, 0) >= self.WINDOW // 4}
@@ -74,6 +74,10 @@ class Flickers:
             for module, count in zeros.items()
             if count > self.WINDOW // 2 and module is not None and self._may_be_asked(module, told)
         )
+
+    def are_told(self, told: Container[str | None]) -> bool:
+        """Whether all that was 0 of late is told of as silent, so that nothing is found here."""
+        return not (self.shown or self.suspects or self._naming) and all(module in told for module in self._steps)
 
     def _may_be_asked(self, module: str, told: Container[str | None]) -> bool:
         return module not in self.shown and module not in told and self._now >= self._asked.get(module, (0, 0))[0]

@@ -35,8 +35,8 @@ class Look:
 class Looks:
     """How a rule looks at a block: over what is well where it can do so, and at one record after another else.
 
-    While one of its episodes is open each step counts, since what is well may end it; unless the rule sees for
-    itself where it goes on as it was.
+    While one of its episodes is open each step counts, since what is well may end it; unless all of them fire, and
+    the rule sees for itself where it goes on as it was.
 
     Attributes:
         index: of the step from which on a rule looks now.
@@ -80,7 +80,7 @@ class Looks:
         if screening is not None:
             if not episodes:
                 return self._further(screening.look_over(self._block, start), start)
-            if hasattr(rule, "look_on") and all(episode.goes_on for episode in episodes.values()):
+            if hasattr(rule, "look_on") and all(one.goes_on(rule.fires_after) for one in episodes.values()):
                 return self._further(cast(GoingOn, rule).look_on(self._block, start), start)
         return start, rule.look(self._record(start))
 

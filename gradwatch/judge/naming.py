@@ -53,6 +53,10 @@ class Naming:
         """Whether this one does."""
         return module in self._names
 
+    def are_borne_by(self, ill: Mapping[str | None, object]) -> bool:
+        """Whether these modules bear names, and no others do."""
+        return self._names.keys() == ill.keys()
+
     def take(
         self, ill: Mapping[str | None, Hashable], modules: Sequence[str | None], lines: Iterable[str]
     ) -> dict[str | None, list[str | None]]:

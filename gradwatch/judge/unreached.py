@@ -56,12 +56,23 @@ class Unreached:
 
     def take_in(self, block: Block, index: int) -> bool:
         """One more step; whether there may be findings in it."""
+        return self._taken(block.layout.names, self._missing(block, index))
+
+    def take_on(self, block: Block, index: int, steps: int) -> None:
+        """So many more steps that are like this one, in which there was nothing to be found."""
+        self._taken(block.layout.names, self._missing(block, index), steps)
+
+    def may_find(self, block: Block, index: int) -> bool:
+        """Whether something may be found in a step like this one, for however long it goes on."""
+        return bool(self._missing(block, index).beside)
+
+    def _missing(self, block: Block, index: int) -> _Missing:
         layout, facts = block.layout, block.rows[index].facts
         if facts.complete:
-            return self._taken(layout.names, _Missing((), ()))
+            return _Missing((), ())
         if self._last is None or self._last[0] is not layout or self._last[1] is not facts:
             self._last = layout, facts, _Missing.of(block[index])
-        return self._taken(layout.names, self._last[2])
+        return self._last[2]
 
     def look(self, record: StepRecord) -> list[Finding]:
         """One more step, as a record: its findings."""
@@ -81,11 +92,11 @@ class Unreached:
             )
             yield Finding(owner, 0.0, 0.0, message, "warning", at_once=True)
 
-    def _taken(self, names: Sequence[str], missing: _Missing) -> bool:
+    def _taken(self, names: Sequence[str], missing: _Missing, steps: int = 1) -> bool:
         self.looks = self.looks or bool(missing.names)
         if not self.looks:
             return False
-        self._presences.take(names, missing.names)
+        self._presences.take(names, missing.names, steps=steps)
         return any(self._is_silent_for_too_long(name) for name in missing.beside)
 
     def _is_silent_for_too_long(self, name: str) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from operator import and_
 from typing import Any
 
-from gradwatch.blocks import AFTER, BEFORE, Block
+from gradwatch.blocks import AFTER, BEFORE, Block, BoolArray
 from gradwatch.judge.rule import Finding
 from gradwatch.judge.scale import DEAD
 from gradwatch.judge.silence import Modules, flags, modules_of, named, sorted_out
@@ -110,6 +111,12 @@ class Zero:
                     return index, findings
         return len(block), ()
 
+    def look_on(self, block: Block, start: int) -> tuple[int, Iterable[Finding] | None]:
+        """Go on to the first step at which not all is as it was, and take all of them in."""
+        # Of the step before the first it is not known here what it was like.
+        index = start + (self._take_alike(block, start) if start else 0)
+        return index, () if index == len(block) else self.look(block[index])
+
     def suspects(self, optimizer: str) -> tuple[str, ...]:
         """The modules of which a look must tell whether they have a gradient at all."""
         memory = self._memories.get(optimizer)
@@ -168,6 +175,37 @@ class Zero:
         zeros = set(silent)
         memory.zeros = {module: memory.zeros.get(module, 0) + (module in zeros) for module in quiet}
         return dict(self._beyond(memory, low, zeros))
+
+    def _take_alike(self, block: Block, start: int) -> int:
+        """Take in the steps in which the same is found as in the one before them; how many these are."""
+        memory, logarithms = self._memory_of(block.layout.optimizer), block.logarithms
+        flagged = flags(block, memory.rounding)
+        if flagged is None or logarithms is None or memory.left_out or not memory.rounding.is_settled:
+            return 0
+        steps, modules = _alike(block, start, flagged), modules_of(block)
+        silent, low = (named(modules, kind[start - 1]) for kind in flagged)
+        if steps <= 0 or len(silent) == len(modules) or memory.unreached.may_find(block, start):
+            return 0
+        zeros = set(silent)
+        ill = dict(self._beyond(memory, low, zeros))
+        steps = min(steps, self._until_due(memory, ill, zeros))
+        if not (steps and memory.naming.are_borne_by(ill) and memory.flickers.are_told(memory.naming)):
+            return 0
+        memory.follow(logarithms[start : start + steps])
+        self._follow_flickers(memory, silent, steps)
+        memory.presences.take(modules, tuple(memory.zeros), memory.dead, steps)
+        memory.zeros = {module: count + steps * (module in zeros) for module, count in memory.zeros.items()}
+        memory.unreached.take_on(block, start, steps)
+        return steps
+
+    def _until_due(self, memory: Memory, ill: Mapping[str | None, int], zeros: Collection[str | None]) -> int:
+        """Steps in which time alone changes nothing of what is found of these modules."""
+        if any(memory.presences.silence(m) <= self._unreached_after or m not in memory.known for m in ill):
+            return 0
+        looked_at = [beyond for module, beyond in ill.items() if module in zeros]
+        if any(beyond <= self._CLOSELY for beyond in looked_at):
+            return 0
+        return min((self._STRIDE - 1 - beyond % self._STRIDE for beyond in looked_at), default=self._STRIDE)
 
     def _beyond(
         self, memory: Memory, low: Modules, zeros: Collection[str | None]
@@ -246,6 +284,15 @@ class Zero:
         if known.unreached:
             return "unreached"
         return "paused" if memory.presences.pauses_like_others(module) else None
+
+
+def _alike(block: Block, start: int, flagged: Iterable[BoolArray]) -> int:
+    """How many steps from this one on are as the one before it, but for their norms."""
+    facts = block.rows[start - 1].facts
+    same = [row.facts is facts and not (row.skipped or row.left_out) for row in block.rows[start - 1 :]]
+    for kind in flagged:
+        same = list(map(and_, same, (kind[start - 1 :] == kind[start - 1]).all(axis=1).tolist()))
+    return [*same, False].index(False) - 1
 
 
 def _known_of(

@@ -10,7 +10,8 @@ import math
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
-from operator import attrgetter
+from itertools import compress
+from operator import attrgetter, not_
 from typing import cast
 
 import numpy as np
@@ -28,7 +29,7 @@ __all__ = ["Ledger"]
 
 look = kernel.look
 
-_noted = attrgetter("noted")
+_noted, _requires_grad = attrgetter("noted"), attrgetter("requires_grad")
 
 # A function of ``events``.
 Event = Callable[..., object]
@@ -185,7 +186,7 @@ class Ledger:
         gradients, codes = look(self._parameters, self._state)
         # What requires no gradient is asked only where something was not written.
         unwritten = self._provenance.unwritten
-        frozen = tuple(c for c in unwritten if not self._parameters[c].requires_grad) if unwritten else ()
+        frozen = self._frozen(unwritten) if unwritten else ()
         seen = self._provenance[events.consumed, codes, in_pass, frozen]
         self._provenance = seen.state
         after = bytearray(len(self._before))
@@ -197,6 +198,11 @@ class Ledger:
         self._notice(facts, faint, squares)
         row = StepRow(number, time.time(), facts, backward_passes, tuple(map(_noted, clips)))
         return PendingStep(self.own.row, row, bytes(self._before), after, covered)
+
+    def _frozen(self, columns: Sequence[int]) -> tuple[int, ...]:
+        """Those of these columns whose parameter requires no gradient."""
+        asked = map(_requires_grad, map(self._parameters.__getitem__, columns))
+        return tuple(compress(columns, map(not_, asked)))
 
     def _really_stale(self, facts: Facts, covered: BoolArray | None, after: bytearray) -> Facts:
         """What has the norm that the last step left: another tensor may lie where one was freed.

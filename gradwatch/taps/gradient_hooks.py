@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 
 from torch import Tensor
 from torch.nn.parameter import is_lazy
@@ -10,6 +11,8 @@ from torch.nn.parameter import is_lazy
 from gradwatch.taps.backwards import PassListener, here, pass_elsewhere
 
 __all__ = ["GradientHooks"]
+
+_requires_grad = attrgetter("requires_grad")
 
 
 class GradientHooks:
@@ -50,7 +53,9 @@ class GradientHooks:
 
     def renew(self) -> None:
         """Hook what can be hooked by now."""
-        self.waiting = [column for column in self.waiting if not self._hook(column)]
+        # Of a model that is frozen as a whole this is asked at each pass.
+        if any(map(_requires_grad, map(self._parameters.__getitem__, self.waiting))):
+            self.waiting = [column for column in self.waiting if not self._hook(column)]
 
     def close(self) -> None:
         """Remove every hook."""

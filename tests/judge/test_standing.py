@@ -1,0 +1,114 @@
+"""What stays silent for long is judged by blocks too, and no otherwise than by its records."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from gradwatch.blocks import Block, Facts, StepRow
+from gradwatch.judge.judge import Judge
+from gradwatch.records import StepRecord
+from gradwatch.rules import Finding, Zero
+from tests.blocks import facts_of, judged_alike, layout_of
+
+MODULES = ("cnn.0", "cnn.2", "mlp.h.0", "mlp.h.1", "head", "value")
+NAMES = tuple(f"{module}.{name}" for module in MODULES for name in ("weight", "bias"))
+HOW = ("zero", "zero", "missing", "frozen", "frozen", "tiny")
+
+
+class Standing:
+    """A run in which modules fall silent for long; now and then something else happens in a step."""
+
+    def __init__(self, seed: int) -> None:
+        self._rng = random.Random(seed)
+        lines = self._rng.choice([("cnn", "mlp", "head", "value"), ()])
+        self._layout = layout_of(NAMES, lines, owners=bool(lines) and self._rng.random() < 0.8)
+        # By module, how it is silent, and for how many steps more.
+        self._silent: dict[str, tuple[str, int]] = {}
+        self._missing: dict[str, int] = {}
+        self._known: dict[object, Facts] = {}
+
+    def blocks(self, steps: int) -> Iterator[Block]:
+        done = 0
+        while done < steps:
+            size = self._rng.choice((1, 2, 16, 16, 16, 40))
+            made = [self._step(done + i + 1) for i in range(size)]
+            norms = np.array([one for _, one in made])
+            yield Block(self._layout, [row for row, _ in made], norms, norms.copy())
+            done += size
+
+    def _step(self, step: int) -> tuple[StepRow, list[float]]:
+        rng = self._rng
+        if rng.random() < 0.02:
+            lasts = rng.choice((2, 30, 150, 300))
+            self._silent |= dict.fromkeys(
+                rng.sample(MODULES, rng.choice((1, 1, 2, 5, 6))), (rng.choice(HOW), lasts)
+            )
+        if rng.random() < 0.004:
+            self._missing[rng.choice(NAMES)] = rng.choice((5, 40))
+        awake = rng.choice(MODULES) if rng.random() < 0.004 else None
+        how = {module: kind for module, (kind, _) in self._silent.items() if module != awake}
+        kinds = [how.get(name.rpartition(".")[0], "") for name in NAMES]
+        factors = {"zero": 0.0, "tiny": 1e-9}
+        norms = [math.exp(rng.gauss(0, 0.3)) * factors.get(kind, 1.0) for kind in kinds]
+        if rng.random() < 0.003:
+            norms = [rng.choice((0.0, math.nan, 1e9, 1e-3)) * norm for norm in norms]
+        row = StepRow(
+            step,
+            float(step),
+            self._facts(kinds),
+            rng.choice((1, 1, 1, 0)),
+            skipped=rng.random() < 0.003,
+            left_out={"mlp": ("mlp.extra",)} if rng.random() < 0.002 else None,
+        )
+        self._silent = {module: (kind, left - 1) for module, (kind, left) in self._silent.items() if left > 1}
+        self._missing = {name: left - 1 for name, left in self._missing.items() if left > 1}
+        return row, norms
+
+    def _facts(self, kinds: list[str]) -> Facts:
+        """One and the same object for steps that are alike, as the ledger has it."""
+        missing = [n for n, kind in zip(NAMES, kinds, strict=True) if kind in ("missing", "frozen")]
+        missing += [name for name in self._missing if name not in missing]
+        frozen = [name for name, kind in zip(NAMES, kinds, strict=True) if kind == "frozen"]
+        key = tuple(missing), tuple(frozen)
+        if key not in self._known:
+            self._known[key] = facts_of(self._layout, missing, unwritten=missing, frozen=frozen)
+        return self._known[key]
+
+
+# A smaller seed is no simpler run.
+@settings(deadline=None, max_examples=60, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(st.integers(0, 2**32), st.sampled_from([{}, {"clears_after": 7}, {"unreached_after": 2, "fires_after": 5}]))
+def test_a_block_with_silent_modules_is_judged_as_its_records_are(seed: int, options: dict[str, int]) -> None:
+    judged_alike(Standing(seed).blocks(400), lambda: [Zero(**options)])
+
+
+@pytest.mark.parametrize("kind", ["zero", "missing", "frozen"])
+def test_what_stays_as_it_was_is_looked_at_once_a_block(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fine-tuning whose frozen half the optimizer holds, or layers that are dead."""
+    looked: list[int] = []
+    look = Zero.look
+
+    def counted(rule: Zero, record: StepRecord) -> list[Finding] | None:
+        looked.append(record.step)
+        return look(rule, record)
+
+    layout = layout_of(NAMES, ("cnn", "mlp", "head", "value"))
+    silent = [name for name in NAMES if name.startswith("cnn.")]
+    gone = () if kind == "zero" else silent
+    facts = facts_of(layout, gone, unwritten=gone, frozen=silent if kind == "frozen" else ())
+    norms = np.tile([0.0 if name in silent else 1.0 for name in NAMES], (16, 1))
+    monkeypatch.setattr(Zero, "look", counted)
+    judge = Judge([Zero()])
+    for first in range(1, 1025, 16):
+        rows = [StepRow(step, float(step), facts, 1) for step in range(first, first + 16)]
+        judge.judge_block(Block(layout, rows, norms, norms))
+    assert [alert.module for alert in judge.active] == ["cnn"]
+    # Once a block, for the first steps of the silence, and once in each 64.
+    assert 64 <= len(looked) < 64 + 16 + 16
