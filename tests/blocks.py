@@ -13,7 +13,7 @@ from gradwatch.blocks import Block, Facts, Layout, NotedClip, StepRow
 from gradwatch.judge.at_hand import members
 from gradwatch.judge.judge import Judge
 from gradwatch.paths import ROOT, owner_of
-from gradwatch.records import Alert, RankNorms, StepRecord
+from gradwatch.records import Alert, Cause, RankNorms, StepRecord
 from gradwatch.rules import Rule, default_rules
 
 MARKS = ("unwritten", "stale", "leaked", "missed_by_clip", "clipped_between", "frozen")
@@ -67,8 +67,13 @@ def _kept_in(record: StepRecord) -> tuple[str, tuple[str, ...], tuple[str, ...]]
     return record.optimizer, tuple(record.parameters), tuple(record.modules)
 
 
-def judged_alike(blocks: Iterable[Block], rules: Callable[[], list[Rule]] = default_rules) -> list[Alert]:
-    """What is said of these steps; the same of blocks as of their records one by one, or else an AssertionError."""
+def judged_alike(
+    blocks: Iterable[Block], rules: Callable[[], list[Rule]] = default_rules, answer: Cause | None = None
+) -> list[Alert]:
+    """What is said of these steps; the same of blocks as of their records one by one, or else an AssertionError.
+
+    The answer is what a look finds of whoever is suspected at the end of a block.
+    """
     together, one_by_one = Judge(rules()), Judge(rules())
     told = []
     for number, block in enumerate(blocks):
@@ -80,6 +85,11 @@ def judged_alike(blocks: Iterable[Block], rules: Callable[[], list[Rule]] = defa
         if number % 4 == 0:
             assert repr(together.state_dict()) == repr(one_by_one.state_dict())
         told += alerts
+        suspects = together.suspects(block.layout.optimizer)
+        assert suspects == one_by_one.suspects(block.layout.optimizer)
+        for judge in (together, one_by_one):
+            if answer is not None and suspects:
+                judge.answered(block.layout.optimizer, dict.fromkeys(suspects, answer))
     assert repr(together.state_dict()) == repr(one_by_one.state_dict())
     return told
 

@@ -77,7 +77,7 @@ class Flickers:
 
     def are_told(self, told: Container[str | None]) -> bool:
         """Whether all that was 0 of late is told of as silent, so that nothing is found here."""
-        return not (self.shown or self.suspects or self._naming) and all(module in told for module in self._steps)
+        return not self._naming and all(module in told for module in self._steps)
 
     def _may_be_asked(self, module: str, told: Container[str | None]) -> bool:
         return module not in self.shown and module not in told and self._now >= self._asked.get(module, (0, 0))[0]

@@ -180,7 +180,7 @@ class Zero:
         """Take in the steps in which the same is found as in the one before them; how many these are."""
         memory, logarithms = self._memory_of(block.layout.optimizer), block.logarithms
         flagged = flags(block, memory.rounding)
-        if flagged is None or logarithms is None or memory.left_out or not memory.rounding.is_settled:
+        if flagged is None or logarithms is None:
             return 0
         steps, modules = _alike(block, start, flagged), modules_of(block)
         silent, low = (named(modules, kind[start - 1]) for kind in flagged)
@@ -189,21 +189,22 @@ class Zero:
         zeros = set(silent)
         ill = dict(self._beyond(memory, low, zeros))
         steps = min(steps, self._until_due(memory, ill, zeros))
-        if not (steps and memory.naming.are_borne_by(ill) and memory.flickers.are_told(memory.naming)):
+        # Whoever has just come back to stay is dead no more from the next step on.
+        are_told = memory.naming.are_borne_by(ill) and memory.dead.keys() <= ill.keys()
+        if not (steps and are_told and memory.flickers.are_told(memory.naming)):
             return 0
         memory.follow(logarithms[start : start + steps])
         self._follow_flickers(memory, silent, steps)
-        memory.presences.take(modules, tuple(memory.zeros), memory.dead, steps)
-        memory.zeros = {module: count + steps * (module in zeros) for module, count in memory.zeros.items()}
+        memory.presences.take(modules, low, memory.dead, steps)
+        memory.zeros = {module: memory.zeros[module] + steps * (module in zeros) for module in low}
         memory.unreached.take_on(block, start, steps)
         return steps
 
     def _until_due(self, memory: Memory, ill: Mapping[str | None, int], zeros: Collection[str | None]) -> int:
         """Steps in which time alone changes nothing of what is found of these modules."""
-        if any(memory.presences.silence(m) <= self._unreached_after or m not in memory.known for m in ill):
-            return 0
         looked_at = [beyond for module, beyond in ill.items() if module in zeros]
-        if any(beyond <= self._CLOSELY for beyond in looked_at):
+        is_new = any(memory.presences.silence(module) <= self._unreached_after for module in ill)
+        if is_new or any(beyond <= self._CLOSELY for beyond in looked_at):
             return 0
         return min((self._STRIDE - 1 - beyond % self._STRIDE for beyond in looked_at), default=self._STRIDE)
 

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from gradwatch.blocks import Block, Facts, StepRow
+from gradwatch.causes import cause
 from gradwatch.judge.judge import Judge
-from gradwatch.records import StepRecord
+from gradwatch.records import Cause, StepRecord
 from gradwatch.rules import Finding, Zero
 from tests.blocks import facts_of, judged_alike, layout_of
 
@@ -82,11 +83,25 @@ class Standing:
         return self._known[key]
 
 
+OPTIONS: list[dict[str, int]] = [
+    {},
+    {"clears_after": 7},
+    {"unreached_after": 2, "fires_after": 5},
+    {"unreached_after": 40},
+]
+ANSWERS = (None, cause("dead-relu", "head"), cause("unknown", "head"))
+
+
 # A smaller seed is no simpler run.
 @settings(deadline=None, max_examples=60, phases=[Phase.explicit, Phase.reuse, Phase.generate])
-@given(st.integers(0, 2**32), st.sampled_from([{}, {"clears_after": 7}, {"unreached_after": 2, "fires_after": 5}]))
-def test_a_block_with_silent_modules_is_judged_as_its_records_are(seed: int, options: dict[str, int]) -> None:
-    judged_alike(Standing(seed).blocks(400), lambda: [Zero(**options)])
+@given(st.integers(0, 2**32), st.sampled_from(OPTIONS), st.sampled_from(ANSWERS))
+# One that was told as dead has come back to stay while others go on.
+@example(1377, OPTIONS[1], ANSWERS[0])
+@example(1433, OPTIONS[1], ANSWERS[2])
+def test_a_block_with_silent_modules_is_judged_as_its_records_are(
+    seed: int, options: dict[str, int], answer: Cause | None
+) -> None:
+    judged_alike(Standing(seed).blocks(400), lambda: [Zero(**options)], answer)
 
 
 @pytest.mark.parametrize("kind", ["zero", "missing", "frozen"])
