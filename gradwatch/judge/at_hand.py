@@ -6,7 +6,8 @@ Each function gives a cause only where the numbers of the record prove it, and N
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from gradwatch.causes import cause
 from gradwatch.paths import ROOT, owner_of
@@ -33,8 +34,20 @@ def owned(record: StepRecord, owners: Sequence[str | None]) -> list[str]:
     """The parameters that some modules own themselves; all of their members where a record tells of no owners."""
     if not record.owners:
         return [name for owner in owners for name in members(record, owner)]
-    those = set(owners)
-    return [name for name in record.parameters if owner_of(name) in those]
+    by_owner = _by_owner(tuple(record.parameters))
+    if len(owners) == 1:
+        return list(by_owner.get(owners[0], ()))
+    those = {name for owner in owners for name in by_owner.get(owner, ())}
+    return [name for name in record.parameters if name in those]
+
+
+# All silent modules of a step are looked into one by one.
+@lru_cache(maxsize=16)
+def _by_owner(parameters: tuple[str, ...]) -> Mapping[str | None, Sequence[str]]:
+    found: dict[str | None, list[str]] = {}
+    for name in parameters:
+        found.setdefault(owner_of(name), []).append(name)
+    return found
 
 
 def silence(record: StepRecord, where: str, names: Collection[str], norms: GroupNorms) -> Cause | None:
