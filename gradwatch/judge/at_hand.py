@@ -21,13 +21,15 @@ _SURELY_NOT_ROUNDED_AWAY = 1e-6
 
 def members(record: StepRecord, module: str | None) -> list[str]:
     """The parameters of a module, by their names; empty where names do not tell, as in overlapping modules."""
-    if module is None:
-        return list(record.parameters)
+    return list(record.parameters) if module is None else _members(record.parameters, record.modules, module)
+
+
+def _members(parameters: Iterable[str], lines: Iterable[str], module: str) -> list[str]:
     if module == ROOT:
-        return [name for name in record.parameters if owner_of(name) == ROOT]
+        return [name for name in parameters if owner_of(name) == ROOT]
     # What a module owns itself may be a line beside those of its parts.
-    parts = tuple(f"{line}." for line in record.modules if line.startswith(f"{module}."))
-    return [name for name in record.parameters if name.startswith(f"{module}.") and not name.startswith(parts)]
+    parts = tuple(f"{line}." for line in lines if line.startswith(f"{module}."))
+    return [name for name in parameters if name.startswith(f"{module}.") and not name.startswith(parts)]
 
 
 def owned(record: StepRecord, owners: Sequence[str | None]) -> list[str]:
@@ -41,7 +43,14 @@ def owned(record: StepRecord, owners: Sequence[str | None]) -> list[str]:
     return [name for name in record.parameters if name in those]
 
 
-# All silent modules of a step are looked into one by one.
+# The names are the same at each step, and what goes on is told of at each.
+
+
+@lru_cache(maxsize=16)
+def _of_lines(parameters: tuple[str, ...], lines: tuple[str, ...]) -> Mapping[str, frozenset[str]]:
+    return {line: frozenset(_members(parameters, lines, line)) for line in lines}
+
+
 @lru_cache(maxsize=16)
 def _by_owner(parameters: tuple[str, ...]) -> Mapping[str | None, Sequence[str]]:
     found: dict[str | None, list[str]] = {}
@@ -98,7 +107,5 @@ def _erased_by(call: ClipCall) -> str | None:
 def where_of(record: StepRecord, names: Iterable[str]) -> str:
     """The module whose parameters these are, the optimizer where they are of several or of none."""
     named = set(names)
-    for module in record.modules:
-        if named <= set(members(record, module)):
-            return module
-    return record.optimizer
+    found = _of_lines(tuple(record.parameters), tuple(record.modules)).items()
+    return next((module for module, those in found if named <= those), record.optimizer)

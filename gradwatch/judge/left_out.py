@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from gradwatch.causes import REGISTER, cause
 from gradwatch.judge.rule import Finding
@@ -27,6 +27,15 @@ class LeftOut:
     def __bool__(self) -> bool:
         """Whether there were any in the step before."""
         return bool(self._steps)
+
+    def goes_on(self, left_out: Mapping[str, object] | None) -> bool:
+        """Whether these are of the modules that are told of already, and of no others."""
+        told = self._steps.keys() == (left_out or {}).keys()
+        return told and all(steps >= self._after for steps in self._steps.values())
+
+    def take_on(self, steps: int) -> None:
+        """So many more steps with the same."""
+        self._steps = {module: count + steps for module, count in self._steps.items()}
 
     def look(self, record: StepRecord) -> Iterator[Finding]:
         """A warning for each module that has had some for long enough."""

@@ -8,6 +8,7 @@ from operator import and_
 from typing import Any
 
 from gradwatch.blocks import AFTER, BEFORE, Block, BoolArray
+from gradwatch.judge.left_out import LeftOut
 from gradwatch.judge.rule import Finding
 from gradwatch.judge.scale import DEAD
 from gradwatch.judge.silence import Modules, flags, modules_of, named, sorted_out
@@ -179,11 +180,11 @@ class Zero:
     def _take_alike(self, block: Block, start: int) -> int:
         """Take in the steps in which the same is found as in the one before them; how many these are."""
         memory, logarithms = self._memory_of(block.layout.optimizer), block.logarithms
-        flagged = flags(block, memory.rounding)
-        if flagged is None or logarithms is None:
+        if logarithms is None:
             return 0
-        steps, modules = _alike(block, start, flagged), modules_of(block)
-        silent, low = (named(modules, kind[start - 1]) for kind in flagged)
+        flagged, modules = flags(block, memory.rounding) or (), modules_of(block)
+        steps = _alike(block, start, flagged, memory.left_out)
+        silent, low = [named(modules, kind[start - 1]) for kind in flagged] or ((), ())
         if steps <= 0 or len(silent) == len(modules) or memory.unreached.may_find(block, start):
             return 0
         zeros = set(silent)
@@ -198,6 +199,7 @@ class Zero:
         memory.presences.take(modules, low, memory.dead, steps)
         memory.zeros = {module: memory.zeros[module] + steps * (module in zeros) for module in low}
         memory.unreached.take_on(block, start, steps)
+        memory.left_out.take_on(steps)
         return steps
 
     def _until_due(self, memory: Memory, ill: Mapping[str | None, int], zeros: Collection[str | None]) -> int:
@@ -287,10 +289,10 @@ class Zero:
         return "paused" if memory.presences.pauses_like_others(module) else None
 
 
-def _alike(block: Block, start: int, flagged: Iterable[BoolArray]) -> int:
+def _alike(block: Block, start: int, flagged: Iterable[BoolArray], left_out: LeftOut) -> int:
     """How many steps from this one on are as the one before it, but for their norms."""
-    facts = block.rows[start - 1].facts
-    same = [row.facts is facts and not (row.skipped or row.left_out) for row in block.rows[start - 1 :]]
+    rows = block.rows[start - 1 :]
+    same = [row.facts is rows[0].facts and not row.skipped and left_out.goes_on(row.left_out) for row in rows]
     for kind in flagged:
         same = list(map(and_, same, (kind[start - 1 :] == kind[start - 1]).all(axis=1).tolist()))
     return [*same, False].index(False) - 1

@@ -33,6 +33,7 @@ class Standing:
         # By module, how it is silent, and for how many steps more.
         self._silent: dict[str, tuple[str, int]] = {}
         self._missing: dict[str, int] = {}
+        self._leaving_out = 0
         self._known: dict[object, Facts] = {}
 
     def blocks(self, steps: int) -> Iterator[Block]:
@@ -66,11 +67,18 @@ class Standing:
             self._facts(kinds),
             rng.choice((1, 1, 1, 0)),
             skipped=rng.random() < 0.003,
-            left_out={"mlp": ("mlp.extra",)} if rng.random() < 0.002 else None,
+            left_out=self._left_out(),
         )
         self._silent = {module: (kind, left - 1) for module, (kind, left) in self._silent.items() if left > 1}
         self._missing = {name: left - 1 for name, left in self._missing.items() if left > 1}
         return row, norms
+
+    def _left_out(self) -> dict[str, tuple[str, ...]] | None:
+        self._leaving_out -= 1
+        if self._rng.random() < 0.004:
+            self._leaving_out = self._rng.choice((1, 40))
+        extra = {"head": ("head.extra",)} if self._rng.random() < 0.01 else {}
+        return {"mlp": ("mlp.extra", "mlp.more"), **extra} if self._leaving_out > 0 else extra or None
 
     def _facts(self, kinds: list[str]) -> Facts:
         """One and the same object for steps that are alike, as the ledger has it."""
