@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from gradwatch.blocks import Block
+from gradwatch.blocks import AFTER, Block
 from gradwatch.causes import cause
 from gradwatch.judge.at_hand import where_of
 from gradwatch.judge.consumed import norm_of
@@ -61,4 +61,14 @@ class Leaked:
         for index in range(start, len(block)):
             if "leaked" in block.rows[index].facts.marks:
                 return index, self.look(block[index])
+        return len(block), ()
+
+    def look_on(self, block: Block, start: int) -> tuple[int, Iterable[Finding]]:
+        """Go on to the first step with none: what leaks in meanwhile, and how much, is no news."""
+        norms = block.parameter_norms(AFTER)
+        for index in range(start, len(block)):
+            row, facts = block.rows[index], block.rows[index].facts
+            # A gradient of exactly 0 is none that has leaked.
+            if row.skipped or not (facts.leaked & facts.has_after & (norms[index] != 0.0)).any():
+                return index, ()
         return len(block), ()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Collection, Hashable, Mapping
+from itertools import compress, repeat
+from operator import attrgetter, is_not, itemgetter
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,6 +32,8 @@ __all__ = ["NO_PASS", "TrackedOptimizer"]
 NO_PASS = -1
 
 _NONE = None, None, None
+
+_name, _parameter, _grad = itemgetter(0), itemgetter(1), attrgetter("grad")
 
 # Events are numbered through the life of the process, so that "since the last step" is a comparison.
 _clock = itertools.count(1)
@@ -344,7 +348,9 @@ class TrackedOptimizer:
     def _left_out_with_gradients(self) -> dict[str, tuple[str, ...]]:
         found = {}
         for module, unheld in self.left_out.items():
-            names = tuple(name for name, parameter in unheld if parameter.grad is not None)
+            # One call for each of many: a feature extractor may be left out as a whole.
+            gradients = map(_grad, map(_parameter, unheld))
+            names = tuple(compress(map(_name, unheld), map(is_not, gradients, repeat(None))))
             if names:
                 found[module] = names
         if self.strays:
