@@ -95,4 +95,4 @@ class Layout:
 
     def named(self, flags: BoolArray) -> tuple[str, ...]:
         """The names of the columns that are flagged."""
-        return tuple(self.names[place] for place in np.flatnonzero(flags).tolist()) if flags.any() else ()
+        return tuple(map(self.names.__getitem__, np.flatnonzero(flags).tolist())) if flags.any() else ()

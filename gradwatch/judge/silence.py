@@ -61,4 +61,4 @@ def flags(block: Block, rounding: Rounding) -> tuple[BoolArray, BoolArray] | Non
 
 def named(modules: Modules, flags: BoolArray) -> Modules:
     """Those that are flagged, ``[modules]``."""
-    return tuple(modules[place] for place in np.flatnonzero(flags).tolist())
+    return tuple(map(modules.__getitem__, np.flatnonzero(flags).tolist()))
