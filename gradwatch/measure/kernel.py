@@ -94,7 +94,7 @@ def norms(gradients: list[Tensor | None], places: bytes, out: bytearray) -> tupl
 
 def zeros(gradients: list[Tensor | None], places: tuple[int, ...]) -> tuple[int, ...]:
     """Which of these gradients are 0 everywhere, of those in CPU memory, where to read is a load."""
-    # One element tells of nearly every gradient that is not zero.
+    # The first elements tell of nearly every gradient that is not zero.
     perhaps = places if _native is None else _native.perhaps_zero(gradients, places)
     if not perhaps:
         return ()
