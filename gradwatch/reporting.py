@@ -46,8 +46,8 @@ class Reporting:
         self.compare: Callable[[Sequence[LandedStep]], object] | None = None
         self._active = False
         self._since = 0.0
-        # By optimizer and list of parameters, the steps since nobody waited.
-        self._taken: defaultdict[int, int] = defaultdict(int)
+        # By optimizer, the steps since none waited.
+        self._taken: defaultdict[str, int] = defaultdict(int)
         self._lock = threading.Lock()
         self._owner = self._interrupted = 0
         self._wanted = False
@@ -70,7 +70,7 @@ class Reporting:
         if waiting == 1:
             self._since = step.row.time
             self._taken.clear()
-        whose = id(step.own)
+        whose = step.own.layout.optimizer
         self._taken[whose] += 1
         full = self._taken[whose] % self.BLOCK == 0
         if full:

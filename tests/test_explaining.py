@@ -479,3 +479,27 @@ def test_what_a_hook_made_in_two_steps_is_told_as_what_no_operation_made() -> No
     assert told.cause is not None
     assert told.cause.kind == "unknown"
     assert "hook" in str(told.cause.evidence["suspects"])
+
+
+def test_rounding_in_a_module_that_comes_later_is_told() -> None:
+    """An optimizer that held a temperature alone is given what a normaliser over one element makes constant."""
+    torch.manual_seed(49)
+    net = nn.ModuleDict({"skip": nn.Linear(9, 8), "proj": nn.Linear(9, 8), "head": nn.Linear(8, 3)})
+    norm, temperature = nn.GroupNorm(8, 8), nn.Parameter(torch.ones(()))
+    late = list(net["proj"].requires_grad_(False).parameters())
+    body = torch.optim.Adam([temperature], lr=3e-3)
+    head = torch.optim.Adam([*net["skip"].parameters(), *net["head"].parameters()], lr=3e-3)
+    with gradwatch.track({"body": body, "head": head}, net) as watch:
+        for step in range(40):
+            if step == 5:
+                net["proj"].requires_grad_(True)
+                body.add_param_group({"params": late})
+            x = torch.randn(32, 9)
+            hidden = norm(net["proj"](x)) + net["skip"](x)
+            loss = nn.functional.cross_entropy(temperature * net["head"](hidden.relu()), x[:, :3].argmax(1))
+            body.zero_grad()
+            head.zero_grad()
+            loss.backward()
+            body.step()
+            head.step()
+    assert [(a.rule, a.module) for a in watch.alerts if a.state == "firing"][:1] == [("zero", "proj")]

@@ -144,6 +144,13 @@ def test_a_block_ends_when_one_of_the_optimizers_has_filled_it(told: Told) -> No
     assert [len(block) for block in told.blocks] == [BLOCK + BLOCK // 2 - 1] * 2
 
 
+def test_a_block_ends_in_time_though_the_list_of_parameters_changes(told: Told) -> None:
+    """As where some layers are trained at a time."""
+    for number in range(1, 2 * BLOCK + 1):
+        told.take(number, own=holding(parameters=1 + number // 10))
+    assert [len(block) for block in told.blocks] == [BLOCK, BLOCK]
+
+
 def test_a_block_ends_after_its_time_at_the_next_step(told: Told) -> None:
     told.take(1, time=10.0)
     told.take(2, time=10.0 + 0.9 * Reporting.SECONDS)

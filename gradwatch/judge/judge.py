@@ -196,7 +196,8 @@ class Judge:
                 when = When(optimizer, looks.step)
                 told += [(looks.index, alert) for alert in self._left_out(rule, when)]
                 stirred = True
-        if stirred or not self._is_settled():
+        # A suspicion may begin and all be settled within one block.
+        if stirred or not self._is_settled() or self.suspects(optimizer):
             self._changed()
         return [alert for _, alert in sorted(told, key=itemgetter(0))]
 

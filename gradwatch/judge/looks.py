@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import cast
 
 from gradwatch.blocks import Block
 from gradwatch.judge.episodes import Episodes
 from gradwatch.judge.finding import Finding
-from gradwatch.judge.rule import GoingOn, Rule, Screening
+from gradwatch.judge.rule import Rule, Screening, goes_on
 from gradwatch.records import StepRecord
 
 __all__ = ["Look", "Looks"]
@@ -80,8 +79,8 @@ class Looks:
         if screening is not None:
             if not episodes:
                 return self._further(screening.look_over(self._block, start), start)
-            if hasattr(rule, "look_on") and all(one.goes_on(rule.fires_after) for one in episodes.values()):
-                return self._further(cast(GoingOn, rule).look_on(self._block, start), start)
+            if goes_on(rule) and all(one.goes_on(rule.fires_after) for one in episodes.values()):
+                return self._further(rule.look_on(self._block, start), start)
         return start, rule.look(self._record(start))
 
     def _further(self, looked: _Next, start: int) -> _Next:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 from gradwatch.blocks import Block
@@ -20,6 +20,7 @@ __all__ = [
     "Suspecting",
     "ToldOfRefusals",
     "Weighing",
+    "goes_on",
     "may_be_shortcut",
     "screens",
     "severities",
@@ -76,8 +77,8 @@ class GoingOn(Screening, Protocol):
     def look_on(self, block: Block, start: int) -> tuple[int, Iterable[Finding] | None]:
         """Go on to the first step from ``start`` on at which not all is as it was, and take all of them in.
 
-        It is asked only where every episode of the rule and the optimizer fires, and nothing was well at the step
-        before.
+        It is asked only where every episode of the rule and the optimizer fires with its cause, if it has one at
+        hand; nothing was well at the step before, and one more that is ill changes nothing.
 
         Returns:
             As ``look_over``.
@@ -149,10 +150,19 @@ class ToldOfRefusals(Protocol):
 
 def screens(rule: Rule) -> TypeGuard[Screening]:
     """Whether it is a ``Screening``, whose ``look`` no subclass has changed behind the back of ``look_over``."""
+    return _is_last_to_be_changed(rule, "look_over", {"look"})
+
+
+def goes_on(rule: Rule) -> TypeGuard[GoingOn]:
+    """Whether it is a ``GoingOn``, whose other looks no subclass has changed behind the back of ``look_on``."""
+    return _is_last_to_be_changed(rule, "look_on", {"look", "look_over"})
+
+
+def _is_last_to_be_changed(rule: Rule, name: str, others: Set[str]) -> bool:
     for kind in type(rule).__mro__:
-        if "look_over" in vars(kind):
+        if name in vars(kind):
             return True
-        if "look" in vars(kind):
+        if not others.isdisjoint(vars(kind)):
             return False
     return False
 

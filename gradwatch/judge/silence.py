@@ -20,8 +20,6 @@ def sorted_out(record: StepRecord, rounding: Rounding) -> tuple[Modules, Modules
     None is the whole where there are no modules. Of the first steps it is noted which may be but rounding.
     """
     if not (record.owners or record.modules):
-        if not rounding.is_settled:
-            rounding.take((None,), np.array([record.norm_after]), record.norm_after)
         none_at_all = bool(record.missing) and len(record.missing) == len(record.parameters)
         silent: Modules = (None,) if none_at_all or record.norm_after == 0.0 else ()
         return (None,), silent, silent

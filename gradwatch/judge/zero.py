@@ -69,6 +69,7 @@ class Zero:
         if record.skipped:
             return None
         modules, silent, low = sorted_out(record, memory.rounding)
+        self._meet(memory, modules)
         ill = self._taken(memory, modules, silent, low, record.norm_before)
         return [
             *memory.unreached.look(record),
@@ -79,8 +80,9 @@ class Zero:
 
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding]]:
         """Go on to the first step with a module that is silent for too long."""
-        memory = self._memory_of(block.layout.optimizer)
-        modules, flagged, logarithms = modules_of(block), flags(block, memory.rounding), block.logarithms
+        memory, modules = self._memory_of(block.layout.optimizer), modules_of(block)
+        self._meet(memory, modules)
+        flagged, logarithms = flags(block, memory.rounding), block.logarithms
         common = block.common
         calm = flagged is None and common.complete and not (common.skipped or common.unusual)
         if calm and logarithms is not None and memory.is_quiet:
@@ -88,13 +90,12 @@ class Zero:
             memory.presences.take(modules, (), steps=len(block) - start)
             self._follow_flickers(memory, (), len(block) - start)
             return len(block), ()
-        # Where there are no modules, the whole stands for them.
-        norms = block.finest_norms(AFTER) if block.layout.finest.names else block.norms(AFTER)[:, None]
+        norms = None if memory.is_bare else block.finest_norms(AFTER)
         for index, norm in enumerate(block.wholes[BEFORE][start:], start):
             row = block.rows[index]
             if row.skipped:
                 continue
-            if not memory.rounding.is_settled:
+            if norms is not None and not memory.rounding.is_settled:
                 memory.rounding.take(modules, norms[index], block.wholes[AFTER][index])
             silent, low = [named(modules, kind[index]) for kind in flagged] if flagged else ((), ())
             ill = self._taken(memory, modules, silent, low, norm)
@@ -138,10 +139,16 @@ class Zero:
             self.is_settled = False
         return memory
 
+    def _meet(self, memory: Memory, modules: Modules) -> None:
+        """These are the modules now: the first that ever are there have their first steps before them."""
+        is_bare = modules == (None,)
+        if memory.is_bare != is_bare:
+            memory.is_bare, self.is_settled = is_bare, False
+
     def _settle(self) -> None:
         """Until the first steps are over, and while anybody is suspected, each step is looked at at once."""
         known = self._memories.values()
-        self.is_settled = bool(known) and all(m.rounding.is_settled and not m.flickers.suspects for m in known)
+        self.is_settled = bool(known) and all(m.is_settled and not m.flickers.suspects for m in known)
 
     def _follow_flickers(self, memory: Memory, silent: Modules, steps: int = 1) -> None:
         memory.flickers.take(silent, memory.naming, steps)
@@ -180,7 +187,7 @@ class Zero:
     def _take_alike(self, block: Block, start: int) -> int:
         """Take in the steps in which the same is found as in the one before them; how many these are."""
         memory, logarithms = self._memory_of(block.layout.optimizer), block.logarithms
-        if logarithms is None:
+        if logarithms is None or not memory.is_settled:
             return 0
         flagged, modules = flags(block, memory.rounding) or (), modules_of(block)
         steps = _alike(block, start, flagged, memory.left_out)

@@ -37,6 +37,7 @@ class Memory:
         unreached: the parameters that have no gradient inside modules that learn.
         rounding: the modules whose gradient may be nothing but rounding errors.
         flickers: those that are 0 in most steps, and not in others.
+        is_bare: no module holds any of its parameters.
     """
 
     def __init__(self, fires_after: int, clears_after: int, unreached_after: int) -> None:
@@ -51,6 +52,7 @@ class Memory:
         self.unreached = Unreached(unreached_after)
         self.rounding = Rounding()
         self.flickers = Flickers(clears_after)
+        self.is_bare = False
 
     def follow(self, logarithms: Sequence[float]) -> None:
         """Take in norms of the whole; what is 0 or not finite has none, and no level."""
@@ -71,7 +73,12 @@ class Memory:
     def is_quiet(self) -> bool:
         """Nothing is or was of late silent, or left out, and the first steps are over."""
         ills = self.zeros or self.dead or self.naming or self.left_out or self.unreached.looks
-        return not (ills or self.flickers.shown) and self.rounding.is_settled
+        return not (ills or self.flickers.shown) and self.is_settled
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the first steps of its modules are over, if it has any."""
+        return self.is_bare or self.rounding.is_settled
 
     remembers = Fields(
         presences=Presences.remembers,

@@ -131,3 +131,18 @@ def test_an_optimizer_without_modules_is_in_suspense_for_one_step(by_record: boo
         judge.judge(block[0]) if by_record else judge.judge_block(block)
         waits.append(judge.in_suspense)
     assert waits == [True, False, False, False]
+
+
+@pytest.mark.parametrize("by_record", [True, False])
+def test_the_first_modules_of_an_optimizer_have_their_first_steps_when_they_come(by_record: bool) -> None:
+    """As where a temperature's optimizer is given a module by ``add_param_group``."""
+    judge = Judge([Zero()])
+    bare = layout_of(["log_alpha"], owners=False)
+    full = layout_of(["log_alpha", "a.weight", "b.weight"], ["a", "b"])
+    for number in range(1, 7):
+        layout, made = (bare, [[1.0]]) if number < 4 else (full, [[1.0, 1.0, 1e-6]])
+        norms = np.array(made)
+        row = StepRow(number, float(number), Facts.usual(len(layout.names)))
+        block = Block(layout, [row], norms, norms)
+        judge.judge(block[0]) if by_record else judge.judge_block(block)
+    assert judge.suspects("actor") == ("b",)

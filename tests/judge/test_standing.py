@@ -15,7 +15,7 @@ from gradwatch.blocks import Block, Facts, StepRow
 from gradwatch.causes import cause
 from gradwatch.judge.judge import Judge
 from gradwatch.records import Cause, StepRecord
-from gradwatch.rules import Finding, Zero
+from gradwatch.rules import Finding, Leaked, Zero
 from tests.blocks import facts_of, judged_alike, layout_of
 
 MODULES = ("cnn.0", "cnn.2", "mlp.h.0", "mlp.h.1", "head", "value")
@@ -97,7 +97,7 @@ OPTIONS: list[dict[str, int]] = [
     {"unreached_after": 2, "fires_after": 5},
     {"unreached_after": 40},
 ]
-ANSWERS = (None, cause("dead-relu", "head"), cause("unknown", "head"))
+ANSWERS = (None, cause("dead-relu", "head"), cause("unknown", "head"), cause("constant", "head"))
 
 
 # A smaller seed is no simpler run.
@@ -135,3 +135,33 @@ def test_what_stays_as_it_was_is_looked_at_once_a_block(kind: str, monkeypatch: 
     assert [alert.module for alert in judge.active] == ["cnn"]
     # Once a block, for the first steps of the silence, and once in each 64.
     assert 64 <= len(looked) < 64 + 16 + 16
+
+
+def test_the_first_steps_count_though_what_is_left_out_goes_on() -> None:
+    """Both lie in one block, as where a device has them."""
+    layout = layout_of(("a.weight", "b.weight"), ("a", "b"))
+    facts, norms = Facts.usual(2), np.tile([1.0, 1e-6], (16, 1))
+    rows = [StepRow(step, float(step), facts, left_out={"b": ("b.extra",)}) for step in range(1, 17)]
+    judged_alike([Block(layout, rows, norms, norms)], lambda: [Zero(fires_after=1)])
+
+
+class OfOthers(Leaked):
+    """What leaks into ``b`` alone is meant."""
+
+    def look(self, record: StepRecord) -> Iterator[Finding]:
+        return super().look(record) if set(record.leaked) - {"b.weight"} else iter(())
+
+    def look_over(self, block: Block, start: int) -> tuple[int, list[Finding]]:
+        for index in range(start, len(block)):
+            found = list(self.look(block[index]))
+            if found:
+                return index, found
+        return len(block), []
+
+
+def test_a_rule_that_looks_otherwise_than_its_parent_goes_on_by_records() -> None:
+    layout = layout_of(("a.weight", "b.weight"), ("a", "b"))
+    both, one = (facts_of(layout, leaked=names) for names in (layout.names, layout.names[1:]))
+    rows = [StepRow(step, float(step), both if step < 3 else one) for step in range(1, 17)]
+    told = judged_alike([Block(layout, rows, np.ones((16, 2)), np.ones((16, 2)))], lambda: [OfOthers()])
+    assert [(alert.state, alert.step) for alert in told] == [("firing", 1), ("resolved", 12)]
