@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
@@ -20,13 +21,11 @@ def read_saved(node: Node, name: str) -> Any:
     A tensor that is packed by hooks (a checkpoint, offloading) is left alone: unpacking it a second time is the
     packer's business, and a checkpoint refuses.
     """
-    # contextlib.suppress makes four calls of Python, and this is asked in each backward pass.
-    try:
-        return None if _is_packed(node, name) else getattr(node, f"_saved_{name}", None)
     # Freed, changed in place since, or, in a torch that does not tell of hooks, given out once and for all: hooks
     # may raise anything.
-    except Exception:
-        return None
+    with contextlib.suppress(Exception):
+        return None if _is_packed(node, name) else getattr(node, f"_saved_{name}", None)
+    return None
 
 
 def saved_names(node: Node) -> list[str]:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
-from operator import is_not
 from typing import NamedTuple
 
 from torch import Tensor
@@ -34,8 +32,6 @@ _SPOILED_BY_NAN: tuple[Family, ...] = ("contraction", "distance", "function", "p
 
 # Of a function of the user's own the gradients are kept.
 _IN, _OUT = "gradient_in", "gradient_out"
-
-_is_there = partial(is_not, None)
 
 
 class Broken(NamedTuple):
@@ -97,9 +93,7 @@ class Witness:
         held = lasting(start) if self._fleeting[name] else root
         reached: list[Node | None] = []
         for origin, index, breaking, saved in self._ways[name]:
-            above = reached[origin] if reached else None
-            inputs = ((root, 0),) if not reached else () if above is None else above.next_functions
-            node = inputs[index][0] if index < len(inputs) else None
+            node = _input(reached[origin], index) if reached else root
             reached.append(node)
             if breaking and node is not None and operation(node) == breaking:
                 self._handles.append(node.register_hook(self._keeping(held, node, saved)))
@@ -123,11 +117,11 @@ class Witness:
 
     def _keeping(self, root: Node, node: Node, saved: tuple[str, ...]) -> Callable[..., None]:
         def hook(outgoing: tuple[Tensor | None, ...], incoming: tuple[Tensor | None, ...]) -> None:
-            if any(map(_is_there, incoming)):
-                values: list[tuple[str, object]] = [(name, read_saved(node, name)) for name in saved]
+            if any(gradient is not None for gradient in incoming):
+                values: dict[str, object] = {name: read_saved(node, name) for name in saved}
                 if not saved and _is_own(node):
-                    values = [(_IN, incoming[0]), (_OUT, outgoing[0])]
-                tensors = {name: value.detach() for name, value in values if isinstance(value, Tensor)}
+                    values = {_IN: incoming[0], _OUT: outgoing[0]}
+                tensors = {name: value.detach() for name, value in values.items() if isinstance(value, Tensor)}
                 self._kept.append((root, node, tensors))
 
         return hook
@@ -178,6 +172,11 @@ def _names(node: Node) -> tuple[str, ...]:
     return tuple(
         dict.fromkeys(name for each in rows for name in (*each.saved, each.result, each.exponent) if name)
     )
+
+
+def _input(node: Node | None, index: int) -> Node | None:
+    inputs = () if node is None else node.next_functions
+    return inputs[index][0] if index < len(inputs) else None
 
 
 def _learned(root: Node, most: int, steps: int) -> list[_Step]:
