@@ -16,6 +16,7 @@ PARAMETRIZED = "parametrizations"
 _ORIGINAL = re.compile(rf"(?:^|\.){PARAMETRIZED}\.[^.]+\.original\d*$")
 
 
+# Asked of each name at each step that is told of.
 @lru_cache(maxsize=1 << 14)
 def owner_of(name: str) -> str:
     """The path of the module that owns the parameter of this name itself."""

@@ -133,7 +133,7 @@ def test_a_block_ends_when_one_of_the_optimizers_has_filled_it(told: Told) -> No
     """One that steps less often is told of with it, and they begin anew together."""
     often, seldom = holding("critic"), holding("actor")
     numbers = iter(range(10 * BLOCK))
-    for _ in range(2):
+    for _ in range(3):
         for _ in range(BLOCK // 2 - 1):
             told.take(next(numbers), next(numbers), own=often)
             told.take(next(numbers), own=seldom)
@@ -141,7 +141,7 @@ def test_a_block_ends_when_one_of_the_optimizers_has_filled_it(told: Told) -> No
         before = len(told.blocks)
         told.take(next(numbers), own=often)
         assert len(told.blocks) == before + 1
-    assert [len(block) for block in told.blocks] == [BLOCK + BLOCK // 2 - 1] * 2
+    assert [len(block) for block in told.blocks] == [BLOCK + BLOCK // 2 - 1] * 3
 
 
 def test_a_block_ends_in_time_though_the_list_of_parameters_changes(told: Told) -> None:

@@ -43,9 +43,7 @@ def owned(record: StepRecord, owners: Sequence[str | None]) -> list[str]:
     return [name for name in record.parameters if name in those]
 
 
-# The names are the same at each step, and what goes on is told of at each.
-
-
+# The names are the same at each step that is told of: these two are worked out once for a list of them.
 @lru_cache(maxsize=16)
 def _of_lines(parameters: tuple[str, ...], lines: tuple[str, ...]) -> Mapping[str, frozenset[str]]:
     return {line: frozenset(_members(parameters, lines, line)) for line in lines}
