@@ -33,10 +33,6 @@ class LeftOut:
         told = self._steps.keys() == (left_out or {}).keys()
         return told and all(steps >= self._after for steps in self._steps.values())
 
-    def take_on(self, steps: int) -> None:
-        """So many more steps with the same."""
-        self._steps = {module: count + steps for module, count in self._steps.items()}
-
     def look(self, record: StepRecord) -> Iterator[Finding]:
         """A warning for each module that has had some for long enough."""
         self._steps = {module: self._steps.get(module, 0) + 1 for module in record.left_out}

@@ -206,7 +206,6 @@ class Zero:
         memory.presences.take(modules, low, memory.dead, steps)
         memory.zeros = {module: memory.zeros[module] + steps * (module in zeros) for module in low}
         memory.unreached.take_on(block, start, steps)
-        memory.left_out.take_on(steps)
         return steps
 
     def _until_due(self, memory: Memory, ill: Mapping[str | None, int], zeros: Collection[str | None]) -> int:
