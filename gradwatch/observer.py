@@ -96,6 +96,7 @@ class Observer:
         )
         self._finish = around(self.reporting.finish)
         self._replicas: Replicas | None = None
+        self._steps_before_scaler: dict[str, int] = {}
 
     def start(self, asks: bool) -> None:
         """Meet the other ranks where parameters are in parts, and hook everything.
@@ -184,14 +185,15 @@ class Observer:
                 tracked.unscaled(scale)
 
     def _scaler_begins(self, optimizer: Optimizer) -> None:
+        """A GradScaler lets an optimizer step, or leaves it out."""
         for tracked in self._of(optimizer):
-            tracked.scaler_begins()
+            self._steps_before_scaler[tracked.name] = tracked.steps
 
     def _scaler_is_done(self, optimizer: Optimizer) -> None:
         """A GradScaler is done; an optimizer that has not stepped was left out."""
         for follower in self._followers:
             tracked = follower.tracked
-            if tracked.optimizer is optimizer and tracked.was_left_out:
+            if tracked.optimizer is optimizer and tracked.steps == self._steps_before_scaler.get(tracked.name):
                 self.listener.stepping(tracked.name)
                 with tracked.lock:
                     if tracked.has_changed:
@@ -232,7 +234,7 @@ class Observer:
         """Each line's parameters that nobody holds, to the optimizers that hold others of it, or to the first."""
         several = list(self.tracked.values())
         for tracked in several:
-            tracked.left_out = {}
+            tracked.unheld.modules = {}
         for line, parameters in self._lines.lines.items():
             names = self._lines.names
             unheld = [
@@ -240,12 +242,12 @@ class Observer:
             ]
             if unheld:
                 for tracked in [t for t in several if line in t.own.layout.lines.columns] or several[:1]:
-                    tracked.left_out = {**tracked.left_out, line: unheld}
+                    tracked.unheld.modules = {**tracked.unheld.modules, line: unheld}
 
     def take_strays(self, found: Iterable[tuple[str, Tensor, int]]) -> None:
         """Parameters that no module holds: told of beside those of a module that no optimizer holds."""
         for tracked in list(self.tracked.values())[:1]:
-            tracked.strays = (*tracked.strays, *found)
+            tracked.unheld.add_strays(found)
 
 
 def _is_zero(norm: Tensor | None) -> bool:

@@ -23,6 +23,11 @@ from gradwatch.records import Cause
 
 __all__ = ["Lookout"]
 
+# Each is asked at every pass.
+_graph_task = torch._C._current_graph_task_id
+_transforms = torch._C._functorch.peek_interpreter_stack
+_tracing, _is_compiling = torch._C._get_tracing_state, torch.compiler.is_compiling
+
 
 class Lookout:
     """Looks at what the autograd engine starts from.
@@ -112,6 +117,4 @@ class Lookout:
 
 def _is_plain() -> bool:
     """Whether this is a pass of its own, of tensors that hold numbers: nothing here may cost more than it must."""
-    if torch._C._current_graph_task_id() != -1 or torch._C._functorch.peek_interpreter_stack() is not None:
-        return False
-    return torch._C._get_tracing_state() is None and not torch.compiler.is_compiling()
+    return _graph_task() == -1 and _transforms() is None and _tracing() is None and not _is_compiling()

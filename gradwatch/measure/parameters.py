@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,8 @@ from gradwatch.measure.sharding.shards import Shards
 __all__ = ["Given", "OptimizerParameters", "RowForm", "addresses", "parameters_of"]
 
 
-class Given(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Given:
     """What a clip call was given of an optimizer's parameters.
 
     Attributes:

@@ -6,8 +6,9 @@ the first sight and remembered: ``Provenance`` is such a state, and knows where 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,8 @@ from gradwatch.measure.events import (
 __all__ = ["Consumed", "Provenance", "Seen"]
 
 
-class Seen(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
     """What follows from one event.
 
     Attributes:

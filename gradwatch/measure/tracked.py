@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Collection, Hashable, Mapping
-from itertools import compress, repeat
-from operator import attrgetter, is_not, itemgetter
+from collections.abc import Callable, Collection, Hashable
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,9 +20,10 @@ from gradwatch.measure.ledger import Ledger
 from gradwatch.measure.lines import Lines
 from gradwatch.measure.parameters import Given, OptimizerParameters
 from gradwatch.measure.pending import Awaited, PendingStep, SeenClip
-from gradwatch.measure.sharding.parts import versions_of, whole_number
+from gradwatch.measure.sharding.parts import whole_number
 from gradwatch.measure.sharding.shards import Shards
-from gradwatch.records import OUTSIDE
+from gradwatch.measure.unheld import Unheld
+from gradwatch.measure.weights import Weights
 
 __all__ = ["NO_PASS", "TrackedOptimizer"]
 
@@ -32,8 +31,6 @@ __all__ = ["NO_PASS", "TrackedOptimizer"]
 NO_PASS = -1
 
 _NONE = None, None, None
-
-_name, _parameter, _grad = itemgetter(0), itemgetter(1), attrgetter("grad")
 
 # Events are numbered through the life of the process, so that "since the last step" is a comparison.
 _clock = itertools.count(1)
@@ -72,8 +69,7 @@ class TrackedOptimizer:
         due: whether the next step is one to measure.
         own: what it holds.
         lock: held during an event: an optimizer's parameters may be written from several threads.
-        left_out: by module, the parameters of it that no optimizer of the tracker holds.
-        strays: parameters that no module holds either: a name, the tensor, how often it had been written to.
+        unheld: parameters that no optimizer of the tracker holds, of which its records tell.
         clipped_instead: the optimizer whose gradients a clip call was given for its last step, by mistake.
         deciding: called with each step once it is measured: a fused optimizer's ``found_inf`` may be set there.
     """
@@ -91,10 +87,9 @@ class TrackedOptimizer:
     ) -> None:
         self.name = name
         self.optimizer = optimizer
-        self.steps = self._steps_before_scaler = 0
+        self.steps = 0
         self.lock = threading.RLock()
-        self.left_out: Mapping[str, list[tuple[str, Tensor]]] = {}
-        self.strays: tuple[tuple[str, Tensor, int], ...] = ()
+        self.unheld = Unheld()
         self.clipped_instead: str | None = None
         self.deciding: Callable[[PendingStep], object] | None = None
         self._lines = lines
@@ -112,11 +107,9 @@ class TrackedOptimizer:
         self._step: PendingStep | None = None
         self._erased: ErasedPasses | None = None
         self._stepped_unclipped = False
-        # When the versions of the weights were noted last, and these.
-        self._weights_at, self._weights_then = 0, list[int]()
+        self._weights = Weights()
         self.due = every == 1
         self.own = OptimizerParameters(name, optimizer, lines, shards)
-        self._most_clips = self.MOST_CLIPS + len(self.own)
         self.ledger = Ledger(self.own, shards)
 
     def go_on_from(self, steps: int) -> None:
@@ -127,16 +120,13 @@ class TrackedOptimizer:
     @property
     def steps_unseen(self) -> bool:
         """Whether its weights have changed though passes wrote its gradients and no step of it was seen."""
-        return self._weights_at > self._stepped_at and self._weights() != self._weights_then
+        return self._weights.noted > self._stepped_at and self._weights.have_changed(self.own.parameters)
 
     @property
     def never_steps(self) -> bool:
         """Whether many passes wrote its gradients, no step of it was seen, and its weights are as they were."""
         waits = not self._stepped_at and self._backward_passes >= self.MANY_PASSES
-        return waits and self._weights() == self._weights_then
-
-    def _weights(self) -> list[int]:
-        return list(versions_of(self.own.parameters))
+        return waits and not self._weights.have_changed(self.own.parameters)
 
     @property
     def has_changed(self) -> bool:
@@ -154,8 +144,7 @@ class TrackedOptimizer:
         # Its columns are others now.
         self._erased = None
         self.own, self.ledger = own, Ledger(own, self._shards, earlier=self.ledger)
-        self._most_clips = self.MOST_CLIPS + len(own)
-        self._weights_then = self._weights()
+        self._weights.note(own.parameters, self._weights.noted)
 
     def ended(self, columns: frozenset[int], compared: frozenset[int], one: BackwardPass, group: Any) -> bool:
         """A backward pass has ended.
@@ -182,7 +171,7 @@ class TrackedOptimizer:
         is_first, waits_for_long = not self._written_at, self._backward_passes == self.MANY_PASSES
         self._written_at = next(_clock)
         if is_first or waits_for_long:
-            self._weights_at, self._weights_then = self._written_at, self._weights()
+            self._weights.note(self.own.parameters, self._written_at)
         if self._erased is not None and not failed:
             site, wrote = one.origin(group)
             self._erased.wrote(site, written, None if self.alone else wrote, self.own.parameters)
@@ -265,7 +254,7 @@ class TrackedOptimizer:
             returned = self.ledger.devices.note(whole)
             on_host = returned if isinstance(returned, float) else None
             noted = NotedClip(function, limit, norm_type, on_host, given.places, given.repeated)
-            if len(self._clips) >= self._most_clips:
+            if len(self._clips) >= self.MOST_CLIPS + len(self.own.parameters):
                 del self._clips[0]
             self._clips.append(SeenClip(noted, returned, next(_clock)))
         return gone if self.due else []
@@ -278,15 +267,6 @@ class TrackedOptimizer:
         """A GradScaler has divided its gradients by this scale."""
         self._loss_scale = self.ledger.devices.note(scale)
         self.ledger.unscaled(scale, self.due)
-
-    def scaler_begins(self) -> None:
-        """A GradScaler lets it step, or leaves it out."""
-        self._steps_before_scaler = self.steps
-
-    @property
-    def was_left_out(self) -> bool:
-        """Whether the GradScaler has left it out."""
-        return self.steps == self._steps_before_scaler
 
     def consuming(self, backward_pass: int) -> PendingStep | None:
         """The gradients are final: measure what the optimizer consumes; None where this step is not measured."""
@@ -331,34 +311,19 @@ class TrackedOptimizer:
     def _completed(
         self, step: PendingStep, still_scaled_by: float | Note | None, found_inf: float | Note | None
     ) -> PendingStep:
-        if self.clipped_instead or self._erased is not None or self.left_out or self.strays:
+        if self.clipped_instead or self._erased is not None or self.unheld.modules or self.unheld.strays:
             passes, columns = (0, ()) if self._erased is None else self._erased.lost
             step.row = step.row._replace(
                 clipped_instead=self.clipped_instead,
                 lost_passes=passes,
                 lost=tuple(self.own.layout.names[column] for column in columns),
-                left_out=self._left_out_with_gradients() or None,
+                left_out=self.unheld.with_gradients() or None,
             )
         norms = self.ledger.devices.take() if self.ledger.devices.used else None
         numbers = self._loss_scale, still_scaled_by, found_inf
         if norms is not None or numbers != _NONE:
             step.awaited = Awaited(norms, self._clips, *numbers)
         return step
-
-    def _left_out_with_gradients(self) -> dict[str, tuple[str, ...]]:
-        found = {}
-        for module, unheld in self.left_out.items():
-            # One call for each of many: a feature extractor may be left out as a whole.
-            gradients = map(_grad, map(_parameter, unheld))
-            names = tuple(compress(map(_name, unheld), map(is_not, gradients, repeat(None))))
-            if names:
-                found[module] = names
-        if self.strays:
-            # Whoever trains one writes to it.
-            self.strays = tuple(stray for stray in self.strays if stray[1]._version == stray[2])
-            alive = tuple(name for name, parameter, _ in self.strays if parameter.grad is not None)
-            found |= {OUTSIDE: alive} if alive else {}
-        return found
 
     def _finish(self) -> None:
         self.steps += 1

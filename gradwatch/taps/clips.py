@@ -11,9 +11,10 @@ import functools
 import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from threading import get_ident
 from types import CellType, GeneratorType
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,8 @@ from gradwatch.taps.backwards import activity
 __all__ = ["ClipEvent", "ClipListener", "clips"]
 
 
-class ClipEvent(NamedTuple):
+@dataclass(slots=True)
+class ClipEvent:
     """One clipping call: what it was asked for.
 
     ``ids`` are the addresses of the parameters as they were given, int64, one that was given twice included: as
@@ -52,7 +54,8 @@ class ClipListener(Protocol):
         """The call is done, and this is the norm that it returned, or that it was given."""
 
 
-class _Signature(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Signature:
     """How a function takes its limit, behind the parameters, and whether the p of its norm or a norm is next."""
 
     public_name: str
@@ -78,7 +81,8 @@ _METHODS = {
 _inside: set[int] = set()  # threads in which a call runs
 
 
-class _Given(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Given:
     """What a call was given, when so many changes had been made to who listens.
 
     Attributes:
