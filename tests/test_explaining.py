@@ -289,6 +289,28 @@ def test_what_is_left_out_of_the_optimizer_is_told() -> None:
     assert watch["optimizer"].left_out == {"head": ("head.weight", "head.bias")}
 
 
+def test_a_backbone_that_is_left_out_is_told_once_though_each_of_its_blocks_is_a_line() -> None:
+    blocks = nn.ModuleList([nn.Linear(4, 4) for _ in range(6)])
+    model = nn.ModuleDict({"backbone": blocks, "head": nn.Linear(4, 1)})
+    optimizer = torch.optim.SGD(model["head"].parameters(), lr=0.01)
+    with gradwatch.track(optimizer, model) as watch:
+        for step in range(24):
+            optimizer.zero_grad()
+            x = torch.randn(6, 4)
+            for block in blocks:
+                x = torch.tanh(block(x))
+            model["head"](x).square().mean().backward()
+            optimizer.step()
+            if step == 12:
+                optimizer.add_param_group({"params": list(blocks.parameters())})
+    told, over = watch.alerts
+    assert (told.rule, told.module, told.step, told.state) == ("zero", "backbone.0", 3, "firing")
+    assert told.cause is not None
+    assert (told.cause.where, told.cause.evidence["parameters"]) == ("backbone", 12)
+    assert "backbone.0.weight, backbone.0.bias, backbone.1.weight and 9 more get a gradient" in told.message
+    assert (over.module, over.state) == ("backbone.0", "resolved")
+
+
 class ListOfLayers(nn.Module):
     """Hidden layers in a Python list, which no optimizer finds."""
 

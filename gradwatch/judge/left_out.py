@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 from gradwatch.causes import REGISTER, cause
+from gradwatch.judge.naming import Naming
 from gradwatch.judge.rule import Finding
 from gradwatch.judge.wording import listed
 from gradwatch.records import OUTSIDE, StepRecord
@@ -16,29 +17,34 @@ __all__ = ["LeftOut"]
 class LeftOut:
     """Those of one optimizer's modules, and those of no module: a gradient that nobody consumes may be meant.
 
+    A backbone whose blocks are lines of the report is told of once, and not block by block.
+
     Args:
         after: steps running before they are told of.
+        clears_after: steps running without any before a name is given up.
     """
 
-    def __init__(self, after: int) -> None:
+    def __init__(self, after: int, clears_after: int) -> None:
         self._after = after
-        self._steps: dict[str, int] = {}
+        self._steps: dict[str | None, int] = {}
+        self._naming = Naming(clears_after)
 
     def __bool__(self) -> bool:
-        """Whether there were any in the step before."""
-        return bool(self._steps)
+        """Whether there were any of late."""
+        return bool(self._steps or self._naming)
 
     def goes_on(self, left_out: Mapping[str, object] | None) -> bool:
         """Whether these are of the modules that are told of already, and of no others."""
-        told = self._steps.keys() == (left_out or {}).keys()
+        told = self._steps.keys() == (left_out or {}).keys() and self._naming.are_borne_by(self._steps)
         return told and all(steps >= self._after for steps in self._steps.values())
 
     def look(self, record: StepRecord) -> Iterator[Finding]:
-        """A warning for each module that has had some for long enough."""
+        """A warning for the modules that have had some for long enough: one by one if they are few."""
         self._steps = {module: self._steps.get(module, 0) + 1 for module in record.left_out}
-        for module, names in record.left_out.items():
-            if self._steps[module] >= self._after:
-                yield _finding(module, names)
+        steps = self._steps.items()
+        due: dict[str | None, bool] = {module: module == OUTSIDE for module, n in steps if n >= self._after}
+        for path, modules in self._naming.take(due, tuple(due), tuple(record.left_out)).items():
+            yield _finding(str(path), [name for module in modules for name in record.left_out[str(module)]])
 
 
 def _finding(module: str, names: Sequence[str]) -> Finding:

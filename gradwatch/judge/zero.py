@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from operator import and_
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from gradwatch.blocks import AFTER, BEFORE, Block, BoolArray
-from gradwatch.judge.left_out import LeftOut
+from gradwatch.blocks import AFTER, BEFORE, Block
 from gradwatch.judge.rule import Finding
 from gradwatch.judge.scale import DEAD
 from gradwatch.judge.silence import Modules, flags, modules_of, named, sorted_out
@@ -48,9 +45,6 @@ class Zero:
     severities: tuple[Severity, ...] = ("critical", "warning")
     wants_cause = True
 
-    # The first steps of a silence are looked into; later only one in so many: it costs a look at every name.
-    _CLOSELY, _STRIDE = 8, 64
-
     @checked
     def __init__(
         self, *, fires_after: int = 3, clears_after: int = 3, unreached_after: int = 10, faded: float = 0.1
@@ -70,7 +64,8 @@ class Zero:
             return None
         modules, silent, low = sorted_out(record, memory.rounding)
         self._meet(memory, modules)
-        ill = self._taken(memory, modules, silent, low, record.norm_before)
+        ill = memory.take(modules, silent, low, record.norm_before)
+        self._settle_if_due(memory)
         return [
             *memory.unreached.look(record),
             *self._of_silent(record, memory, modules, silent, ill),
@@ -86,9 +81,8 @@ class Zero:
         common = block.common
         calm = flagged is None and common.complete and not (common.skipped or common.unusual)
         if calm and logarithms is not None and memory.is_quiet:
-            memory.follow(logarithms[start:])
-            memory.presences.take(modules, (), steps=len(block) - start)
-            self._follow_flickers(memory, (), len(block) - start)
+            memory.take_calm(modules, logarithms[start:])
+            self._settle_if_due(memory)
             return len(block), ()
         norms = None if memory.is_bare else block.finest_norms(AFTER)
         for index, norm in enumerate(block.wholes[BEFORE][start:], start):
@@ -98,7 +92,8 @@ class Zero:
             if norms is not None and not memory.rounding.is_settled:
                 memory.rounding.take(modules, norms[index], block.wholes[AFTER][index])
             silent, low = [named(modules, kind[index]) for kind in flagged] if flagged else ((), ())
-            ill = self._taken(memory, modules, silent, low, norm)
+            ill = memory.take(modules, silent, low, norm)
+            self._settle_if_due(memory)
             looks = memory.unreached.looks or not block.complete
             unreached = looks and memory.unreached.take_in(block, index)
             if ill or unreached or memory.flickers.shown or row.left_out or memory.left_out:
@@ -115,8 +110,10 @@ class Zero:
 
     def look_on(self, block: Block, start: int) -> tuple[int, Iterable[Finding] | None]:
         """Go on to the first step at which not all is as it was, and take all of them in."""
+        memory = self._memory_of(block.layout.optimizer)
         # Of the step before the first it is not known here what it was like.
-        index = start + (self._take_alike(block, start) if start else 0)
+        index = start + (memory.take_alike(block, start) if start else 0)
+        self._settle_if_due(memory)
         return index, () if index == len(block) else self.look(block[index])
 
     def suspects(self, optimizer: str) -> tuple[str, ...]:
@@ -150,83 +147,9 @@ class Zero:
         known = self._memories.values()
         self.is_settled = bool(known) and all(m.is_settled and not m.flickers.suspects for m in known)
 
-    def _follow_flickers(self, memory: Memory, silent: Modules, steps: int = 1) -> None:
-        memory.flickers.take(silent, memory.naming, steps)
+    def _settle_if_due(self, memory: Memory) -> None:
         if memory.flickers.suspects or not self.is_settled:
             self._settle()
-
-    def _taken(
-        self, memory: Memory, modules: Modules, silent: Modules, low: Modules, norm_before: float
-    ) -> dict[str | None, int]:
-        """The modules that have been silent for too long, and for how many steps beyond what is.
-
-        Args:
-            memory: of the optimizer.
-            modules: all that could be silent.
-            silent: those exactly 0, or missing.
-            low: those, and what is next to nothing.
-            norm_before: of the whole.
-        """
-        if len(silent) < len(modules) and 0.0 < norm_before < math.inf:
-            memory.follow([math.log(norm_before)])
-        if memory.dead:
-            # Of a state that was saved, also what there is no more.
-            memory.dead = {m: None for m in memory.dead if m in memory.naming and m in modules}
-        self._follow_flickers(memory, silent)
-        # What was told as dead is not heard again until it has come back to stay.
-        quiet = tuple(dict.fromkeys((*low, *memory.dead))) if memory.dead else low
-        memory.presences.take(modules, quiet, memory.dead)
-        if not quiet:
-            if memory.zeros:
-                memory.zeros, memory.known, memory.told = {}, {}, {}
-            return {}
-        zeros = set(silent)
-        memory.zeros = {module: memory.zeros.get(module, 0) + (module in zeros) for module in quiet}
-        return dict(self._beyond(memory, low, zeros))
-
-    def _take_alike(self, block: Block, start: int) -> int:
-        """Take in the steps in which the same is found as in the one before them; how many these are."""
-        memory, logarithms = self._memory_of(block.layout.optimizer), block.logarithms
-        if logarithms is None or not memory.is_settled:
-            return 0
-        flagged, modules = flags(block, memory.rounding) or (), modules_of(block)
-        steps = _alike(block, start, flagged, memory.left_out)
-        silent, low = [named(modules, kind[start - 1]) for kind in flagged] or ((), ())
-        if steps <= 0 or len(silent) == len(modules) or memory.unreached.may_find(block, start):
-            return 0
-        zeros = set(silent)
-        ill = dict(self._beyond(memory, low, zeros))
-        steps = min(steps, self._until_due(memory, ill, zeros))
-        # Whoever has just come back to stay is dead no more from the next step on.
-        are_told = memory.naming.are_borne_by(ill) and memory.dead.keys() <= ill.keys()
-        if not (steps and are_told and memory.flickers.are_told(memory.naming)):
-            return 0
-        memory.follow(logarithms[start : start + steps])
-        self._follow_flickers(memory, silent, steps)
-        memory.presences.take(modules, low, memory.dead, steps)
-        memory.zeros = {module: memory.zeros[module] + steps * (module in zeros) for module in low}
-        memory.unreached.take_on(block, start, steps)
-        return steps
-
-    def _until_due(self, memory: Memory, ill: Mapping[str | None, int], zeros: Collection[str | None]) -> int:
-        """Steps in which time alone changes nothing of what is found of these modules."""
-        looked_at = [beyond for module, beyond in ill.items() if module in zeros]
-        is_new = any(memory.presences.silence(module) <= self._unreached_after for module in ill)
-        if is_new or any(beyond <= self._CLOSELY for beyond in looked_at):
-            return 0
-        return min((self._STRIDE - 1 - beyond % self._STRIDE for beyond in looked_at), default=self._STRIDE)
-
-    def _beyond(
-        self, memory: Memory, low: Modules, zeros: Collection[str | None]
-    ) -> Iterator[tuple[str | None, int]]:
-        for module in low:
-            lasts = memory.presences.silence(module)
-            if module in memory.dead or module in memory.rounding.shown:
-                yield module, lasts
-            elif module in zeros and memory.zeros[module] >= self.fires_after:
-                beyond = lasts - memory.presences.patience(module)
-                if beyond >= 0:
-                    yield module, beyond
 
     def _of_silent(
         self,
@@ -240,7 +163,7 @@ class Zero:
             return
         faded = len(silent) == len(modules) and memory.has_faded(self._faded)
         zeros = set(silent)
-        looked_at = [m for m, beyond in ill.items() if self._is_due(memory, m, beyond, m in zeros)]
+        looked_at = [m for m, beyond in ill.items() if memory.is_due(m, beyond, m in zeros)]
         for module in looked_at:
             memory.known[module] = look_into(record, module, [module], memory.rounding.shown)
         doubts = {module: self._doubt(record, memory, module, faded) for module in ill}
@@ -261,11 +184,6 @@ class Zero:
     def _is_death(self, memory: Memory, modules: Iterable[str | None]) -> bool:
         """Whether these were alive, and a backward pass that reaches them leaves nothing there."""
         return all(memory.presences.was_heard(m) and not memory.known[m].unreached for m in modules)
-
-    def _is_due(self, memory: Memory, module: str | None, beyond: int, is_zero: bool) -> bool:
-        # What is told now may have been known for long: of one that was missing once, and then next to nothing.
-        closely = beyond <= self._CLOSELY or beyond % self._STRIDE == 0 or module not in memory.naming
-        return module not in memory.known or (is_zero and closely)
 
     remembers = Named(Memory.remembers)
 
@@ -293,15 +211,6 @@ class Zero:
         if known.unreached:
             return "unreached"
         return "paused" if memory.presences.pauses_like_others(module) else None
-
-
-def _alike(block: Block, start: int, flagged: Iterable[BoolArray], left_out: LeftOut) -> int:
-    """How many steps from this one on are as the one before it, but for their norms."""
-    rows = block.rows[start - 1 :]
-    same = [row.facts is rows[0].facts and not row.skipped and left_out.goes_on(row.left_out) for row in rows]
-    for kind in flagged:
-        same = list(map(and_, same, (kind[start - 1 :] == kind[start - 1]).all(axis=1).tolist()))
-    return [*same, False].index(False) - 1
 
 
 def _known_of(

@@ -78,7 +78,11 @@ class Standing:
         if self._rng.random() < 0.004:
             self._leaving_out = self._rng.choice((1, 40))
         extra = {"head": ("head.extra",)} if self._rng.random() < 0.01 else {}
-        return {"mlp": ("mlp.extra", "mlp.more"), **extra} if self._leaving_out > 0 else extra or None
+        if self._leaving_out > 0:
+            # At first a backbone of several lines, of which one stays.
+            blocks = {f"block{i}": (f"block{i}.extra",) for i in range(5 if self._leaving_out > 10 else 1)}
+            return {"mlp": ("mlp.extra", "mlp.more"), **blocks, **extra}
+        return extra or None
 
     def _facts(self, kinds: list[str]) -> Facts:
         """One and the same object for steps that are alike, as the ledger has it."""
