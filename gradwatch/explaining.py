@@ -73,6 +73,8 @@ class Explainer:
         self._closed = False
         self._passless: Counter[str] = Counter()
         self._looks: Counter[tuple[_Key, Severity]] = Counter()
+        # By optimizer, the judge's revision at which there was nothing left to look for.
+        self._asked_all: dict[str, int] = {}
         self._newest = newest
         self._downstream: dict[str, Mapping[str, set[str]]] = {}
         self._strays = strays
@@ -89,11 +91,15 @@ class Explainer:
         return Diagnosis(self._lines.modules, parameters, self._lines.lines, suspects)
 
     def nothing_is_asked(self) -> None:
-        """A step is done and nothing fires that has no cause: what led to it is of no more interest."""
+        """A step is done, and no cause is looked for: what led to it is of no more interest."""
         self._lookout.forget()
-        if self._suspected or self._looks:
+        if (self._suspected or self._looks) and not self._judge.asks_why:
             self._suspected.clear()
             self._looks.clear()
+
+    def has_asked_all(self, optimizer: str) -> bool:
+        """Whether the judge says what it said when there was nothing left to look for."""
+        return self._asked_all.get(optimizer) == self._judge.revision
 
     def reconsidered(self, alert: Alert) -> Alert:
         """An alert that has just fired: where it says that there was no backward pass, though one reached others.
@@ -113,6 +119,7 @@ class Explainer:
         Returns:
             What is explained already by what was seen of the passes before it.
         """
+        revision = self._judge.revision
         alerts = self._seen_at_once(optimizer)
         # What has become worse is looked into anew: what it began with may have been another thing.
         severities = {_key(alert): alert.severity for alert in self._judge.active}
@@ -130,6 +137,8 @@ class Explainer:
             armed.start()
             if optimizer not in self._armed:  # another thread has closed it meanwhile
                 armed.finish()
+        elif not any(alert.rule == "nonfinite" for alert in self._judge.active):
+            self._asked_all[optimizer] = revision
         return alerts
 
     def stepping(self, optimizer: str) -> Diagnosis | None:

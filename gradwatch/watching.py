@@ -405,7 +405,7 @@ class Watch:
                 step.row = step.row._replace(loop_step=self._loop_step)
             urgent = unusual or self._refusing is not None or self._judge.in_suspense
             self._reporting.take(step, urgent)
-        if not self._judge.asks_why:
+        if not self._judge.asks_why or self._explainer.has_asked_all(optimizer):
             self._explainer.nothing_is_asked()
         else:
             self._reporting.if_free(lambda: self._verdicts.tell([], self._explainer.stepped(optimizer)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
@@ -309,6 +310,52 @@ def test_a_backbone_that_is_left_out_is_told_once_though_each_of_its_blocks_is_a
     assert (told.cause.where, told.cause.evidence["parameters"]) == ("backbone", 12)
     assert "backbone.0.weight, backbone.0.bias, backbone.1.weight and 9 more get a gradient" in told.message
     assert (over.module, over.state) == ("backbone.0", "resolved")
+
+
+def net_of_sigmoids() -> nn.Sequential:
+    """Ten hidden layers, of which the first get next to nothing from the first step on."""
+    torch.manual_seed(0)
+    sizes = [8, *[16] * 10, 1]
+    layers = [layer for size in pairwise(sizes) for layer in (nn.Linear(*size), nn.Sigmoid())]
+    return nn.Sequential(*layers[:-1])
+
+
+def test_what_becomes_critical_is_explained_though_the_warning_was() -> None:
+    """The warning's cause was not known for sure: it is looked for anew, and what is found is told."""
+    model = net_of_sigmoids()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    with gradwatch.track(optimizer, model, rules=[gradwatch.rules.Vanishing(critical_after=20)]) as watch:
+        for _ in range(30):
+            optimizer.zero_grad()
+            x = torch.randn(16, 8)
+            (model(x) - x.sum(1, keepdim=True)).square().mean().backward()
+            optimizer.step()
+    first = [alert for alert in watch.alerts if alert.module == "0"]
+    assert [(alert.severity, alert.state, alert.cause and alert.cause.kind) for alert in first] == [
+        ("warning", "firing", None),
+        ("warning", "explained", "unknown"),
+        ("warning", "resolved", "unknown"),
+        ("critical", "firing", None),
+        ("critical", "explained", "unknown"),
+    ]
+
+
+def test_when_all_is_asked_steps_are_not_gone_into_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = net_of_sigmoids()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    asked = []
+    stepped = Explainer.stepped
+    monkeypatch.setattr(Explainer, "stepped", lambda self, name: [asked.append(name), stepped(self, name)][1])
+    with gradwatch.track(optimizer, model) as watch:
+        for step in range(240):
+            if step == 160:
+                assert any(alert.severity == "critical" for alert in watch.alerts)
+                asked.clear()
+            optimizer.zero_grad()
+            x = torch.randn(16, 8)
+            (model(x) - x.sum(1, keepdim=True)).square().mean().backward()
+            optimizer.step()
+    assert len(asked) <= 80 / 16
 
 
 class ListOfLayers(nn.Module):

@@ -44,6 +44,7 @@ class Judge:
     Attributes:
         errors: failures of rules.
         in_suspense: something has begun to be ill and has not fired yet, or a rule has seen too little to tell.
+        revision: how often that which fires, or is suspected, may have changed.
         asks_why: a diagnostic backward may find the cause of an alert that has none, or prove a suspicion.
     """
 
@@ -61,6 +62,7 @@ class Judge:
         # Asked at each step, so that no call is made for them.
         self.in_suspense = not self._is_settled()
         self.asks_why = False
+        self.revision = 0
         self.errors = 0
 
     @property
@@ -221,6 +223,7 @@ class Judge:
             log.exception(what, getattr(rule, "id", rule))
 
     def _changed(self) -> None:
+        self.revision += 1
         episodes = [episode for _, _, episode in self._all()]
         self._active = tuple(episode.alert for episode in episodes if episode.alert is not None)
         self.in_suspense = any(episode.alert is None for episode in episodes) or not self._is_settled()

@@ -10,44 +10,20 @@ from typing import Any
 import numpy as np
 
 from gradwatch.blocks import AFTER, Block, BoolArray, FloatArray
-from gradwatch.judge.naming import Naming
 from gradwatch.judge.rule import Finding
-from gradwatch.judge.scale import DEAD, LIMIT, SHARE, Streaks, faint
-from gradwatch.judge.shares import Shares, logarithms
+from gradwatch.judge.scale import DEAD, LIMIT, SHARE, faint
+from gradwatch.judge.shares import logarithms
 from gradwatch.judge.thresholds import checked
+from gradwatch.judge.vanishing_memory import Memory
 from gradwatch.printing import called
 from gradwatch.records import Cause, Severity, StepRecord
-from gradwatch.shapes import Fields, Named
+from gradwatch.shapes import Named
 
 __all__ = ["Vanishing"]
 
 
-class _Memory:
-    """What is remembered of one optimizer.
-
-    Attributes:
-        modules: names of the modules.
-        shares: what each usually has of the norm, and who has lost so much of it that it may be dead.
-        streaks: for how long each has been next to nothing.
-        naming: under which names those are told of that have vanished.
-    """
-
-    def __init__(self, fires_after: int, clears_after: int) -> None:
-        self.modules: tuple[str, ...] = ()
-        self.shares = Shares(fires_after, clears_after)
-        self.streaks = Streaks()
-        self.naming = Naming(clears_after)
-
-    @property
-    def is_clear(self) -> bool:
-        """Nothing is or was of late next to nothing, or has lost most of its share."""
-        return not (self.streaks.any or self.naming) and self.shares.are_well
-
-    def rename(self, modules: tuple[str, ...]) -> None:
-        """Modules have come, or were taken away: what is known of these is forgotten."""
-        streaks, self.shares = self.streaks.state_dict(self.modules), self.shares.among(modules)
-        self.modules = modules
-        self.streaks.load_state_dict(streaks, modules)
+# By name, the places of the modules that are told of under it.
+_Told = dict["str | None", list[int]]
 
 
 class Vanishing:
@@ -93,7 +69,7 @@ class Vanishing:
         self._critical_after = critical_after
         # Whoever may be dead is looked at closely, until a look has told.
         self.is_settled = True
-        self._memories: dict[str, _Memory] = {}
+        self._memories: dict[str, Memory] = {}
 
     def look(self, record: StepRecord) -> list[Finding] | None:
         """One finding for each module whose gradient has vanished; where the whole has, nothing is told."""
@@ -109,19 +85,25 @@ class Vanishing:
         if modules:
             memory.shares.follow(self._sizes(norms, wholes)[0])
         low = faint(norms, wholes, self._limit, self._share)[0]
-        dead = memory.shares.take(norms[0], whole)
-        self._settle()
-        return self._found(memory, norms[0], low, dead, silent, whole, tuple(record.modules))
+        told = self._told(memory, norms[0], low, silent, whole, tuple(record.modules))
+        return self._found(memory, told, norms[0], silent, whole)
 
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding]]:
         """Go on to the first step in which a module's gradient has vanished."""
         if self._all_are_well(block, start):
             return len(block), ()
-        memory: _Memory | None = None
+        return self._looked(block, start, goes_on=False)
+
+    def look_on(self, block: Block, start: int) -> tuple[int, Iterable[Finding]]:
+        """Go on to the first step in which others have vanished than before, or not all are critical."""
+        return self._looked(block, start, goes_on=True)
+
+    def _looked(self, block: Block, start: int, goes_on: bool) -> tuple[int, Iterable[Finding]]:
+        """The first step of which something is to be said, where some of what there is goes on."""
+        memory: Memory | None = None
         norms, wholes = block.finest_norms(AFTER), block.norms(AFTER)
         sizes = self._sizes(norms, wholes)
         low = faint(norms, wholes, self._limit, self._share)
-        any_low = np.logical_or.reduce(low, axis=1)
         for index, whole in enumerate(wholes[start:].tolist(), start):
             if block.rows[index].skipped or not self._limit <= whole < math.inf:
                 continue
@@ -129,13 +111,11 @@ class Vanishing:
                 memory = self._memory_of(block.layout.optimizer, block.layout.finest.names)
             if memory.modules:
                 memory.shares.follow(sizes[index])
-            dead = memory.shares.take(norms[index], whole)
-            self._settle()
-            if any_low[index] or not memory.is_clear:
-                silent, lines = block.silent[index], block.layout.lines.names
-                found = self._found(memory, norms[index], low[index], dead, silent, whole, lines)
-                if found:
-                    return index, found
+            silent, lines = block.silent[index], block.layout.lines.names
+            told = self._told(memory, norms[index], low[index], silent, whole, lines)
+            is_news = not self._go_on(memory, told, norms[index], silent) if goes_on else told
+            if is_news:
+                return index, self._found(memory, told, norms[index], silent, whole)
         return len(block), ()
 
     def _all_are_well(self, block: Block, start: int) -> bool:
@@ -172,37 +152,27 @@ class Vanishing:
         own = [place for place, name in enumerate(memory.modules) if f"{name}.".startswith(f"{module}.")]
         return memory.shares.weighed(own, cause)
 
-    remembers = Named(Fields(shares=Shares.remembers, names=Naming.remembers, streaks=Named(Streaks.remembers)))
+    remembers = Named(Memory.remembers)
 
     def state_dict(self) -> dict[str, Any]:
         """The usual share of each module, names and streaks of those that have vanished."""
-        return {
-            optimizer: {
-                "shares": memory.shares.state_dict(),
-                "names": memory.naming.state_dict(),
-                "streaks": memory.streaks.state_dict(memory.modules),
-            }
-            for optimizer, memory in self._memories.items()
-        }
+        return {optimizer: memory.state_dict() for optimizer, memory in self._memories.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave."""
         self._memories = {}
         for optimizer, saved in state.items():
             modules = tuple(dict.fromkeys((*saved["shares"], *saved["streaks"])))
-            memory = self._memory_of(optimizer, modules)
-            memory.shares.load_state_dict(saved["shares"])
-            memory.streaks.load_state_dict(saved["streaks"], modules)
-            memory.naming.load_state_dict(saved["names"])
+            self._memory_of(optimizer, modules).load_state_dict(saved)
         self._settle()
 
     def _settle(self) -> None:
         self.is_settled = all(memory.shares.is_settled for memory in self._memories.values())
 
-    def _memory_of(self, optimizer: str, modules: tuple[str, ...]) -> _Memory:
+    def _memory_of(self, optimizer: str, modules: tuple[str, ...]) -> Memory:
         memory = self._memories.get(optimizer)
         if memory is None:
-            memory = self._memories[optimizer] = _Memory(self.fires_after, self.clears_after)
+            memory = self._memories[optimizer] = Memory(self.fires_after, self.clears_after)
         if memory.modules != modules:
             memory.rename(modules)
         return memory
@@ -212,39 +182,70 @@ class Vanishing:
         with np.errstate(divide="ignore", invalid="ignore"):
             return logarithms(np.where(norms >= self._limit, norms, np.nan), wholes)
 
-    def _found(
+    def _told(
         self,
-        memory: _Memory,
+        memory: Memory,
         norms: FloatArray,
         low: BoolArray,
-        dead: BoolArray,
         silent: BoolArray,
         whole: float,
         lines: Sequence[str],
-    ) -> list[Finding]:
+    ) -> _Told:
+        """Take in a step: under which names those are told of that have vanished, and their places.
+
+        Args:
+            memory: of the optimizer.
+            norms: consumed, ``[modules]``.
+            low: which of these are next to nothing, ``[modules]``.
+            silent: those exactly 0 or missing, ``[modules]``.
+            whole: the optimizer's norm.
+            lines: no name is higher than these.
+        """
+        dead = memory.shares.take(norms, whole)
+        self._settle()
+        if memory.is_clear and not low.any():
+            return {}
         memory.streaks.take(self._that_have_lost(memory, norms, low, whole) | dead, silent)
         if memory.is_clear:
-            return []
+            return {}
         lasts = {memory.modules[place]: place for place in np.flatnonzero(memory.streaks.steps).tolist()}
         shown = memory.shares.dead
         reasons: dict[str | None, str] = {m: shown[m].kind if m in shown else "" for m in lasts}
-        found = []
-        for path, modules in memory.naming.take(reasons, memory.modules, lines).items():
-            places = [lasts[module] for module in modules if module is not None]
+        told = memory.naming.take(reasons, memory.modules, lines)
+        return {path: [lasts[module] for module in those if module is not None] for path, those in told.items()}
+
+    def _found(
+        self, memory: Memory, told: _Told, norms: FloatArray, silent: BoolArray, whole: float
+    ) -> list[Finding]:
+        memory.told, found = {}, []
+        for path, places in told.items():
             norm = math.hypot(*(float(norms[place]) for place in places if not silent[place]))
             steps = int(memory.streaks.steps[places].max())
             finding = self._finding(path, memory.naming.words(path), norm, whole, steps)
-            why = [shown[module] for module in modules if module in shown]
-            if why and norm > 0.0:
+            why = memory.why(places)
+            memory.told[path] = why, finding.severity == "critical"
+            if why is not None and norm > 0.0:
                 by = finding.critical_by if norm < self._limit else frozenset[str]()
                 limit = memory.shares.limit(places, whole)
-                finding = replace(finding, threshold=limit, cause=why[0], at_once=True, critical_by=by)
+                finding = replace(finding, threshold=limit, cause=why, at_once=True, critical_by=by)
             if steps >= self.fires_after or finding.at_once:
                 memory.streaks.tell(places)
             found.append(finding)
         return found
 
-    def _that_have_lost(self, memory: _Memory, norms: FloatArray, low: BoolArray, whole: float) -> BoolArray:
+    def _go_on(self, memory: Memory, told: _Told, norms: FloatArray, silent: BoolArray) -> bool:
+        """Whether the same are told of as at the step before, when all were critical for the same reasons."""
+        if {path: (memory.why(places), True) for path, places in told.items()} != memory.told:
+            return False
+        for places in told.values():
+            there = any(norms[place] > 0.0 and not silent[place] for place in places)
+            if not there or memory.streaks.steps[places].max() < self.fires_after:
+                return False
+        for places in told.values():
+            memory.streaks.tell(places)
+        return True
+
+    def _that_have_lost(self, memory: Memory, norms: FloatArray, low: BoolArray, whole: float) -> BoolArray:
         """Of those that are faint, those that were not always."""
         lost = low.copy()
         for place in np.flatnonzero(low).tolist():

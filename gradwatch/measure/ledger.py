@@ -6,7 +6,6 @@ names. It interprets nothing itself.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
@@ -20,6 +19,7 @@ from torch import Tensor
 from gradwatch.blocks import AFTER, BEFORE, BoolArray, Facts, StepRow
 from gradwatch.measure import events, kernel
 from gradwatch.measure.devices import DeviceNorms
+from gradwatch.measure.of_late import OfLate
 from gradwatch.measure.parameters import OptimizerParameters
 from gradwatch.measure.pending import PendingStep, SeenClip
 from gradwatch.measure.provenance import Consumed, Provenance, Seen
@@ -49,15 +49,6 @@ class Ledger:
             so, or not there, and was not so before; one that is not finite; or a norm far above those of late.
     """
 
-    # Times the norm of late from which a step is told of at once.
-    FAR_ABOVE = 10.0
-
-    # Steps alike that are told of at once before they count as usual: a rule may want to see several.
-    ALIKE = 4
-
-    # Where steps differ all the time, as with experts that are drawn, one in so many is told of at once.
-    ONE_IN, AT_ONCE = 4, 16
-
     def __init__(self, own: OptimizerParameters, shards: Shards, earlier: Ledger | None = None) -> None:
         columns = len(own)
         self.own = own
@@ -76,10 +67,7 @@ class Ledger:
         self._provenance = Provenance.unknown(columns)
         self.last_pass = np.zeros(columns, dtype=np.int64)
         self._squares_before = 0.0
-        self._newest: tuple[object, int] = (None, 0)
-        self._alike = 0
-        self._at_once = float(self.AT_ONCE)
-        self._usual_square = math.inf
+        self._of_late = OfLate()
         self.unusual = True
         if earlier is not None:
             self._take_over(earlier)
@@ -195,7 +183,7 @@ class Ledger:
         if "stale" in facts.marks:
             facts = self._really_stale(facts, covered, after)
         self._left = after
-        self._notice(facts, faint, squares)
+        self.unusual = self._of_late.is_broken_by(facts, faint, self._squares_before, squares)
         row = StepRow(number, time.time(), facts, backward_passes, tuple(map(_noted, clips)))
         return PendingStep(self.own.row, row, bytes(self._before), after, covered)
 
@@ -226,8 +214,7 @@ class Ledger:
 
     def settled(self) -> None:
         """The newest step is told of, and nothing hangs on the next one: norms like its own are usual."""
-        late = 0.0 if self._usual_square == math.inf else 0.9 * self._usual_square
-        self._usual_square = max(self._squares_before, late)
+        self._of_late.settled()
 
     def _write(
         self, side: int, places: bytes, gradients: list[Tensor | None], norms: bytearray
@@ -240,17 +227,3 @@ class Ledger:
         if elsewhere or self.devices.used:
             self.devices.write(side, places, elsewhere or (), gradients)
         return squares, faint
-
-    def _notice(self, facts: Facts, faint: int, squares: float) -> None:
-        newest = facts, faint
-        self._alike = self._alike + 1 if newest == self._newest else 0
-        self._newest = newest
-        odd = self._alike < self.ALIKE and (faint > 0 or not facts.as_usual)
-        if odd and self._at_once >= 1.0:
-            self._at_once -= 1.0
-        else:
-            odd = False
-            self._at_once = min(self._at_once + 1 / self.ONE_IN, self.AT_ONCE)
-        limit = self.FAR_ABOVE**2 * self._usual_square
-        # Written so that NaN is unusual too.
-        self.unusual = odd or not (squares <= limit and self._squares_before <= limit)

@@ -15,7 +15,7 @@ from gradwatch.blocks import Block, Facts, StepRow
 from gradwatch.causes import cause
 from gradwatch.judge.judge import Judge
 from gradwatch.records import Cause, StepRecord
-from gradwatch.rules import Finding, Leaked, Zero
+from gradwatch.rules import Finding, Leaked, Vanishing, Zero
 from tests.blocks import facts_of, judged_alike, layout_of
 
 MODULES = ("cnn.0", "cnn.2", "mlp.h.0", "mlp.h.1", "head", "value")
@@ -26,8 +26,9 @@ HOW = ("zero", "zero", "missing", "frozen", "frozen", "tiny")
 class Standing:
     """A run in which modules fall silent for long; now and then something else happens in a step."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, how: tuple[str, ...] = HOW) -> None:
         self._rng = random.Random(seed)
+        self._how = how
         lines = self._rng.choice([("cnn", "mlp", "head", "value"), ()])
         self._layout = layout_of(NAMES, lines, owners=bool(lines) and self._rng.random() < 0.8)
         # By module, how it is silent, and for how many steps more.
@@ -50,14 +51,14 @@ class Standing:
         if rng.random() < 0.02:
             lasts = rng.choice((2, 30, 150, 300))
             self._silent |= dict.fromkeys(
-                rng.sample(MODULES, rng.choice((1, 1, 2, 5, 6))), (rng.choice(HOW), lasts)
+                rng.sample(MODULES, rng.choice((1, 1, 2, 5, 6))), (rng.choice(self._how), lasts)
             )
         if rng.random() < 0.004:
             self._missing[rng.choice(NAMES)] = rng.choice((5, 40))
         awake = rng.choice(MODULES) if rng.random() < 0.004 else None
         how = {module: kind for module, (kind, _) in self._silent.items() if module != awake}
         kinds = [how.get(name.rpartition(".")[0], "") for name in NAMES]
-        factors = {"zero": 0.0, "tiny": 1e-9}
+        factors = {"zero": 0.0, "tiny": 1e-9, "small": 1e-4}
         norms = [math.exp(rng.gauss(0, 0.3)) * factors.get(kind, 1.0) for kind in kinds]
         if rng.random() < 0.003:
             norms = [rng.choice((0.0, math.nan, 1e9, 1e-3)) * norm for norm in norms]
@@ -114,6 +115,17 @@ def test_a_block_with_silent_modules_is_judged_as_its_records_are(
     seed: int, options: dict[str, int], answer: Cause | None
 ) -> None:
     judged_alike(Standing(seed).blocks(400), lambda: [Zero(**options)], answer)
+
+
+FADING = ("tiny", "tiny", "tiny", "small", "small", "zero")
+
+
+@settings(deadline=None, max_examples=60, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(st.integers(0, 2**32), st.sampled_from((5, 20, 100)), st.sampled_from(ANSWERS))
+def test_a_block_with_modules_that_have_vanished_is_judged_as_its_records_are(
+    seed: int, critical_after: int, answer: Cause | None
+) -> None:
+    judged_alike(Standing(seed, FADING).blocks(400), lambda: [Vanishing(critical_after=critical_after)], answer)
 
 
 @pytest.mark.parametrize("kind", ["zero", "missing", "frozen"])
