@@ -95,6 +95,12 @@ def freeze_half(layers: nn.Sequential) -> None:
     layers[:8].requires_grad_(False)
 
 
+def let_vanish(layers: nn.Sequential) -> None:
+    """What comes to the first four layers is next to nothing."""
+    with torch.no_grad():
+        layers[4].weight *= 1e-9
+
+
 def temperature() -> Mapping[str, torch.optim.Optimizer]:
     """Of the agent SAC: no module holds it."""
     return {"temperature": torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1e-6)}
@@ -108,9 +114,18 @@ def temperature() -> Mapping[str, torch.optim.Optimizer]:
         (Loop(changed=freeze_half), 2.0),
         (Loop(held=slice(8, None)), 1.5),
         (Loop(step=never_zeroed), 1.5),
+        (Loop(changed=let_vanish), 2.0),
         (Loop(other=temperature), 3.0),
     ],
-    ids=["no modules", "a scaler", "half is frozen", "half is left out", "never zeroed", "a temperature"],
+    ids=[
+        "no modules",
+        "a scaler",
+        "half is frozen",
+        "half is left out",
+        "never zeroed",
+        "vanished",
+        "a temperature",
+    ],
 )
 def test_what_is_unlike_costs_hardly_more(loop: Loop, at_most: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Reporting, "SECONDS", math.inf)
