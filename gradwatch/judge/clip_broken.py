@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
 from operator import ge, mul, truediv
-from typing import NamedTuple
 
 from gradwatch.blocks import AFTER, BEFORE, Block, NotedClip, StepRow
-from gradwatch.judge.at_hand import where_of
 from gradwatch.judge.clip_given import (
-    MAY_UNDERFLOW,
     TORCH_ERROR,
-    comparable,
     given_nothing,
     is_close,
     negative,
@@ -24,6 +19,7 @@ from gradwatch.judge.clip_given import (
     underflowed,
     wrong_total,
 )
+from gradwatch.judge.clip_order import CHANGED, between_passes, excess, out_of_order, why
 from gradwatch.judge.rule import Finding
 from gradwatch.judge.thresholds import checked
 from gradwatch.records import ClipCall, Severity, StepRecord
@@ -59,13 +55,17 @@ class ClipBroken:
         self.clears_after = clears_after
         self._tolerance = tolerance
         self._instead: Counter[str] = Counter()
+        # By optimizer, whether what was found in the step that was looked at last is critical.
+        self._was_critical: dict[str, bool] = {}
 
-    def look(self, record: StepRecord) -> Iterator[Finding] | None:
+    def look(self, record: StepRecord) -> list[Finding] | None:
         """One finding, of the gravest that holds; a skipped step tells nothing."""
         if record.skipped:
             return None
         self._instead[record.optimizer] = self._instead[record.optimizer] + 1 if record.clipped_instead else 0
-        return islice(self._found(record), 1)
+        found = next(self._found(record), None)
+        self._was_critical[record.optimizer] = found is not None and found.severity is None
+        return [] if found is None else [found]
 
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding] | None]:
         """Go on to the first step whose clipping is not plainly fine."""
@@ -77,6 +77,17 @@ class ClipBroken:
             row = block.rows[index]
             if not row.skipped:
                 if row.clipped_instead or not self._is_plainly_fine(block, index, row, consumed[index]):
+                    return index, self.look(block[index])
+                self._instead[block.layout.optimizer] = 0
+        return len(block), ()
+
+    def look_on(self, block: Block, start: int) -> tuple[int, Iterable[Finding] | None]:
+        """Go on to the first step that may be in order, or may be worse than those before it."""
+        consumed = block.wholes[AFTER]
+        for index in range(start, len(block)):
+            row = block.rows[index]
+            if not row.skipped:
+                if row.clipped_instead or not self._is_plainly_ill(block, index, row, consumed[index]):
                     return index, self.look(block[index])
                 self._instead[block.layout.optimizer] = 0
         return len(block), ()
@@ -103,13 +114,37 @@ class ClipBroken:
 
     def _is_plainly_fine(self, block: Block, index: int, row: StepRow, consumed: float) -> bool:
         """Nothing that is looked for can be found; where it says no, nothing need be."""
-        if row.facts.marks and not _LATE.isdisjoint(row.facts.marks):
+        if not self._are_held(block, index, row):
             return False
-        for clip in row.clips:
-            if not self._held(block, index, clip, row.loss_scale):
-                return False
         limit, _ = block.clipping[index]
         return limit is None or consumed <= limit * (1 + self._tolerance) or _all_was_given(block, index, row)
+
+    def _is_plainly_ill(self, block: Block, index: int, row: StepRow, consumed: float) -> bool:
+        """Something is found that is no worse than what was; where it says no, so it may be all the same."""
+        if self._are_held(block, index, row):
+            given = [_scope_norm(block, AFTER, index, clip) for clip in row.clips]
+            return self._norm_left_out(consumed, block.clipping[index][0], given) is not None
+        was_critical = self._was_critical.get(block.layout.optimizer, False)
+        return was_critical and any(self._is_broken(block, index, clip) for clip in row.clips)
+
+    def _are_held(self, block: Block, index: int, row: StepRow) -> bool:
+        """All clip calls came in time, and did what they were asked for."""
+        if row.facts.marks and not _LATE.isdisjoint(row.facts.marks):
+            return False
+        return all(self._held(block, index, clip, row.loss_scale) for clip in row.clips)
+
+    def _is_broken(self, block: Block, index: int, clip: NotedClip) -> bool:
+        """A call that must keep a limit, and has not kept it."""
+        if clip.repeated or clip.norm_type is None or clip.norm_type > 2:
+            return False
+        return _scope_norm(block, AFTER, index, clip) > self._kept(block, index, clip)
+
+    def _kept(self, block: Block, index: int, clip: NotedClip) -> float:
+        """The most that a call leaves which keeps its limit, with what rounding explains."""
+        error, returned = 1.0, clip.norm_returned
+        if clip.norm_type == 2 and returned is not None:
+            error = _torch_error(returned, _scope_norm(block, BEFORE, index, clip))
+        return abs(clip.limit) * (1 + self._tolerance + 2 * block.rounding(clip.columns)) * error
 
     def _held(self, block: Block, index: int, clip: NotedClip, scale: float | None) -> bool:
         """A call whose limit was kept, and whose norm was about the true one."""
@@ -120,16 +155,12 @@ class ClipBroken:
             # A norm that it did not compute itself was given to it.
             if returned is None or not len(clip.columns):
                 return True
-            return is_close(returned, block.scope_norms(BEFORE, clip.columns).item(index))
-        error = 1.0
+            return is_close(returned, _scope_norm(block, BEFORE, index, clip))
         if clip.norm_type == 2 and returned is not None:
-            before = block.scope_norms(BEFORE, clip.columns).item(index)
+            before = _scope_norm(block, BEFORE, index, clip)
             if not returned * TORCH_ERROR >= before or (scale is not None and is_close(returned, before * scale)):
                 return False
-            error = _torch_error(returned, before)
-        tolerance = self._tolerance + 2 * block.rounding(clip.columns)
-        kept = block.scope_norms(AFTER, clip.columns).item(index) <= clip.limit * (1 + tolerance) * error
-        return kept or clip.norm_type > 2
+        return clip.norm_type > 2 or _scope_norm(block, AFTER, index, clip) <= self._kept(block, index, clip)
 
     def _found(self, record: StepRecord) -> Iterator[Finding]:
         yield from negative(record)
@@ -139,8 +170,8 @@ class ClipBroken:
         yield from wrong_total(record)
         yield from repeated(record)
         yield from still_scaled(record)
-        yield from _between_passes(record)
-        yield from _out_of_order(record)
+        yield from between_passes(record)
+        yield from out_of_order(record)
         yield from self._left_out(record)
         yield from underflowed(record)
 
@@ -149,12 +180,12 @@ class ClipBroken:
         if not record.clips:
             limit = record.max_norm
             if limit is not None and record.norm_after > limit * (1 + self._tolerance):
-                yield _excess(record.norm_after, limit, _CHANGED)
+                yield excess(record.norm_after, limit, CHANGED)
             return
         exceeded = [call for call in record.clips if not call.repeated and self._is_exceeded(call)]
         if exceeded:
             worst = max(exceeded, key=lambda call: number(call.scope_after) - call.limit)
-            yield _excess(number(worst.scope_after), worst.limit, _why(worst, record))
+            yield excess(number(worst.scope_after), worst.limit, why(worst, record))
 
     def _is_exceeded(self, call: ClipCall) -> bool:
         if call.norm_type is None or call.norm_type > 2 or call.scope_after is None:
@@ -180,69 +211,30 @@ class ClipBroken:
 
     def _left_out(self, record: StepRecord) -> Iterator[Finding]:
         """Gradients that no call was given, above the limit that the others were held to."""
-        limit = record.max_norm
-        if limit is None or not record.clips or not record.norm_after > limit * (1 + self._tolerance):
-            return
-        given = math.hypot(*(number(call.scope_after) for call in record.clips))
-        # Scopes may overlap: what is left out is then thought smaller than it is.
-        left_out = math.sqrt(max(record.norm_after - given, 0.0)) * math.sqrt(record.norm_after + given)
-        if left_out > max(limit, 1e-3 * record.norm_after):
+        limit, given = record.max_norm, [number(call.scope_after) for call in record.clips]
+        left_out = self._norm_left_out(record.norm_after, limit, given)
+        if left_out is not None:
             message = (
                 f"clipping to {limit:g} was given a part of the optimizer's gradients only: the rest, of norm "
                 f"{left_out:.3g}, was consumed unclipped"
             )
             remedy = "Pass clipping all of the optimizer's parameters in one call."
-            yield Finding(None, left_out, limit, message, "warning", remedy=remedy)
+            yield Finding(None, left_out, number(limit), message, "warning", remedy=remedy)
 
+    def _norm_left_out(self, consumed: float, limit: float | None, given: Sequence[float]) -> float | None:
+        """The norm of what no call was given; None where it may be within the limit, or rounding.
 
-class _Why(NamedTuple):
-    """Why a limit was not kept, and what to do."""
-
-    words: str
-    remedy: str
-
-
-_CHANGED = _Why(
-    "gradients were changed after the clip call",
-    "Clip after all that changes the gradients, and directly before the step.",
-)
-_NOTHING_THERE = _Why(
-    "it ran before the backward: every gradient was 0 at that time",
-    "Move the clip call to after backward().",
-)
-_OTHER_GRADIENTS = _Why(
-    "it ran before the last backward or after the previous step, on other gradients than these",
-    "Move the clip call to between the last backward() and step().",
-)
-
-
-def _excess(norm: float, limit: float, why: _Why) -> Finding:
-    message = (
-        f"the optimizer consumed a norm of {norm:.6g} although clipping was asked for at most {limit:g}: "
-        f"{why.words}"
-    )
-    return Finding(None, norm, limit, message, remedy=why.remedy)
-
-
-def _why(call: ClipCall, record: StepRecord) -> _Why:
-    """Where the clip call was, as far as the record shows it."""
-    if call.norm_returned == 0.0:
-        return _NOTHING_THERE
-    if record.missed_by_clip or _saw_less(call) or _saw_more(call):
-        return _OTHER_GRADIENTS
-    return _CHANGED
-
-
-def _saw_less(call: ClipCall) -> bool:
-    """Torch measured less than what was there after the last backward."""
-    return comparable(call) and number(call.norm_returned) * TORCH_ERROR < number(call.scope_before)
-
-
-def _saw_more(call: ClipCall) -> bool:
-    """Torch measured, and scaled, more than that, and yet nothing of it was scaled."""
-    scaled = comparable(call) and number(call.norm_returned) > call.limit * TORCH_ERROR
-    unscaled = number(call.scope_after) >= number(call.scope_before)
-    return scaled and unscaled and number(call.norm_returned) > TORCH_ERROR * number(call.scope_before)
+        Args:
+            consumed: norm of all.
+            limit: the one that was asked for.
+            given: what each call has left of its gradients.
+        """
+        if limit is None or not given or not consumed > limit * (1 + self._tolerance):
+            return None
+        together = math.hypot(*given)
+        # Scopes may overlap: what is left out is then thought smaller than it is.
+        left_out = math.sqrt(max(consumed - together, 0.0)) * math.sqrt(consumed + together)
+        return left_out if left_out > max(limit, 1e-3 * consumed) else None
 
 
 def _torch_error(returned: float, true: float) -> float:
@@ -252,47 +244,12 @@ def _torch_error(returned: float, true: float) -> float:
     return error if error > 1.0 and returned * TORCH_ERROR >= true else 1.0
 
 
-def _between_passes(record: StepRecord) -> Iterator[Finding]:
-    """Clipping ran on what an earlier micro-batch left, and then another one added to it."""
-    names = record.clipped_between
-    if names:
-        returned = [call.norm_returned for call in record.clips if call.norm_returned is not None]
-        limit = math.nan if record.max_norm is None else record.max_norm
-        was_scaled = any(norm > limit for norm in returned[:-1] or returned)
-        message = (
-            "clipping ran between backward passes of this step, not once after the last: the gradient of "
-            f"{where_of(record, names)} is a sum in which earlier passes were clipped again"
-        )
-        value, remedy = max(returned, default=math.nan), "Clip once, after the last backward() and before step()."
-        yield Finding(None, value, limit, message, None if was_scaled else "warning", remedy=remedy)
-
-
-def _out_of_order(record: StepRecord) -> Iterator[Finding]:
-    """A backward came after the last clip call; the limit happens to be kept so far."""
-    late = [call for call in _last_of_each_scope(record) if _was_early(call)]
-    if late or record.missed_by_clip:
-        call = late[0] if late else None
-        limit = number(record.max_norm if call is None else call.limit)
-        why = _NOTHING_THERE if call is not None and call.norm_returned == 0.0 else _OTHER_GRADIENTS
-        message = (
-            f"clipping to {limit:g} had no hold on this step, whose norm is {record.norm_after:.3g}: {why.words}"
-        )
-        yield Finding(None, record.norm_after, limit, message, "warning", remedy=why.remedy)
-
-
-def _was_early(call: ClipCall) -> bool:
-    """The optimizer consumed more than torch saw in the call, of gradients that were not yet these."""
-    if not math.isfinite(call.limit) or not _saw_less(call):
-        return False
-    return number(call.scope_after) > max(TORCH_ERROR * number(call.norm_returned), MAY_UNDERFLOW)
-
-
-def _last_of_each_scope(record: StepRecord) -> Iterator[ClipCall]:
-    """A loop that clips and then leaves the step out, for a NaN perhaps, has clipped the same scope before."""
-    yield from {(call.scope_before, call.scope_after): call for call in record.clips}.values()
-
-
 def _all_was_given(block: Block, index: int, row: StepRow) -> bool:
     """One call was given as good as all that was consumed."""
     nearly_all = block.norms(AFTER)[index] * (1 - 1e-9)
     return any(block.scope_norms(AFTER, c.columns)[index] >= nearly_all for c in row.clips if len(c.columns))
+
+
+def _scope_norm(block: Block, side: int, index: int, clip: NotedClip) -> float:
+    """That of what a call was given; NaN where it was given nothing that is there."""
+    return block.scope_norms(side, clip.columns).item(index) if len(clip.columns) else math.nan

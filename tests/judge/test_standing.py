@@ -11,11 +11,11 @@ import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
-from gradwatch.blocks import Block, Facts, StepRow
+from gradwatch.blocks import Block, Facts, NotedClip, StepRow
 from gradwatch.causes import cause
 from gradwatch.judge.judge import Judge
 from gradwatch.records import Cause, StepRecord
-from gradwatch.rules import Finding, Leaked, Vanishing, Zero
+from gradwatch.rules import ClipBroken, Finding, Leaked, Vanishing, Zero
 from tests.blocks import facts_of, judged_alike, layout_of
 
 MODULES = ("cnn.0", "cnn.2", "mlp.h.0", "mlp.h.1", "head", "value")
@@ -159,6 +159,50 @@ def test_the_first_steps_count_though_what_is_left_out_goes_on() -> None:
     facts, norms = Facts.usual(2), np.tile([1.0, 1e-6], (16, 1))
     rows = [StepRow(step, float(step), facts, left_out={"b": ("b.extra",)}) for step in range(1, 17)]
     judged_alike([Block(layout, rows, norms, norms)], lambda: [Zero(fires_after=1)])
+
+
+class Clipped:
+    """Steps of two parameters of norm 3 each, of which clipping to 1 is given the first alone."""
+
+    def __init__(self) -> None:
+        self._layout = layout_of(("a.weight", "b.weight"), ("a", "b"))
+        self._rows: list[StepRow] = []
+        self._after: list[list[float]] = []
+
+    def steps(self, many: int, left: float = 1.0, instead: str | None = None) -> None:
+        """So many, of which each leaves so much of the first."""
+        for _ in range(many):
+            step = len(self._rows) + 1
+            clip = NotedClip("clip_grad_norm_", 1.0, 2.0, 3.0, np.arange(1), ())
+            self._rows.append(StepRow(step, float(step), Facts.usual(2), clips=(clip,), clipped_instead=instead))
+            self._after.append([left, 3.0])
+
+    def severities(self) -> list[tuple[int, str, str]]:
+        block = Block(self._layout, self._rows, np.full((len(self._rows), 2), 3.0), np.array(self._after))
+        told = judged_alike([block], lambda: [ClipBroken()])
+        return [(alert.step, alert.severity, alert.state) for alert in told]
+
+
+def test_a_part_that_is_left_out_becomes_critical_where_the_limit_is_not_kept() -> None:
+    clipped = Clipped()
+    clipped.steps(5)
+    clipped.steps(5, left=2.0)
+    assert clipped.severities() == [
+        (1, "warning", "firing"),
+        (6, "warning", "resolved"),
+        (6, "critical", "firing"),
+    ]
+
+
+def test_calls_that_were_given_others_count_only_in_a_row_while_a_part_is_left_out() -> None:
+    clipped = Clipped()
+    clipped.steps(2)
+    clipped.steps(2, instead="critic")
+    clipped.steps(1)
+    clipped.steps(1, instead="critic")
+    assert clipped.severities() == [(1, "warning", "firing")]
+    clipped.steps(2, instead="critic")
+    assert clipped.severities()[1:] == [(8, "warning", "resolved"), (8, "critical", "firing")]
 
 
 class OfOthers(Leaked):
