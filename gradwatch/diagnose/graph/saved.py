@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import torch
@@ -21,11 +20,12 @@ def read_saved(node: Node, name: str) -> Any:
     A tensor that is packed by hooks (a checkpoint, offloading) is left alone: unpacking it a second time is the
     packer's business, and a checkpoint refuses.
     """
-    # Freed, changed in place since, or, in a torch that does not tell of hooks, given out once and for all: hooks
-    # may raise anything.
-    with contextlib.suppress(Exception):
+    try:
         return None if _is_packed(node, name) else getattr(node, f"_saved_{name}", None)
-    return None
+    except Exception:
+        # Freed, changed in place since, or, in a torch that does not tell of hooks, given out once and for all:
+        # hooks may raise anything.
+        return None
 
 
 def saved_names(node: Node) -> list[str]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from itertools import repeat
+from operator import is_not
 from typing import NamedTuple
 
 from torch import Tensor
@@ -79,7 +81,8 @@ class Witness:
         self._ways: dict[str, list[_Step]] = {}
         # By the same names, whether something else has to hold the graph.
         self._fleeting: dict[str, bool] = {}
-        self._kept: list[tuple[Node, Node, dict[str, Tensor]]] = []
+        # Of each operation that ran, what it saved, or its gradients, by name.
+        self._kept: list[tuple[Node, Node, dict[str, object]]] = []
         self._handles: list[RemovableHandle] = []
 
     def attend(self, start: Tensor) -> Node:
@@ -91,9 +94,14 @@ class Witness:
             self._fleeting[name] = lasting(start) is not root
             self._new(root)
         held = lasting(start) if self._fleeting[name] else root
+        node: Node | None = root
         reached: list[Node | None] = []
         for origin, index, breaking, saved in self._ways[name]:
-            node = _input(reached[origin], index) if reached else root
+            # The first of them is the root itself.
+            if reached:
+                above = reached[origin]
+                inputs = () if above is None else above.next_functions
+                node = inputs[index][0] if index < len(inputs) else None
             reached.append(node)
             if breaking and node is not None and operation(node) == breaking:
                 self._handles.append(node.register_hook(self._keeping(held, node, saved)))
@@ -112,17 +120,21 @@ class Witness:
 
     def broken(self) -> Broken | None:
         """The first operation, in the order of the backward pass, that is proved to have broken it."""
-        proofs = (_proof(*kept) for kept in self._kept)
+        tensors = (
+            (root, node, {name: value.detach() for name, value in values.items() if isinstance(value, Tensor)})
+            for root, node, values in self._kept
+        )
+        proofs = (_proof(*kept) for kept in tensors)
         return next((proof for proof in proofs if proof is not None), None)
 
     def _keeping(self, root: Node, node: Node, saved: tuple[str, ...]) -> Callable[..., None]:
         def hook(outgoing: tuple[Tensor | None, ...], incoming: tuple[Tensor | None, ...]) -> None:
-            if any(gradient is not None for gradient in incoming):
-                values: dict[str, object] = {name: read_saved(node, name) for name in saved}
-                if not saved and _is_own(node):
-                    values = {_IN: incoming[0], _OUT: outgoing[0]}
-                tensors = {name: value.detach() for name, value in values.items() if isinstance(value, Tensor)}
-                self._kept.append((root, node, tensors))
+            if any(map(is_not, incoming, repeat(None))):
+                of_own = not saved and _is_own(node)
+                values: dict[str, object] = {_IN: incoming[0], _OUT: outgoing[0]} if of_own else {}
+                for name in saved:
+                    values[name] = read_saved(node, name)
+                self._kept.append((root, node, values))
 
         return hook
 
@@ -169,14 +181,8 @@ def _names(node: Node) -> tuple[str, ...]:
     """Under which names an operation like this may save something, whichever arguments it was given."""
     row = ROWS.get(operation(node))
     rows = () if row is None else (row,) if row.without is None else (row, ROWS[row.without[1]])
-    return tuple(
-        dict.fromkeys(name for each in rows for name in (*each.saved, each.result, each.exponent) if name)
-    )
-
-
-def _input(node: Node | None, index: int) -> Node | None:
-    inputs = () if node is None else node.next_functions
-    return inputs[index][0] if index < len(inputs) else None
+    names = dict.fromkeys(name for each in rows for name in (*each.saved, each.result, each.exponent))
+    return tuple(name for name in names if hasattr(type(node), f"_saved_{name}"))
 
 
 def _learned(root: Node, most: int, steps: int) -> list[_Step]:
