@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from operator import gt, truediv
-from typing import NamedTuple, overload
+from typing import overload
 
 import numpy as np
 
 from gradwatch.blocks.arrays import AFTER, BEFORE, BoolArray, Columns, FloatArray, in_any
-from gradwatch.blocks.layout import Groups, Layout
+from gradwatch.blocks.layout import Layout
 from gradwatch.blocks.norms import BlockNorms
 from gradwatch.blocks.once import once
-from gradwatch.blocks.rows import BY_GIVEN_NORM, BY_VALUE, Facts, InCommon, NotedClip, StepRow, bytes_of, in_common
-from gradwatch.records import ClipCall, NormTable, StepRecord, clip_ratio
+from gradwatch.blocks.recorder import Scope, Tables, record_of
+from gradwatch.blocks.rows import BY_VALUE, InCommon, NotedClip, StepRow, bytes_of, in_common
+from gradwatch.records import StepRecord, clip_ratio
 
 __all__ = ["Block"]
 
@@ -33,8 +33,8 @@ class Block(Sequence[StepRecord]):
     def __init__(self, layout: Layout, rows: Sequence[StepRow], before: FloatArray, after: FloatArray) -> None:
         self.layout = layout
         self.rows = rows
-        self._scopes: dict[int, _Scope] = {}
         self._given = before, after
+        self._scopes: dict[int, Scope] = {}
 
     @classmethod
     def joined(cls, layout: Layout, rows: Sequence[StepRow], both: FloatArray) -> Block:
@@ -143,13 +143,9 @@ class Block(Sequence[StepRecord]):
         # Where no quotient is of 0 or Inf it is just that.
         return list(map(truediv, after, before) if self._norms.are_in_range else map(clip_ratio, before, after))
 
-    def parameters(self, index: int) -> NormTable:
-        """The norms of the parameters in one step, by name."""
-        return self._tables[-1].at(index)
-
     def rounding(self, columns: Columns) -> float:
         """Machine epsilon of the coarsest type among some columns; 0 where there are none."""
-        return self._scope(columns).rounding
+        return self.scope(columns).rounding
 
     def scope_norms(self, side: int, columns: Columns) -> FloatArray:
         """The norm of some columns taken together, ``[steps]``; NaN where none of them had a gradient."""
@@ -163,7 +159,7 @@ class Block(Sequence[StepRecord]):
     @once
     def nonfinite(self) -> BoolArray:
         """Whether any gradient of a step held NaN or Inf, ``[steps]``."""
-        return np.zeros(len(self), dtype=bool) if self.are_finite else in_any(self._bad)
+        return np.zeros(len(self), dtype=bool) if self.are_finite else in_any(self.bad)
 
     @property
     def smallest(self) -> float:
@@ -182,25 +178,41 @@ class Block(Sequence[StepRecord]):
         norms, _ = self.wholes
         return list(map(math.log, norms)) if all(norms) and all(map(math.isfinite, norms)) else None
 
+    def scope(self, columns: Columns) -> Scope:
+        """What the clip calls that were given these columns have in common; looked up once a block."""
+        known = self._scopes.get(id(columns))
+        if known is None:
+            norms = [self.scope_norms(side, columns).tolist() for side in (BEFORE, AFTER)]
+            before, after = norms if len(columns) else [[None] * len(self)] * 2
+            rounding = float(self.layout.rounding[columns].max(initial=0.0))
+            # scope_norms keeps the array, so that its number is no other's.
+            known = self._scopes[id(columns)] = Scope(before, after, rounding)
+        return known
+
     # What records are made of, as Python's own numbers: for all steps of the block at once, where it is cheap.
 
     @once
-    def _tables(self) -> tuple[_Tables, _Tables, _Tables]:
+    def tables(self) -> tuple[Tables, Tables, Tables]:
+        """The norms of its lines, of its owners and of its columns."""
         layout = self.layout
         return (
-            _Tables(layout.lines.places, self.line_norms),
-            _Tables(layout.owners.places, self.owner_norms),
-            _Tables(layout.places, self.parameter_norms),
+            Tables(layout.lines.places, self.line_norms),
+            Tables(layout.owners.places, self.owner_norms),
+            Tables(layout.places, self.parameter_norms),
         )
 
     @once
-    def _any_bad(self) -> list[bool]:
+    def any_bad(self) -> list[bool]:
+        """Whether any gradient of a step held NaN or Inf, one for each."""
         flags: list[bool] = self.nonfinite.tolist()
         return flags
 
     @once
-    def _bad(self) -> BoolArray:
-        """Which gradient held NaN or Inf, on either side; what a skipped step did not consume tells nothing."""
+    def bad(self) -> BoolArray:
+        """Which gradient held NaN or Inf, on either side, ``[steps, columns]``.
+
+        What a skipped step did not consume tells nothing.
+        """
         skipped = np.array([row.skipped for row in self.rows])[:, None]
         # What is not there is 0 here, and finite.
         bad: BoolArray = ~np.isfinite(self._norms.norms(BEFORE))
@@ -213,53 +225,7 @@ class Block(Sequence[StepRecord]):
         return np.array(flags, dtype=bool).reshape(len(self.rows), len(self.layout.names))
 
     def _record(self, index: int) -> StepRecord:
-        row, layout = self.rows[index], self.layout
-        before, after = self.wholes[BEFORE][index], self.wholes[AFTER][index]
-        modules, owners, parameters = [table.at(index) for table in self._tables]
-        clips = tuple(self._clip_call(clip, index) for clip in row.clips)
-        max_norm, clipped = self.clipping[index]
-        return StepRecord(
-            optimizer=layout.optimizer,
-            step=row.step,
-            time=row.time,
-            norm_before=before,
-            norm_after=after,
-            clip_ratio=self.clip_ratios[index],
-            max_norm=max_norm,
-            clipped=clipped,
-            clips=clips,
-            modules=modules,
-            owners=owners,
-            parameters=parameters,
-            backward_passes=row.backward_passes,
-            skipped=row.skipped,
-            loss_scale=row.loss_scale,
-            loop_step=row.loop_step,
-            nonfinite=layout.named(self._bad[index]) if self._any_bad[index] else (),
-            left_out=row.left_out or {},
-            clipped_instead=row.clipped_instead,
-            lost_passes=row.lost_passes,
-            lost=row.lost,
-            compared=row.compared,
-            **({} if row.facts.as_usual else self._what_is_odd(row.facts, index)),
-        )
-
-    def _what_is_odd(self, facts: Facts, index: int) -> dict[str, tuple[str, ...]]:
-        """What is to be named of a step whose gradients were not all there, new and its own."""
-        layout, named = self.layout, self.layout.named
-        # A gradient of exactly 0 is neither stale nor leaked.
-        consumed = facts.has_after & (self._norms.norms(AFTER)[index] != 0.0)
-        return {
-            "missing": named(~facts.has_after),
-            "missing_modules": _absent(layout.lines, facts),
-            "missing_owners": _absent(layout.owners, facts),
-            "unwritten": named(facts.unwritten),
-            "stale": named(facts.stale & consumed),
-            "leaked": named(facts.leaked & consumed),
-            "frozen": named(facts.frozen),
-            "missed_by_clip": named(facts.missed_by_clip & consumed),
-            "clipped_between": named(facts.clipped_between & consumed),
-        }
+        return record_of(self, index)
 
     def _clipping(self, index: int, clips: Sequence[NotedClip]) -> tuple[float | None, bool]:
         tightest, in_force = None, False
@@ -274,63 +240,7 @@ class Block(Sequence[StepRecord]):
             in_force = in_force or norm > clip.limit
         return tightest, in_force
 
-    def _clip_call(self, clip: NotedClip, index: int) -> ClipCall:
-        before, after, rounding = self._scope(clip.columns)
-        norms = (None, clip.norm_returned) if clip.function == BY_GIVEN_NORM else (clip.norm_returned, None)
-        return ClipCall(
-            clip.function,
-            clip.limit,
-            clip.norm_type,
-            norms[0],
-            before[index],
-            after[index],
-            tuple(self.layout.names[place] for place in clip.repeated) if clip.repeated else (),
-            rounding,
-            norms[1],
-        )
-
-    def _scope(self, columns: Columns) -> _Scope:
-        """What the clip calls that were given these columns have in common; looked up once a block."""
-        known = self._scopes.get(id(columns))
-        if known is None:
-            norms = [self.scope_norms(side, columns).tolist() for side in (BEFORE, AFTER)]
-            before, after = norms if len(columns) else [[None] * len(self)] * 2
-            rounding = float(self.layout.rounding[columns].max(initial=0.0))
-            # scope_norms keeps the array, so that its number is no other's.
-            known = self._scopes[id(columns)] = _Scope(before, after, rounding)
-        return known
-
 
 def _holds_a_norm(function: str, limit: float, columns: Columns) -> bool:
     """Whether a clip call holds the norm of some of the gradients to this limit."""
     return function != BY_VALUE and math.isfinite(limit) and len(columns) > 0
-
-
-class _Scope(NamedTuple):
-    """Norms of what a clip call was given, one for each step of a block; None where that was nothing."""
-
-    before: Sequence[float | None]
-    after: Sequence[float | None]
-    rounding: float
-
-
-class _Tables:
-    """The norms of a block by name, to be cut into a table for each step."""
-
-    def __init__(self, places: Mapping[str, int], norms: Callable[[int], FloatArray]) -> None:
-        self._places = places
-        self._before, self._after = (array("d", norms(side).tobytes()) for side in (BEFORE, AFTER))
-
-    def at(self, index: int) -> NormTable:
-        """The table of one step; it holds no other step's numbers."""
-        width = len(self._places)
-        one = slice(index * width, (index + 1) * width)
-        return NormTable(self._places, self._before[one], self._after[one])
-
-
-def _absent(groups: Groups, facts: Facts) -> tuple[str, ...]:
-    """The groups of which no gradient was there at the step."""
-    if facts.complete:
-        return ()
-    there = groups.any(facts.has_after[None])[0]
-    return tuple(name for name, present in zip(groups.names, there.tolist(), strict=True) if not present)
