@@ -523,13 +523,12 @@ def test_a_loss_scale_that_is_too_large_is_to_be_lowered() -> None:
     assert all("init_scale" in found.remedy for found in causes)
 
 
-def test_what_has_become_worse_is_looked_into_anew() -> None:
-    """Skips now and then, of which nothing could be seen, and then data that breaks every step."""
+def test_behind_skips_now_and_then_data_that_breaks_every_step_is_told_with_its_cause() -> None:
     alerts = scaled(2.0**22, 5, range(40, 60))
-    critical = [alert for alert in alerts if (alert.rule, alert.severity) == ("nonfinite", "critical")]
-    assert [alert.state for alert in critical] == ["firing", "explained"]
-    assert critical[1].cause is not None
-    assert critical[1].cause.kind == "nonfinite-op"
+    (critical,) = [alert for alert in alerts if (alert.rule, alert.severity) == ("nonfinite", "critical")]
+    assert (critical.state, critical.step) == ("firing", 50)
+    assert critical.cause is not None
+    assert critical.cause.kind == "nonfinite-loss"
 
 
 def test_what_a_hook_made_in_two_steps_is_told_as_what_no_operation_made() -> None:

@@ -45,7 +45,7 @@ class Leaked:
         how = (
             "it was not zeroed after the step before"
             if passes < 2
-            else f"of the {passes} backward passes that have written it, one was for another step"
+            else f"it was not zeroed before the {passes} backward passes of this step, or one was for another step"
         )
         message = (
             f"the step consumed a gradient of norm {norm:.3g} that an earlier step had used already, in "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from gradwatch.blocks import Block
@@ -22,7 +22,8 @@ class NonFinite:
     """A gradient holds NaN or Inf.
 
     A step that was skipped for it, as under a GradScaler, has done no harm: that is a warning, until too many in
-    a row were skipped, or unless a guard has ended the loop there.
+    a row were skipped, or unless a guard has ended the loop there. Where a GradScaler has raised its scale, a lone
+    skip is how it learns that this was too much, and no news.
 
     Args:
         skipped_after: skipped steps in a row after which one more is critical.
@@ -42,6 +43,8 @@ class NonFinite:
         self._skipped_after = skipped_after
         self._named = named
         self._skipped_in_a_row: dict[str, int] = {}
+        # By optimizer, the lowest loss scale of the steps that were sound and taken.
+        self._sound_scales: dict[str, float] = {}
         # By optimizer, the step at which a guard has raised last.
         self._refused: dict[str, int] = {}
 
@@ -49,21 +52,36 @@ class NonFinite:
         """A guard has raised an error in the place of this step."""
         self._refused[optimizer] = step
 
-    def look(self, record: StepRecord) -> Iterator[Finding]:
+    def look(self, record: StepRecord) -> list[Finding] | None:
         """One finding where any parameter's gradient is not finite."""
         bad = record.nonfinite
-        if not (bad and record.skipped):
-            self._skipped_in_a_row.pop(record.optimizer, None)
-        if bad:
-            yield self._skipped(record) if record.skipped else self._consumed(record)
+        if bad and record.skipped:
+            row = self._skipped_in_a_row[record.optimizer] = self._skipped_in_a_row.get(record.optimizer, 0) + 1
+            return None if row == 1 and self._is_tried(record) else [self._skipped(record, row)]
+        self._is_sound(record.optimizer, None if bad or record.skipped else record.loss_scale)
+        return [self._consumed(record)] if bad else []
 
-    def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding]]:
+    def _is_sound(self, optimizer: str, loss_scale: float | None) -> None:
+        """A step was not skipped for this; at this scale it was sound, if that is known."""
+        self._skipped_in_a_row.pop(optimizer, None)
+        if loss_scale is not None:
+            self._sound_scales[optimizer] = min(loss_scale, self._sound_scales.get(optimizer, math.inf))
+
+    def _is_tried(self, record: StepRecord) -> bool:
+        """Whether a GradScaler has raised the scale of this step: it was sound at a lower one."""
+        scale = math.nan if record.loss_scale is None else record.loss_scale
+        return scale > self._sound_scales.get(record.optimizer, math.inf)
+
+    def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding] | None]:
         """Go on to the first step with a gradient that is not finite."""
         if block.are_finite:
+            # Without a skip a scale is only raised.
+            self._is_sound(block.layout.optimizer, block.rows[start].loss_scale)
             return len(block), ()
         bad = block.nonfinite[start:]
         index = start + int(bad.argmax()) if bad.any() else len(block)
-        # Steps skipped in a row are none here: they are an open episode.
+        for row in block.rows[start:index]:
+            self._is_sound(block.layout.optimizer, None if row.skipped else row.loss_scale)
         return index, () if index == len(block) else self.look(block[index])
 
     remembers = Named(COUNT)
@@ -76,9 +94,7 @@ class NonFinite:
         """Go on from what ``state_dict`` gave."""
         self._skipped_in_a_row = dict(state)
 
-    def _skipped(self, record: StepRecord) -> Finding:
-        row = self._skipped_in_a_row.get(record.optimizer, 0) + 1
-        self._skipped_in_a_row[record.optimizer] = row
+    def _skipped(self, record: StepRecord, row: int) -> Finding:
         refused = self._refused.get(record.optimizer) == record.step
         return self._finding(record, *not_taken(self._what(record), record, row, self._skipped_after, refused))
 
