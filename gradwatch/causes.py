@@ -21,8 +21,8 @@ REMEDIES: Mapping[str, str] = {
     "clip-overflow": "Clip by gradwatch.global_norm, or scale the loss down: torch's own norm overflowed.",
     "stale": "Call zero_grad() after each step, and backward() before the next one.",
     "leaked": (
-        "Call zero_grad() on this optimizer once a step, before its own first backward(); or, if another loss left "
-        "it, freeze it there."
+        "Call zero_grad() on this optimizer once a step, before its own first backward(); or, if another loss "
+        "left it, freeze it there."
     ),
     "underflow": "Use a loss scaler, bfloat16 or float32 here, or scale the loss up: the gradient is too small.",
     "zero-loss": "Look at the loss: its weight or mask is zero or nearly so, or it is satisfied already.",
