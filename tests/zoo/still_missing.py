@@ -55,6 +55,14 @@ def output_detached() -> Loop:
     return Loop({"encoder": encoder, "head": head}, step, lambda: encoder(x).requires_grad)
 
 
+@still("detached", at="embed", where="second", in_graph_of_loss=0)
+def cut_off_two_modules_further_on() -> Loop:
+    embed, first, second, head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 1)
+    hidden = lambda: second(torch.tanh(first(embed(x))))  # noqa: E731
+    parts, x = {"embed": embed, "first": first, "second": second, "head": head}, batch(3, 4)
+    return Loop(parts, lambda: head(hidden().detach()).sum().backward(), lambda: hidden().requires_grad)
+
+
 @still("detached", at="net.0", where="net.0")
 def detached_inside() -> Loop:
     class Inside(nn.Module):

@@ -15,9 +15,9 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from gradwatch.diagnose.graph.walk import Node, lasting, made_as
+from gradwatch.diagnose.graph.walk import Graph, Node, lasting, made_as
 from gradwatch.diagnose.look.budget import Budget
 from gradwatch.diagnose.look.dispatch import module_calls
 from gradwatch.diagnose.look.numbers import Extent, extent, tensors_in
@@ -111,6 +111,8 @@ class Calls:
         self._open = threading.local()
         self.all: list[Call] = []
         self._of: dict[int, list[Call]] = {}
+        # Of all that they made, once it is asked for.
+        self._graph: Graph | None = None
         self._hidden = _hidden(module for _, module in located)
 
     def attach(self) -> None:
@@ -123,8 +125,20 @@ class Calls:
 
     def forget(self) -> None:
         """Let go of the operations that were noted."""
+        self._graph = None
         for call in self.all:
             call.forget()
+
+    def depending_on(self, parameter: Tensor) -> list[Call]:
+        """The calls whose output depends on a parameter, in the order in which they were left.
+
+        To be asked when all calls are made.
+        """
+        if self._graph is None:
+            self._graph = Graph(node for call in self.all for node in call.made)
+        leaf = self._graph.leaves.get(id(parameter))
+        depending = set() if leaf is None else set(self._graph.above(leaf))
+        return [call for call in self.all if not depending.isdisjoint(call.made)]
 
     def of(self, module: nn.Module) -> list[Call]:
         """The calls of one module, oldest first."""

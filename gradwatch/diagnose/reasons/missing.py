@@ -108,9 +108,9 @@ def why_missing(name: str, parameter: Tensor, owners: Owners, calls: Calls) -> C
     if not users:
         return cause("unknown", name, reason="no module that was given holds it", ruled_out="frozen")
     noted = [call for user in users for call in calls.of(user)]
-    holds = [call for user in users for call in _calls_that_hold(parameter, user, owners, calls)]
+    holds = calls.depending_on(parameter)
     if holds:
-        # The outermost module whose output still depends on it: it is cut off after that.
+        # The last module whose output still depends on it: it is cut off after that.
         last = holds[-1]
         return cause("detached", last.path, calls=len(noted), in_output_of=last.path, in_graph_of_loss=0)
     if not any(calls.sees(user) for user in users):
@@ -147,11 +147,3 @@ def _compiler_at_work() -> bool:
     """
     compiler = sys.modules.get("torch._dynamo.utils")
     return compiler is not None and bool(compiler.counters["stats"])
-
-
-def _calls_that_hold(parameter: Tensor, user: nn.Module, owners: Owners, calls: Calls) -> Iterator[Call]:
-    """Calls, inner ones first, whose output depends on the parameter."""
-    for module in owners.enclosing(user):
-        for call in calls.of(module):
-            if id(parameter) in Graph(call.made).leaves:
-                yield call
