@@ -102,8 +102,9 @@ def _went_on(episode: Episode, rule: Rule, when: When, finding: Finding) -> Iter
         episode.alert = _alert(rule, when, finding)
         if open_alert is not None:
             yield over(open_alert, when, f"critical from step {when.step} of {when.optimizer} on")
-            # It is the same episode: why it began may be known already. Else it is looked for anew, and told.
-            episode.alert = replace(episode.alert, cause=finding.cause or _found(open_alert.cause))
+            # It is the same episode: what a look has found may be why. Else it is looked for anew, and told.
+            known = _found(open_alert.cause) if episode.explained else None
+            episode.alert = replace(episode.alert, cause=finding.cause or known)
             episode.explained = episode.explained and episode.alert.cause is not None
         yield episode.alert
     elif open_alert.cause is None and finding.cause is not None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from gradwatch.causes import REGISTER, cause
 from gradwatch.judge.naming import Naming
 from gradwatch.judge.rule import Finding
 from gradwatch.judge.wording import listed
 from gradwatch.records import OUTSIDE, StepRecord
+from gradwatch.shapes import COUNT, NAME, Fields, Listed, Row
 
 __all__ = ["LeftOut"]
 
@@ -40,11 +42,23 @@ class LeftOut:
 
     def look(self, record: StepRecord) -> Iterator[Finding]:
         """A warning for the modules that have had some for long enough: one by one if they are few."""
-        self._steps = {module: self._steps.get(module, 0) + 1 for module in record.left_out}
+        after, known = self._after, self._steps
+        self._steps = {module: min(known.get(module, 0) + 1, after) for module in record.left_out}
         steps = self._steps.items()
         due: dict[str | None, bool] = {module: module == OUTSIDE for module, n in steps if n >= self._after}
         for path, modules in self._naming.take(due, tuple(due), tuple(record.left_out)).items():
             yield _finding(str(path), [name for module in modules for name in record.left_out[str(module)]])
+
+    remembers = Fields(steps=Listed(Row(NAME, COUNT)), names=Naming.remembers)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Who is left out, for how long, and under which names that is told."""
+        return {"steps": [[module, n] for module, n in self._steps.items()], "names": self._naming.state_dict()}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on from what ``state_dict`` gave."""
+        self._steps = dict(map(tuple, saved["steps"]))
+        self._naming.load_state_dict(saved["names"])
 
 
 def _finding(module: str, names: Sequence[str]) -> Finding:

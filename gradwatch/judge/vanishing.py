@@ -113,7 +113,7 @@ class Vanishing:
                 memory.shares.follow(sizes[index])
             silent, lines = block.silent[index], block.layout.lines.names
             told = self._told(memory, norms[index], low[index], silent, whole, lines)
-            is_news = not self._go_on(memory, told, norms[index], silent) if goes_on else told
+            is_news = not self._go_on(memory, told) if goes_on else told
             if is_news:
                 return index, self._found(memory, told, norms[index], silent, whole)
         return len(block), ()
@@ -233,14 +233,13 @@ class Vanishing:
             found.append(finding)
         return found
 
-    def _go_on(self, memory: Memory, told: _Told, norms: FloatArray, silent: BoolArray) -> bool:
+    def _go_on(self, memory: Memory, told: _Told) -> bool:
         """Whether the same are told of as at the step before, when all were critical for the same reasons."""
-        if {path: (memory.why(places), True) for path, places in told.items()} != memory.told:
+        # Of a state that was saved it is not known who was told of at the step before.
+        if not told or {path: (memory.why(places), True) for path, places in told.items()} != memory.told:
             return False
-        for places in told.values():
-            there = any(norms[place] > 0.0 and not silent[place] for place in places)
-            if not there or memory.streaks.steps[places].max() < self.fires_after:
-                return False
+        if any(memory.streaks.steps[places].max() < self.fires_after for places in told.values()):
+            return False
         for places in told.values():
             memory.streaks.tell(places)
         return True

@@ -66,11 +66,12 @@ class Zero:
         self._meet(memory, modules)
         ill = memory.take(modules, silent, low, record.norm_before)
         self._settle_if_due(memory)
+        # Of what is found of one module the last counts.
         return [
+            *memory.left_out.look(record),
             *memory.unreached.look(record),
             *self._of_silent(record, memory, modules, silent, ill),
             *memory.flickers.findings(record, modules, memory.naming),
-            *memory.left_out.look(record),
         ]
 
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding]]:
@@ -99,10 +100,10 @@ class Zero:
             if ill or unreached or memory.flickers.shown or row.left_out or memory.left_out:
                 record = block[index]
                 findings = [
+                    *memory.left_out.look(record),
                     *memory.unreached.findings(record),
                     *self._of_silent(record, memory, modules, silent, ill),
                     *memory.flickers.findings(record, modules, memory.naming),
-                    *memory.left_out.look(record),
                 ]
                 if findings:
                     return index, findings

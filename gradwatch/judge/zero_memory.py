@@ -188,6 +188,7 @@ class Memory:
         names=Naming.remembers,
         zeros=Listed(Row(NAME, COUNT)),
         dead=Listed(NAME),
+        left_out=LeftOut.remembers,
         unreached=Maybe(Presences.remembers),
         rounding=Rounding.remembers,
         flickers=Flickers.remembers,
@@ -201,6 +202,7 @@ class Memory:
             "names": self.naming.state_dict(),
             "zeros": [[module, steps] for module, steps in self.zeros.items()],
             "dead": list(self.dead),
+            "left_out": self.left_out.state_dict(),
             "unreached": self.unreached.state_dict(),
             "rounding": self.rounding.state_dict(),
             "flickers": self.flickers.state_dict(),
@@ -212,6 +214,7 @@ class Memory:
         self.presences.load_state_dict(saved["presences"])
         self.naming.load_state_dict(saved["names"])
         self.zeros, self.dead = dict(map(tuple, saved["zeros"])), dict.fromkeys(saved["dead"])
+        self.left_out.load_state_dict(saved["left_out"])
         self.unreached.load_state_dict(saved["unreached"])
         self.rounding.load_state_dict(saved.get("rounding", {}))
         self.flickers.load_state_dict(saved["flickers"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from gradwatch.blocks import Facts
 
 __all__ = ["OfLate"]
@@ -25,11 +23,14 @@ class OfLate:
     MOST = 64
 
     def __init__(self) -> None:
-        self._usual_square = math.inf
+        # Before any is known each norm is far above.
+        self._usual_square = 0.0
         # Of the newest step; None where there was none since the last one was told of.
         self._newest_square: float | None = None
-        # By what is odd in them, how many steps there were of late.
-        self._kinds: dict[tuple[Facts, int], int] = {}
+        # What was odd in the newest step, and in how many running it was so.
+        self._running: tuple[tuple[Facts, int] | None, int] = None, 0
+        # By this, how many steps there were of late.
+        self._kinds: dict[tuple[tuple[Facts, int], int], int] = {}
         self._any_odd = False
         self._at_once = float(self.AT_ONCE)
 
@@ -48,17 +49,21 @@ class OfLate:
         far_above = not (before <= limit and after <= limit)
         if faint or not facts.as_usual:
             return self._is_odd((facts, faint)) or far_above
+        self._running = None, 0
         if self._at_once < self.AT_ONCE:
             self._at_once += 1 / self.ONE_IN
         return far_above
 
-    def _is_odd(self, kind: tuple[Facts, int]) -> bool:
+    def _is_odd(self, what: tuple[Facts, int]) -> bool:
         """Whether steps of this kind are not usual yet, and not too many were told of at once."""
         self._any_odd = True
+        # What lasts is another thing than what comes and goes: it may be other gradients, and as many.
+        before, steps = self._running
+        self._running = kind = what, min(steps, self.ALIKE) + 1 if what == before else 1
         if kind not in self._kinds and len(self._kinds) >= self.MOST:
             self._kinds.clear()
         seen = self._kinds[kind] = self._kinds.get(kind, 0) + 1
-        if seen <= self.ALIKE and self._at_once >= 1.0:
+        if seen <= self.ALIKE and kind[1] <= self.ALIKE and self._at_once >= 1.0:
             self._at_once -= 1.0
             return True
         self._at_once = min(self._at_once + 1 / self.ONE_IN, self.AT_ONCE)
@@ -68,8 +73,8 @@ class OfLate:
         """The newest step is told of, and nothing hangs on the next one: norms like its own are usual."""
         if self._newest_square is None:
             return
-        late = 0.0 if self._usual_square == math.inf else 0.9 * self._usual_square
-        self._usual_square, self._newest_square = max(self._newest_square, late), None
+        self._usual_square = max(self._newest_square, 0.9 * self._usual_square)
+        self._newest_square = None
         if not self._any_odd:
             # None since the last one that was told of: what begins then is new.
             self._kinds.clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gradwatch.blocks import Block, Facts, NotedClip, StepRow
 from gradwatch.causes import cause
 from gradwatch.judge.judge import Judge
-from gradwatch.records import Cause, StepRecord
+from gradwatch.records import OUTSIDE, Cause, StepRecord
 from gradwatch.rules import ClipBroken, Finding, Leaked, Vanishing, Zero
 from tests.blocks import facts_of, judged_alike, layout_of
 
@@ -159,6 +159,93 @@ def test_the_first_steps_count_though_what_is_left_out_goes_on() -> None:
     facts, norms = Facts.usual(2), np.tile([1.0, 1e-6], (16, 1))
     rows = [StepRow(step, float(step), facts, left_out={"b": ("b.extra",)}) for step in range(1, 17)]
     judged_alike([Block(layout, rows, norms, norms)], lambda: [Zero(fires_after=1)])
+
+
+def test_what_has_vanished_is_over_also_in_a_run_that_is_resumed_when_all_is_well() -> None:
+    layout = layout_of(("a.weight", "b.weight"), ("a", "b"))
+
+    def block(first: int, small: float) -> Block:
+        rows = [StepRow(step, float(step), Facts.usual(2)) for step in range(first, first + 16)]
+        norms = np.tile([1.0, small], (16, 1))
+        return Block(layout, rows, norms, norms)
+
+    judge, resumed = (Judge([Vanishing(critical_after=10)]) for _ in range(2))
+    for first in (1, 17):
+        judge.judge_block(block(first, 1e-9))
+    resumed.load_state_dict(judge.state_dict())
+    (over,) = resumed.judge_block(block(33, 1.0))
+    assert (over.state, over.severity, over.step) == ("resolved", "critical", 37)
+
+
+def test_a_module_of_those_that_had_vanished_that_is_well_for_a_while_and_then_zero() -> None:
+    """What was told of then is told of no more, and so is no streak of its own."""
+    layout = layout_of(("mlp.h.0.w", "mlp.h.1.w", "head.w"), ("mlp", "head"))
+
+    def block(first: int) -> Block:
+        steps = range(first, first + 2)
+        ones = [1.0 if step >= 124 else 1e-9 for step in steps]
+        others = [1.0 if step in (121, 122, 123) else 1e-9 if step < 125 else 0.0 for step in steps]
+        norms = np.array([ones, others, [1.0, 1.0]]).T
+        return Block(layout, [StepRow(step, float(step), Facts.usual(3)) for step in steps], norms, norms)
+
+    assert judged_alike([block(first) for first in range(1, 140, 2)], lambda: [Vanishing()])
+
+
+class LeftOutBlocks:
+    """A head that is trained, and blocks of 16 steps in which others are left out."""
+
+    NAMES = tuple(f"block{i}" for i in range(5))
+
+    def __init__(self) -> None:
+        self._layout = layout_of(("head.weight",), ("head",))
+        self._step = 1
+
+    def block(self, names: Iterable[str], steps: int = 16) -> Block:
+        left = {name: (f"{name}.weight",) for name in names}
+        first, self._step = self._step, self._step + steps
+        rows = [StepRow(step, float(step), Facts.usual(1), left_out=left) for step in range(first, first + steps)]
+        return Block(self._layout, rows, np.ones((steps, 1)), np.ones((steps, 1)))
+
+
+@pytest.mark.parametrize("steps", [15, 16])
+def test_the_others_are_named_anew_where_the_one_whose_name_they_bear_is_left_out_no_more(steps: int) -> None:
+    made = LeftOutBlocks()
+    blocks = [made.block(made.NAMES, steps), made.block(made.NAMES[1:], 40)]
+    told = judged_alike(blocks, lambda: [Zero()])
+    assert [(alert.state, alert.module) for alert in told] == [
+        ("firing", "block0"),
+        ("firing", "block1"),
+        ("resolved", "block0"),
+    ]
+
+
+def test_what_no_module_holds_is_not_told_of_under_the_name_of_one() -> None:
+    made, judge = LeftOutBlocks(), Judge([Zero()])
+    told = judge.judge_block(made.block([*made.NAMES[:3], OUTSIDE]))
+    assert [alert.module for alert in told] == [*made.NAMES[:3], OUTSIDE]
+
+
+def test_a_run_that_is_resumed_goes_on_with_the_names_of_what_is_left_out() -> None:
+    made, judge, resumed = LeftOutBlocks(), Judge([Zero()]), Judge([Zero()])
+    judge.judge_block(made.block(made.NAMES[:1]))
+    judge.judge_block(made.block(made.NAMES))
+    assert [alert.module for alert in judge.active] == ["block0", "block1"]
+    resumed.load_state_dict(judge.state_dict())
+    assert resumed.judge_block(made.block(made.NAMES)) == []
+    assert [alert.module for alert in resumed.active] == ["block0", "block1"]
+
+
+def test_a_dead_module_of_which_something_is_left_out_is_told_as_dead() -> None:
+    layout = layout_of(("block.bias", "head.weight"), ("block", "head"))
+    rows = [
+        StepRow(step, float(step), Facts.usual(2), 1, left_out={"block": ("block.weight",)})
+        for step in range(1, 81)
+    ]
+    norms = np.array([[0.0 if row.step > 32 else 1.0, 1.0] for row in rows])
+    told = judged_alike([Block(layout, rows, norms, norms)], lambda: [Zero()])
+    warning, over, critical = told
+    assert (warning.severity, over.state, over.step) == ("warning", "resolved", 35)
+    assert (critical.severity, critical.module, critical.cause) == ("critical", "block", None)
 
 
 class Clipped:
