@@ -18,10 +18,17 @@ from gradwatch.blocks import AFTER, BEFORE
 from gradwatch.errors import ExplodingGradientError, GradwatchError, NonFiniteGradientError
 from gradwatch.found_inf import FoundInf, honours
 from gradwatch.guarding import Guard
+from gradwatch.log import log
 from gradwatch.measure.pending import PendingStep, block_of
 from gradwatch.measure.tracked import TrackedOptimizer
+from gradwatch.printing import printable
 
 __all__ = ["Refusing"]
+
+_STANDS_STILL = (
+    "The guard has left out %d steps of %s in a row, up to step %d: training stands still, and what is wrong may "
+    "stay so. Go back to a checkpoint from before, or lower the learning rate."
+)
 
 
 class Refusing:
@@ -34,6 +41,9 @@ class Refusing:
         refused: told of each step, by optimizer and number, at which an error is raised.
     """
 
+    # So many steps left out in a row are no accident.
+    MANY = 10
+
     def __init__(
         self,
         guard: Guard,
@@ -45,7 +55,9 @@ class Refusing:
         self._refused = refused
         self._critical_above = critical_above
         self._on_any_rank = on_any_rank
+        # By optimizer, explosions in a row, and steps left out in a row.
         self._in_a_row: Counter[str] = Counter()
+        self._left_out: Counter[str] = Counter()
         self._only_skips = guard.nonfinite == "skip" and guard.explosion in ("skip", None)
         # By optimizer, those whose device has decided once.
         self._found_inf: dict[str, FoundInf] = {}
@@ -77,6 +89,9 @@ class Refusing:
         found = self._found(tracked, step)
         if isinstance(found, GradwatchError):
             self._refused(tracked.name, step.row.step)
+        self._left_out[tracked.name] = self._left_out[tracked.name] + 1 if found == "skip" else 0
+        if self._left_out[tracked.name] == self.MANY:
+            log.warning(_STANDS_STILL, self.MANY, printable(tracked.name), step.row.step)
         return found
 
     def _found(self, tracked: TrackedOptimizer, step: PendingStep) -> GradwatchError | str | None:

@@ -215,3 +215,16 @@ def test_a_step_far_above_the_usual_is_stopped() -> None:
     assert alert.severity == "critical"
     assert alert.message.endswith("; the step was refused and changed nothing")
     assert f"above {alert.threshold:.3g}:" in str(raised.value)
+
+
+@pytest.mark.parametrize(("steps", "words"), [(9, 0), (25, 1)])
+def test_it_says_once_that_training_stands_still(steps: int, words: int, caplog: pytest.LogCaptureFixture) -> None:
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with gradwatch.track(optimizer, model, guard="skip"):
+        for step in range(steps + 4):
+            backward(model, math.nan if 2 <= step < steps + 2 else 1.0)
+            optimizer.step()
+    said = [r.getMessage() for r in caplog.records if "training stands still, and what is" in r.getMessage()]
+    assert len(said) == words
+    assert all("has left out 10 steps of optimizer in a row, up to step 12:" in text for text in said)

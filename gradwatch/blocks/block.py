@@ -13,7 +13,7 @@ from gradwatch.blocks.arrays import AFTER, BEFORE, BoolArray, Columns, FloatArra
 from gradwatch.blocks.layout import Layout
 from gradwatch.blocks.norms import BlockNorms
 from gradwatch.blocks.once import once
-from gradwatch.blocks.recorder import Scope, Tables, record_of
+from gradwatch.blocks.recorder import Scope, Tables, clip_call, what_is_odd
 from gradwatch.blocks.rows import BY_VALUE, InCommon, NotedClip, StepRow, bytes_of, in_common
 from gradwatch.records import StepRecord, clip_ratio
 
@@ -225,7 +225,39 @@ class Block(Sequence[StepRecord]):
         return np.array(flags, dtype=bool).reshape(len(self.rows), len(self.layout.names))
 
     def _record(self, index: int) -> StepRecord:
-        return record_of(self, index)
+        row, layout = self.rows[index], self.layout
+        before, after = self.wholes[BEFORE][index], self.wholes[AFTER][index]
+        modules, owners, parameters = [table.at(index) for table in self.tables]
+        clips = tuple(clip_call(layout, clip, self.scope(clip.columns), index) for clip in row.clips)
+        max_norm, clipped = self.clipping[index]
+        odd = {}
+        if not row.facts.as_usual:
+            odd = what_is_odd(layout, row.facts, self.parameter_norms(AFTER)[index])
+        return StepRecord(
+            optimizer=layout.optimizer,
+            step=row.step,
+            time=row.time,
+            norm_before=before,
+            norm_after=after,
+            clip_ratio=self.clip_ratios[index],
+            max_norm=max_norm,
+            clipped=clipped,
+            clips=clips,
+            modules=modules,
+            owners=owners,
+            parameters=parameters,
+            backward_passes=row.backward_passes,
+            skipped=row.skipped,
+            loss_scale=row.loss_scale,
+            loop_step=row.loop_step,
+            nonfinite=layout.named(self.bad[index]) if self.any_bad[index] else (),
+            left_out=row.left_out or {},
+            clipped_instead=row.clipped_instead,
+            lost_passes=row.lost_passes,
+            lost=row.lost,
+            compared=row.compared,
+            **odd,
+        )
 
     def _clipping(self, index: int, clips: Sequence[NotedClip]) -> tuple[float | None, bool]:
         tightest, in_force = None, False

@@ -1,61 +1,30 @@
-"""The records of a block, made one by one when they are asked for."""
+"""What the record of a step is made of."""
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from gradwatch.blocks.arrays import AFTER, BEFORE, FloatArray
-from gradwatch.blocks.layout import Groups
+from gradwatch.blocks.layout import Groups, Layout
 from gradwatch.blocks.rows import BY_GIVEN_NORM, Facts, NotedClip
-from gradwatch.records import ClipCall, NormTable, StepRecord
+from gradwatch.records import ClipCall, NormTable
 
-if TYPE_CHECKING:
-    from gradwatch.blocks.block import Block
-
-__all__ = ["Scope", "Tables", "record_of"]
+__all__ = ["Scope", "Tables", "clip_call", "what_is_odd"]
 
 
-def record_of(block: Block, index: int) -> StepRecord:
-    """That of a step."""
-    row, layout = block.rows[index], block.layout
-    before, after = block.wholes[BEFORE][index], block.wholes[AFTER][index]
-    modules, owners, parameters = [table.at(index) for table in block.tables]
-    clips = tuple(_clip_call(block, clip, index) for clip in row.clips)
-    max_norm, clipped = block.clipping[index]
-    return StepRecord(
-        optimizer=layout.optimizer,
-        step=row.step,
-        time=row.time,
-        norm_before=before,
-        norm_after=after,
-        clip_ratio=block.clip_ratios[index],
-        max_norm=max_norm,
-        clipped=clipped,
-        clips=clips,
-        modules=modules,
-        owners=owners,
-        parameters=parameters,
-        backward_passes=row.backward_passes,
-        skipped=row.skipped,
-        loss_scale=row.loss_scale,
-        loop_step=row.loop_step,
-        nonfinite=layout.named(block.bad[index]) if block.any_bad[index] else (),
-        left_out=row.left_out or {},
-        clipped_instead=row.clipped_instead,
-        lost_passes=row.lost_passes,
-        lost=row.lost,
-        compared=row.compared,
-        **({} if row.facts.as_usual else _what_is_odd(block, row.facts, index)),
-    )
+def what_is_odd(layout: Layout, facts: Facts, after: FloatArray) -> dict[str, tuple[str, ...]]:
+    """What is to be named of a step whose gradients were not all there, new and its own.
 
-
-def _what_is_odd(block: Block, facts: Facts, index: int) -> dict[str, tuple[str, ...]]:
-    """What is to be named of a step whose gradients were not all there, new and its own."""
-    layout, named = block.layout, block.layout.named
+    Args:
+        layout: what the columns are.
+        facts: what is known of them.
+        after: the norms that the optimizer consumed, ``[columns]``.
+    """
+    named = layout.named
     # A gradient of exactly 0 is neither stale nor leaked.
-    consumed = facts.has_after & (block.parameter_norms(AFTER)[index] != 0.0)
+    consumed = facts.has_after & (after != 0.0)
     return {
         "missing": named(~facts.has_after),
         "missing_modules": _absent(layout.lines, facts),
@@ -69,18 +38,25 @@ def _what_is_odd(block: Block, facts: Facts, index: int) -> dict[str, tuple[str,
     }
 
 
-def _clip_call(block: Block, clip: NotedClip, index: int) -> ClipCall:
-    before, after, rounding = block.scope(clip.columns)
+def clip_call(layout: Layout, clip: NotedClip, scope: Scope, index: int) -> ClipCall:
+    """A clip call as a record has it.
+
+    Args:
+        layout: what the columns are.
+        clip: the call.
+        scope: the norms of what it was given, in each step of the block.
+        index: of the step.
+    """
     norms = (None, clip.norm_returned) if clip.function == BY_GIVEN_NORM else (clip.norm_returned, None)
     return ClipCall(
         clip.function,
         clip.limit,
         clip.norm_type,
         norms[0],
-        before[index],
-        after[index],
-        tuple(block.layout.names[place] for place in clip.repeated) if clip.repeated else (),
-        rounding,
+        scope.before[index],
+        scope.after[index],
+        tuple(layout.names[place] for place in clip.repeated) if clip.repeated else (),
+        scope.rounding,
         norms[1],
     )
 

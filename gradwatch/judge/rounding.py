@@ -33,6 +33,10 @@ class Rounding:
     # epsilon of 1e-5 multiplies by where nothing varies, times three for the errors of a sum.
     SHARE = 3 * 2.0**-23 * 1e-5**-0.5
 
+    # Where a look has shown it, nothing below this share is a sign of life: when a training has learned what it
+    # can, the whole falls, and what is rounded does not.
+    SHARE_OF_SHOWN = 100 * SHARE
+
     # So many steps are looked at; in the first of them a module behind another that starts from 0 has none.
     _STEPS = 2
 
@@ -74,7 +78,7 @@ class Rounding:
     def silent(self, modules: Sequence[str | None], norms: FloatArray, wholes: FloatArray) -> BoolArray:
         """Which gradients are nothing but rounding, ``[steps, modules]``."""
         shown = np.array([module in self.shown for module in modules], dtype=bool)
-        found: BoolArray = (norms < self.SHARE * wholes[:, None]) & shown
+        found: BoolArray = (norms < self.SHARE_OF_SHOWN * wholes[:, None]) & shown
         return found
 
     remembers = Named(CAUSE)
