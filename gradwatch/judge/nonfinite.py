@@ -68,9 +68,12 @@ class NonFinite:
             self._sound_scales[optimizer] = min(loss_scale, self._sound_scales.get(optimizer, math.inf))
 
     def _is_tried(self, record: StepRecord) -> bool:
-        """Whether a GradScaler has raised the scale of this step: it was sound at a lower one."""
+        """Whether a GradScaler leaves this step out that has raised its scale, and was sound at a lower one."""
         scale = math.nan if record.loss_scale is None else record.loss_scale
-        return scale > self._sound_scales.get(record.optimizer, math.inf)
+        return scale > self._sound_scales.get(record.optimizer, math.inf) and not self._was_refused(record)
+
+    def _was_refused(self, record: StepRecord) -> bool:
+        return self._refused.get(record.optimizer) == record.step
 
     def look_over(self, block: Block, start: int) -> tuple[int, Iterable[Finding] | None]:
         """Go on to the first step with a gradient that is not finite."""
@@ -95,7 +98,7 @@ class NonFinite:
         self._skipped_in_a_row = dict(state)
 
     def _skipped(self, record: StepRecord, row: int) -> Finding:
-        refused = self._refused.get(record.optimizer) == record.step
+        refused = self._was_refused(record)
         return self._finding(record, *not_taken(self._what(record), record, row, self._skipped_after, refused))
 
     def _consumed(self, record: StepRecord) -> Finding:

@@ -14,6 +14,7 @@ import gradwatch
 from gradwatch.blocks import Block, Facts, StepRow
 from gradwatch.rules import NonFinite
 from tests.blocks import judged_alike, layout_of
+from tests.made_up import record
 
 # By step, the loss scale, and whether its gradients were finite.
 Scales = Sequence[tuple[float | None, bool]]
@@ -57,6 +58,15 @@ def told(scales: Scales, in_blocks_of: int) -> list[tuple[int, str, str]]:
 )
 def test_a_skipped_step(scales: Scales, expected: list[tuple[int, str, str]], in_blocks_of: int) -> None:
     assert told(scales, in_blocks_of) == expected
+
+
+def test_a_step_that_a_guard_has_stopped_is_critical_at_a_raised_scale_too() -> None:
+    rule = NonFinite()
+    assert rule.look(record(1, loss_scale=1.0)) == []
+    rule.was_refused("actor", 2)
+    (found,) = rule.look(record(2, loss_scale=2.0, skipped=True, nonfinite=("mlp.weight",))) or ()
+    assert found.severity == "critical"
+    assert "refused" in found.message
 
 
 def test_a_scaler_that_raises_its_scale_now_and_then_is_no_news() -> None:
