@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from gradwatch.blocks import Facts
 
 __all__ = ["OfLate"]
@@ -23,8 +25,9 @@ class OfLate:
     MOST = 64
 
     def __init__(self) -> None:
-        # Before any is known each norm is far above.
-        self._usual_square = 0.0
+        # Before any is known each finite norm is usual.
+        self._usual_square = sys.float_info.max / self.FAR_ABOVE**2
+        self._any_known = False
         # Of the newest step; None where there was none since the last one was told of.
         self._newest_square: float | None = None
         # What was odd in the newest step, and in how many running it was so.
@@ -71,10 +74,13 @@ class OfLate:
 
     def settled(self) -> None:
         """The newest step is told of, and nothing hangs on the next one: norms like its own are usual."""
+        if not self._any_known:
+            # Where only other optimizers' steps are told of, the first of this one is news.
+            self._usual_square = 0.0
         if self._newest_square is None:
             return
         self._usual_square = max(self._newest_square, 0.9 * self._usual_square)
-        self._newest_square = None
+        self._newest_square, self._any_known = None, True
         if not self._any_odd:
             # None since the last one that was told of: what begins then is new.
             self._kinds.clear()

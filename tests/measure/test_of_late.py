@@ -84,12 +84,15 @@ def test_a_norm_far_above_those_that_were_told_of_is_told_of_at_once(
     assert of_late.is_broken_by(USUAL, faint, **{"before": 1.0, "after": 1.0, side: square}) == is_news
 
 
-@pytest.mark.parametrize("square", [1e-20, 1.0, math.inf, math.nan])
-def test_the_first_step_is_told_of_at_once_whatever_it_is_like(square: float) -> None:
-    """Also where nothing was told of before, or other optimizers' steps were."""
+@pytest.mark.parametrize("square", [1e-20, 1.0, 1e300, math.inf, math.nan])
+@pytest.mark.parametrize("others", [False, True])
+def test_the_first_step_is_told_of_at_once_where_it_is_not_finite_or_others_were(
+    square: float, others: bool
+) -> None:
     of_late = OfLate()
-    of_late.settled()
-    assert of_late.is_broken_by(USUAL, 0, square, square)
+    if others:
+        of_late.settled()
+    assert of_late.is_broken_by(USUAL, 0, square, square) == (others or not math.isfinite(square))
 
 
 def test_a_norm_stays_usual_for_some_while() -> None:
