@@ -137,6 +137,7 @@ class Explainer:
             armed.start()
             if optimizer not in self._armed:  # another thread has closed it meanwhile
                 armed.finish()
+        # What is not finite may come again in a step that is not measured, and be seen by its passes alone.
         elif not any(alert.rule == "nonfinite" for alert in self._judge.active):
             self._asked_all[optimizer] = revision
         return alerts

@@ -13,7 +13,7 @@ from gradwatch.blocks.arrays import AFTER, BEFORE, BoolArray, Columns, FloatArra
 from gradwatch.blocks.layout import Layout
 from gradwatch.blocks.norms import BlockNorms
 from gradwatch.blocks.once import once
-from gradwatch.blocks.recorder import Scope, Tables, clip_call, what_is_odd
+from gradwatch.blocks.record_parts import Scope, Tables, clip_call, what_is_odd
 from gradwatch.blocks.rows import BY_VALUE, InCommon, NotedClip, StepRow, bytes_of, in_common
 from gradwatch.records import StepRecord, clip_ratio
 
@@ -145,7 +145,7 @@ class Block(Sequence[StepRecord]):
 
     def rounding(self, columns: Columns) -> float:
         """Machine epsilon of the coarsest type among some columns; 0 where there are none."""
-        return self.scope(columns).rounding
+        return self._scope(columns).rounding
 
     def scope_norms(self, side: int, columns: Columns) -> FloatArray:
         """The norm of some columns taken together, ``[steps]``; NaN where none of them had a gradient."""
@@ -159,7 +159,7 @@ class Block(Sequence[StepRecord]):
     @once
     def nonfinite(self) -> BoolArray:
         """Whether any gradient of a step held NaN or Inf, ``[steps]``."""
-        return np.zeros(len(self), dtype=bool) if self.are_finite else in_any(self.bad)
+        return np.zeros(len(self), dtype=bool) if self.are_finite else in_any(self._bad)
 
     @property
     def smallest(self) -> float:
@@ -178,7 +178,7 @@ class Block(Sequence[StepRecord]):
         norms, _ = self.wholes
         return list(map(math.log, norms)) if all(norms) and all(map(math.isfinite, norms)) else None
 
-    def scope(self, columns: Columns) -> Scope:
+    def _scope(self, columns: Columns) -> Scope:
         """What the clip calls that were given these columns have in common; looked up once a block."""
         known = self._scopes.get(id(columns))
         if known is None:
@@ -192,7 +192,7 @@ class Block(Sequence[StepRecord]):
     # What records are made of, as Python's own numbers: for all steps of the block at once, where it is cheap.
 
     @once
-    def tables(self) -> tuple[Tables, Tables, Tables]:
+    def _tables(self) -> tuple[Tables, Tables, Tables]:
         """The norms of its lines, of its owners and of its columns."""
         layout = self.layout
         return (
@@ -202,13 +202,13 @@ class Block(Sequence[StepRecord]):
         )
 
     @once
-    def any_bad(self) -> list[bool]:
+    def _any_bad(self) -> list[bool]:
         """Whether any gradient of a step held NaN or Inf, one for each."""
         flags: list[bool] = self.nonfinite.tolist()
         return flags
 
     @once
-    def bad(self) -> BoolArray:
+    def _bad(self) -> BoolArray:
         """Which gradient held NaN or Inf, on either side, ``[steps, columns]``.
 
         What a skipped step did not consume tells nothing.
@@ -227,8 +227,8 @@ class Block(Sequence[StepRecord]):
     def _record(self, index: int) -> StepRecord:
         row, layout = self.rows[index], self.layout
         before, after = self.wholes[BEFORE][index], self.wholes[AFTER][index]
-        modules, owners, parameters = [table.at(index) for table in self.tables]
-        clips = tuple(clip_call(layout, clip, self.scope(clip.columns), index) for clip in row.clips)
+        modules, owners, parameters = [table.at(index) for table in self._tables]
+        clips = tuple(clip_call(layout, clip, self._scope(clip.columns), index) for clip in row.clips)
         max_norm, clipped = self.clipping[index]
         odd = {}
         if not row.facts.as_usual:
@@ -250,7 +250,7 @@ class Block(Sequence[StepRecord]):
             skipped=row.skipped,
             loss_scale=row.loss_scale,
             loop_step=row.loop_step,
-            nonfinite=layout.named(self.bad[index]) if self.any_bad[index] else (),
+            nonfinite=layout.named(self._bad[index]) if self._any_bad[index] else (),
             left_out=row.left_out or {},
             clipped_instead=row.clipped_instead,
             lost_passes=row.lost_passes,

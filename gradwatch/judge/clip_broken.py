@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import ge, mul, truediv
+from typing import NamedTuple
 
 from gradwatch.blocks import AFTER, BEFORE, Block, NotedClip, StepRow
 from gradwatch.judge.clip_given import (
@@ -72,22 +73,21 @@ class ClipBroken:
         if not start and self._all_plainly_fine(block):
             self._instead[block.layout.optimizer] = 0
             return len(block), ()
-        consumed = block.wholes[AFTER]
-        for index in range(start, len(block)):
-            row = block.rows[index]
-            if not row.skipped:
-                if row.clipped_instead or not self._is_plainly_fine(block, index, row, consumed[index]):
-                    return index, self.look(block[index])
-                self._instead[block.layout.optimizer] = 0
-        return len(block), ()
+        return self._go_on(block, start, self._is_plainly_fine)
 
     def look_on(self, block: Block, start: int) -> tuple[int, Iterable[Finding] | None]:
         """Go on to the first step that may be in order, or may be worse than those before it."""
+        return self._go_on(block, start, self._is_plainly_ill)
+
+    def _go_on(
+        self, block: Block, start: int, is_no_news: Callable[[Block, int, StepRow, float], bool]
+    ) -> tuple[int, Iterable[Finding] | None]:
+        """Go on to the first step that may be news, and look at it."""
         consumed = block.wholes[AFTER]
         for index in range(start, len(block)):
             row = block.rows[index]
             if not row.skipped:
-                if row.clipped_instead or not self._is_plainly_ill(block, index, row, consumed[index]):
+                if row.clipped_instead or not is_no_news(block, index, row, consumed[index]):
                     return index, self.look(block[index])
                 self._instead[block.layout.optimizer] = 0
         return len(block), ()
@@ -122,29 +122,16 @@ class ClipBroken:
     def _is_plainly_ill(self, block: Block, index: int, row: StepRow, consumed: float) -> bool:
         """Something is found that is no worse than what was; where it says no, so it may be all the same."""
         if self._are_held(block, index, row):
-            given = [_scope_norm(block, AFTER, index, clip) for clip in row.clips]
+            given = [_given(block, index, clip).after for clip in row.clips]
             return self._norm_left_out(consumed, block.clipping[index][0], given) is not None
         was_critical = self._was_critical.get(block.layout.optimizer, False)
-        return was_critical and any(self._is_broken(block, index, clip) for clip in row.clips)
+        return was_critical and any(self._is_exceeded(clip, *_given(block, index, clip)) for clip in row.clips)
 
     def _are_held(self, block: Block, index: int, row: StepRow) -> bool:
         """All clip calls came in time, and did what they were asked for."""
         if row.facts.marks and not _LATE.isdisjoint(row.facts.marks):
             return False
         return all(self._held(block, index, clip, row.loss_scale) for clip in row.clips)
-
-    def _is_broken(self, block: Block, index: int, clip: NotedClip) -> bool:
-        """A call that must keep a limit, and has not kept it."""
-        if clip.repeated or clip.norm_type is None or clip.norm_type > 2:
-            return False
-        return _scope_norm(block, AFTER, index, clip) > self._kept(block, index, clip)
-
-    def _kept(self, block: Block, index: int, clip: NotedClip) -> float:
-        """The most that a call leaves which keeps its limit, with what rounding explains."""
-        error, returned = 1.0, clip.norm_returned
-        if clip.norm_type == 2 and returned is not None:
-            error = _torch_error(returned, _scope_norm(block, BEFORE, index, clip))
-        return abs(clip.limit) * (1 + self._tolerance + 2 * block.rounding(clip.columns)) * error
 
     def _held(self, block: Block, index: int, clip: NotedClip, scale: float | None) -> bool:
         """A call whose limit was kept, and whose norm was about the true one."""
@@ -155,12 +142,13 @@ class ClipBroken:
             # A norm that it did not compute itself was given to it.
             if returned is None or not len(clip.columns):
                 return True
-            return is_close(returned, _scope_norm(block, BEFORE, index, clip))
+            return is_close(returned, _given(block, index, clip).before)
+        before, after, rounding = _given(block, index, clip)
         if clip.norm_type == 2 and returned is not None:
-            before = _scope_norm(block, BEFORE, index, clip)
-            if not returned * TORCH_ERROR >= before or (scale is not None and is_close(returned, before * scale)):
+            was_scaled = scale is not None and is_close(returned, before * scale)
+            if was_scaled or not returned * TORCH_ERROR >= before:
                 return False
-        return clip.norm_type > 2 or _scope_norm(block, AFTER, index, clip) <= self._kept(block, index, clip)
+        return clip.norm_type > 2 or after <= self._kept(clip, before, rounding)
 
     def _found(self, record: StepRecord) -> Iterator[Finding]:
         yield from negative(record)
@@ -182,20 +170,23 @@ class ClipBroken:
             if limit is not None and record.norm_after > limit * (1 + self._tolerance):
                 yield excess(record.norm_after, limit, CHANGED)
             return
-        exceeded = [call for call in record.clips if not call.repeated and self._is_exceeded(call)]
+        exceeded = [call for call in record.clips if self._is_exceeded(call, *_given_in(call))]
         if exceeded:
             worst = max(exceeded, key=lambda call: number(call.scope_after) - call.limit)
             yield excess(number(worst.scope_after), worst.limit, why(worst, record))
 
-    def _is_exceeded(self, call: ClipCall) -> bool:
-        if call.norm_type is None or call.norm_type > 2 or call.scope_after is None:
-            return False
-        # The coefficient, and each product with it, is rounded in the gradient's own type.
-        tolerance = self._tolerance + 2 * call.rounding
+    def _is_exceeded(self, call: ClipCall | NotedClip, before: float, after: float, rounding: float) -> bool:
+        """A call that must keep a limit, and has not kept it; see ``_Given``."""
+        must_keep = not call.repeated and call.norm_type is not None and call.norm_type <= 2
+        return must_keep and after > self._kept(call, before, rounding)
+
+    def _kept(self, call: ClipCall | NotedClip, before: float, rounding: float) -> float:
+        """The most that a call leaves which keeps its limit, with what rounding explains; see ``_Given``."""
         error = 1.0
-        if call.norm_type == 2 and call.norm_returned is not None and call.scope_before is not None:
-            error = _torch_error(call.norm_returned, call.scope_before)
-        return call.scope_after > abs(call.limit) * (1 + tolerance) * error
+        if call.norm_type == 2 and call.norm_returned is not None:
+            error = _torch_error(call.norm_returned, before)
+        # The coefficient, and each product with it, is rounded in the gradient's own type.
+        return abs(call.limit) * (1 + self._tolerance + 2 * rounding) * error
 
     def _given_others(self, record: StepRecord) -> Iterator[Finding]:
         """The call before each step was given another optimizer's gradients, which came to nothing."""
@@ -250,6 +241,22 @@ def _all_was_given(block: Block, index: int, row: StepRow) -> bool:
     return any(block.scope_norms(AFTER, c.columns)[index] >= nearly_all for c in row.clips if len(c.columns))
 
 
-def _scope_norm(block: Block, side: int, index: int, clip: NotedClip) -> float:
-    """That of what a call was given; NaN where it was given nothing that is there."""
-    return block.scope_norms(side, clip.columns).item(index) if len(clip.columns) else math.nan
+class _Given(NamedTuple):
+    """What a call was given: its norms on both sides, NaN where nothing of it is there, and how it is rounded."""
+
+    before: float
+    after: float
+    rounding: float
+
+
+def _given(block: Block, index: int, clip: NotedClip) -> _Given:
+    """In a step of a block."""
+    if not len(clip.columns):
+        return _Given(math.nan, math.nan, 0.0)
+    before, after = (block.scope_norms(side, clip.columns).item(index) for side in (BEFORE, AFTER))
+    return _Given(before, after, block.rounding(clip.columns))
+
+
+def _given_in(call: ClipCall) -> _Given:
+    """As a record has it."""
+    return _Given(number(call.scope_before), number(call.scope_after), call.rounding)

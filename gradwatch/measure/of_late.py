@@ -15,6 +15,9 @@ class OfLate:
     # Times the norm of late from which a step is told of at once.
     FAR_ABOVE = 10.0
 
+    # The square of a norm that is usual before any is known: each that is finite.
+    ANY = sys.float_info.max / FAR_ABOVE**2
+
     # Odd steps of one kind that are told of at once before they count as usual: a rule may want to see several.
     ALIKE = 4
 
@@ -25,9 +28,7 @@ class OfLate:
     MOST = 64
 
     def __init__(self) -> None:
-        # Before any is known each finite norm is usual.
-        self._usual_square = sys.float_info.max / self.FAR_ABOVE**2
-        self._any_known = False
+        self._usual_square = self.ANY
         # Of the newest step; None where there was none since the last one was told of.
         self._newest_square: float | None = None
         # What was odd in the newest step, and in how many running it was so.
@@ -74,13 +75,13 @@ class OfLate:
 
     def settled(self) -> None:
         """The newest step is told of, and nothing hangs on the next one: norms like its own are usual."""
-        if not self._any_known:
+        if self._usual_square == self.ANY:
             # Where only other optimizers' steps are told of, the first of this one is news.
             self._usual_square = 0.0
         if self._newest_square is None:
             return
         self._usual_square = max(self._newest_square, 0.9 * self._usual_square)
-        self._newest_square, self._any_known = None, True
+        self._newest_square = None
         if not self._any_odd:
             # None since the last one that was told of: what begins then is new.
             self._kinds.clear()

@@ -1,4 +1,4 @@
-"""What the record of a step is made of."""
+"""The parts that the record of a step is made of."""
 
 from __future__ import annotations
 
